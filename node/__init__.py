@@ -1,0 +1,1 @@
+"""What every pobox process needs: errors, config, model, slots, wire, supervisor, cli."""

@@ -1,0 +1,23 @@
+"""Time as pobox writes it: microseconds since 1970 inside, ISO 8601 in UTC outside."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def now_us() -> int:
+    """The wall clock in microseconds."""
+    return time.time_ns() // 1000
+
+
+def iso(us: int) -> str:
+    """``2026-11-24T08:44:00.000000Z``: always 27 characters, so that text sorts as time does."""
+    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def us_of(moment: datetime) -> int:
+    """Microseconds of an aware ``datetime``."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

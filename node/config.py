@@ -1,0 +1,133 @@
+"""One configuration, checked once, frozen.
+
+``pobox.toml`` (or the file named by ``POBOX_CONFIG``) holds tables; every key can also come from
+the environment: ``[shard] postmen`` is ``POBOX_SHARD_POSTMEN``. Command line beats environment
+beats file beats default. A key that isn't known is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from node.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=0)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Node(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    data: str = "data"
+    """the data directory"""
+    shards: Annotated[int, Meta(ge=1, le=256)] = 2
+    routers: Annotated[int, Meta(ge=1, le=64)] = 1
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+
+
+class Auth(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    mode: Literal["open"] = "open"
+
+
+class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    body_bytes_max: Bytes = 1_048_576
+    batch_bytes_max: Bytes = 16 * 1_048_576
+    header_timeout_s: Seconds = 10
+    body_timeout_s: Seconds = 30
+    idle_timeout_s: Seconds = 60
+    shard_timeout_s: Seconds = 5
+    connections_max: Count = 10_000
+
+
+class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    postmen: Count = 10
+    slice_ms: Annotated[float, Meta(gt=0)] = 2.0
+    """how long deliveries may keep the loop at a stretch"""
+    gather_max_s: Seconds = 3.0
+    """under load a letter of normal priority waits this long at most, so that more go at once"""
+    mailboxes_open_max: Count = 5_000
+    wal_pages_max: Count = 512
+    """a mailbox is checkpointed when its write-ahead log is this long"""
+    barrier_s: Seconds = 5.0
+    """between two flushes that let journal rows go"""
+    journal_rows_max: Count = 1_000_000
+    """letters accepted and not yet let go; above it: 503"""
+    journal_bytes_max: Bytes = 4 * 1024**3
+    disk_reserve_bytes: Bytes = 64 * 1_048_576
+    """with less free on the disk nothing new is accepted: 507"""
+    receipt_s: Seconds = 86_400
+    """how long receipts, and with them the check for a second body, are kept"""
+    receipts_max: Count = 2_000_000
+
+
+class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    node: Node = Node()
+    auth: Auth = Auth()
+    router: Router = Router()
+    shard: Shard = Shard()
+
+
+_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard}
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
+    """The configuration from file, environment and ``overrides`` (``{"node": {"port": 1}}``).
+
+    Raises :class:`ConfigError` naming the key that is wrong, and where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    named = path or (Path(environ["POBOX_CONFIG"]) if environ.get("POBOX_CONFIG") else None)
+    file = named or Path("pobox.toml")
+    tables: dict[str, Any] = {}
+    if named or file.exists():
+        try:
+            tables = tomllib.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+    for section in tables:
+        if section not in _SECTIONS or not isinstance(tables[section], dict):
+            raise ConfigError(f"{file}: unknown table or key: {section}")
+    known = {
+        f"POBOX_{section}_{field}".upper(): (section, field)
+        for section, struct in _SECTIONS.items()
+        for field in struct.__struct_fields__
+    }
+    for variable in environ:
+        if variable.startswith("POBOX_") and variable not in known and variable != "POBOX_CONFIG":
+            raise ConfigError(f"unknown environment variable: {variable}")
+    for variable, (section, field) in known.items():
+        if variable in environ:
+            tables.setdefault(section, {})[field] = environ[variable]
+    for section, values in (overrides or {}).items():
+        tables.setdefault(section, {}).update({k: v for k, v in values.items() if v is not None})
+    sections = {}
+    for section, values in tables.items():
+        try:
+            sections[section] = msgspec.convert(values, _SECTIONS[section], strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"[{section}] {error}") from error
+    return Config(**sections)
+
+
+def environment(config: Config) -> dict[str, str]:
+    """``config`` as the environment that makes a child process load the very same."""
+    return {
+        f"POBOX_{section}_{field}".upper(): str(getattr(getattr(config, section), field))
+        for section, struct in _SECTIONS.items()
+        for field in struct.__struct_fields__
+    }

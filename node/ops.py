@@ -1,0 +1,211 @@
+"""What may cross the socket between a router and a shard, as structs.
+
+A request is ``[op, rid, …]``, an answer ``[kind, rid, …]``; both are array-like msgpack structs
+whose first element is the tag. ``rid`` pairs them; many are in flight and may be answered in any
+order. Requests about a user carry the slot and the table's version: a shard refuses a slot that
+is not its own. The letter itself is encoded once, by the router, and travels as raw bytes into
+the journal.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from node.errors import Problem
+
+
+class Letter(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A message as it lies in the journal. The first ten fields are a row of ``messages``."""
+
+    id: str
+    channel_id: str
+    title: str
+    content: str
+    message_type: str
+    priority: int
+    sender: str | None
+    created_at: str
+    updated_at: str
+    metadata: str | None
+    """JSON text"""
+    accepted_us: int
+    timeout_s: float | None = None
+
+
+class Request(msgspec.Struct, array_like=True, gc=False):
+    rid: int
+
+
+class Deliver(Request, tag=1):
+    """Journal one letter for the users named, or for this shard's members of ``channel``.
+
+    ``fresh``: the id was made by the router a moment ago, nobody else can have used it.
+    ``claim``: this shard is the id's home: it holds the digest that decides about a 409. It may
+    have no targets at all. Done body: :class:`Taken`. Refusals: 404 (channel), 409, 503, 507.
+    """
+
+    table: int
+    id: str
+    digest: bytes
+    fresh: bool
+    claim: bool
+    channel: str | None
+    users: list[str]
+    slots: list[int]
+    letter: msgspec.Raw
+
+
+class Taken(msgspec.Struct, array_like=True, gc=False):
+    """``targets`` on this shard; ``settled``: an earlier node layout took the whole message, the
+    count is the total and no other shard need be asked."""
+
+    targets: int
+    settled: bool = False
+
+
+class AskReceipt(Request, tag=2):
+    """Done body: :class:`ReceiptPart`; an unknown id has ``accepted_us`` 0 and zeros."""
+
+    id: str
+
+
+class ReceiptPart(msgspec.Struct, array_like=True, gc=False):
+    accepted_us: int
+    targets: int
+    pending: int
+    failed: int
+
+
+class Page(Request, tag=3):
+    """Newest first. Done body: ``node.model.Messages`` as msgpack."""
+
+    table: int
+    slot: int
+    user: str
+    channel: str | None
+    limit: int
+    cursor: str | None
+
+
+class ReadOne(Request, tag=4):
+    """Done body: ``node.model.Message``. Refusals: 404."""
+
+    table: int
+    slot: int
+    user: str
+    id: str
+
+
+class Remove(Request, tag=5):
+    """Delete one message for good: it comes back by no replay. Done body: None. Refusals: 404."""
+
+    table: int
+    slot: int
+    user: str
+    id: str
+
+
+class PutChannel(Request, tag=6):
+    """Done body: bool, whether it is new here. ``None`` fields leave what is there."""
+
+    id: str
+    name: str | None
+    description: str | None
+    created_by: str | None
+    now_us: int
+
+
+class GetChannel(Request, tag=7):
+    """Done body: ``node.model.Channel`` with the members of this shard. Refusals: 404."""
+
+    id: str
+
+
+class DropChannel(Request, tag=8):
+    """Forget the channel; its members leave it. Done body: bool, whether it was there."""
+
+    id: str
+
+
+class ListChannels(Request, tag=9):
+    """By id, after ``after``. Done body: ``list[node.model.Channel]``."""
+
+    after: str
+    limit: int
+
+
+class ChangeMembers(Request, tag=10):
+    """Done body: ``node.model.MemberChanged`` of this shard. Refusals: 404 (channel)."""
+
+    table: int
+    channel: str
+    add: list[str]
+    remove: list[str]
+    slots: list[int]
+    """of ``add`` then of ``remove``"""
+    now_us: int
+
+
+class ListMembers(Request, tag=11):
+    """By id, after ``after``. Done body: ``list[str]``. Refusals: 404 (channel)."""
+
+    channel: str
+    after: str
+    limit: int
+
+
+class AskUserChannels(Request, tag=12):
+    """Done body: ``node.model.UserChannels``. Refusals: 404 (no such box)."""
+
+    table: int
+    slot: int
+    user: str
+
+
+class Ping(Request, tag=13):
+    """Done body: :class:`State`."""
+
+
+class State(msgspec.Struct, array_like=True, gc=False):
+    """What a shard says of itself; ``waiting`` counts letters times targets not yet stored."""
+
+    shard: int
+    table: int
+    shards: int
+    waiting: int
+    journal_rows: int
+    stored: int
+    open_mailboxes: int
+    transactions: int
+
+
+AnyRequest = (
+    Deliver
+    | AskReceipt
+    | Page
+    | ReadOne
+    | Remove
+    | PutChannel
+    | GetChannel
+    | DropChannel
+    | ListChannels
+    | ChangeMembers
+    | ListMembers
+    | AskUserChannels
+    | Ping
+)
+
+
+class Done(msgspec.Struct, array_like=True, tag=0, gc=False):
+    rid: int
+    body: msgspec.Raw
+
+
+class Failed(msgspec.Struct, array_like=True, tag=1, gc=False):
+    rid: int
+    problem: Problem
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(AnyRequest).decode
+decode_answer = msgspec.msgpack.Decoder(Done | Failed).decode

@@ -1,0 +1,57 @@
+"""Where things lie in the data directory. Pure.
+
+::
+
+    node.lock                       held by the supervisor
+    placement.json                  table version, number of shards, name of the journal directory
+    journals-<version>/shard-<i>.db journal, receipts, members of one shard
+    run/shard-<i>.sock|.lock        one shard's socket, and the lock that makes it the only one
+    user_storage/<slot>/<userId>/   one person's box
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from node.slots import slot_of
+
+
+def run_dir(data: Path) -> Path:
+    return data / "run"
+
+
+def socket_path(data: Path, shard: int) -> Path:
+    return run_dir(data) / f"shard-{shard}.sock"
+
+
+def shard_lock(data: Path, shard: int) -> Path:
+    return run_dir(data) / f"shard-{shard}.lock"
+
+
+def journals_dir(data: Path, version: int) -> Path:
+    return data / f"journals-{version}"
+
+
+def shard_db(data: Path, version: int, shard: int) -> Path:
+    return journals_dir(data, version) / f"shard-{shard}.db"
+
+
+def user_dir(data: Path, user: str) -> Path:
+    return data / "user_storage" / str(slot_of(user)) / user
+
+
+_ADDRESS_MAX = 100  # of sun_path's 108 bytes
+
+
+def socket_address(path: Path) -> str:
+    """``path`` as something to bind or connect to, however long it is (kernel limit: 108 bytes)."""
+    if len(os.fsencode(path)) <= _ADDRESS_MAX:
+        return str(path)
+    fd = _directories.get(path.parent)
+    if fd is None:
+        fd = _directories[path.parent] = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    return f"/proc/self/fd/{fd}/{path.name}"
+
+
+_directories: dict[Path, int] = {}

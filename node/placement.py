@@ -1,0 +1,57 @@
+"""``placement.json``: how many shards the data directory is laid out for, and under which version.
+
+Written atomically (new file, fsync, rename, fsync of the directory), so a change of N happens at
+one instant: before the rename the old journals count, after it the new ones.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from node.errors import ConfigError
+
+
+class Placement(msgspec.Struct, frozen=True):
+    version: int
+    """of the table; part of the journal directory's name and of every frame"""
+    shards: int
+
+
+def load(data: Path) -> Placement | None:
+    """The placement of ``data``, None for a directory that never held a node."""
+    try:
+        return msgspec.json.decode((data / "placement.json").read_bytes(), type=Placement)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{data}/placement.json: {error}") from error
+
+
+def save(data: Path, placement: Placement) -> None:
+    """Make ``placement`` the one that counts, durably."""
+    write_durably(data / "placement.json", msgspec.json.encode(placement) + b"\n")
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step that survives a power cut."""
+    fresh = path.with_name(path.name + ".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
