@@ -79,6 +79,16 @@ class Link:
 
         Raises what the shard refused with, or :class:`Unavailable` when there is no answer.
         """
+        return body_of(await self.send_request(request, timeout_s=timeout_s), answer)
+
+    def send_request(
+        self, request: ops.AnyRequest, *, timeout_s: float | None = None
+    ) -> asyncio.Future[msgspec.Raw]:
+        """The first half of :meth:`ask`: several shards are asked at once without a task for each.
+
+        Whoever calls it awaits the future (it raises as :meth:`ask` does) and reads it with
+        :func:`body_of`.
+        """
         wire = self._wire
         if wire is None or wire.transport is None:
             raise Unavailable()
@@ -90,14 +100,7 @@ class Link:
         future: asyncio.Future[msgspec.Raw] = loop.create_future()
         wire.waiting[rid] = (future, loop.time() + (timeout_s or self._timeout_s))
         wire.send(ops.encode(request))
-        decoder = _decoders.get(answer)
-        if decoder is None:
-            decoder = _decoders[answer] = msgspec.msgpack.Decoder(answer)
-        try:
-            body: T = decoder.decode(await future)
-        finally:
-            wire.waiting.pop(rid, None)
-        return body
+        return future
 
     async def close(self) -> None:
         if self._keeper is not None:
@@ -121,7 +124,22 @@ class Link:
                     delay_s = min(delay_s * 2, _RECONNECT_MAX_S)
                     continue
             await asyncio.sleep(_SWEEP_S)
-            now = loop.time()
-            for future, deadline in list(self._wire.waiting.values()) if self._wire else ():
-                if deadline < now and not future.done():
-                    future.set_exception(Unavailable())
+            if self._wire is not None:
+                self._sweep(self._wire.waiting, loop.time())
+
+    @staticmethod
+    def _sweep(waiting: dict[int, tuple[asyncio.Future[msgspec.Raw], float]], now: float) -> None:
+        late = [rid for rid, (future, deadline) in waiting.items() if deadline < now or future.done()]
+        for rid in late:
+            future, _deadline = waiting.pop(rid)
+            if not future.done():
+                future.set_exception(Unavailable())
+
+
+def body_of(raw: msgspec.Raw, answer: type[T]) -> T:
+    """The body of an answer, as ``answer``."""
+    decoder = _decoders.get(answer)
+    if decoder is None:
+        decoder = _decoders[answer] = msgspec.msgpack.Decoder(answer)
+    body: T = decoder.decode(raw)
+    return body

@@ -56,11 +56,9 @@ class Deliver(Request, tag=1):
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):
-    """``targets`` on this shard; ``settled``: an earlier node layout took the whole message, the
-    count is the total and no other shard need be asked."""
+    """How many ``targets`` the letter has on this shard."""
 
     targets: int
-    settled: bool = False
 
 
 class AskReceipt(Request, tag=2):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from struct import Struct
+from typing import cast
 
 FRAME_MAX = 32 * 1024 * 1024
 _HIGH_WATER = 4 * 1024 * 1024
@@ -69,9 +70,9 @@ class Framed(asyncio.Protocol):
         self.writable = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self.transport = transport
+        # Not isinstance: uvloop's transports have the methods and not the base class.
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.writable = True
 
     def pause_writing(self) -> None:

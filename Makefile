@@ -1,0 +1,63 @@
+# Two commands matter: `make run` and `make test`. Both install what they need, once; when nothing
+# changed they don't touch the network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -qq
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check bench lock clean debian
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(RUN_STAMP) ## start a node on 127.0.0.1:8080, data in ./data
+	@exec $(BIN)/pobox serve
+
+test: debian $(DEV_STAMP) ## everything: all tests, with PostgreSQL and real processes
+	$(BIN)/python -m pytest
+
+check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: debian $(DEV_STAMP) ## measure against the peers, write docs/benchmarks.md
+	$(BIN)/python -m loadtest.bench
+
+lock: ## pin again what pyproject.toml asks for (needs uv)
+	uv pip compile pyproject.toml requirements-build.in --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	uv pip compile pyproject.toml requirements-build.in --extra dev --constraint requirements.lock \
+	  --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-header --quiet \
+	  --output-file requirements-dev.lock
+
+clean: ## remove what was built; the data stays
+	rm -rf $(VENV) *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Debian's packages that tests and benchmarks use: only as root, and only those that are missing.
+debian:
+	@sh .ci/debian postgresql wrk sqlite3
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pobox needs Python 3.11 or later; say which with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/debian --needed python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing pobox into $(VENV) ..."
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.lock $(RUN_STAMP) | $(BIN)/python
+	@echo "installing what tests and benchmarks need into $(VENV) ..."
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""Load, comparison with peers, traffic: everything that runs against a node and is no part of it."""

@@ -1,0 +1,128 @@
+"""The HTTP API as the command line asks it.
+
+Every request is harmless to repeat: deliveries carry an id, the rest sets what is asked for. So
+with patience it tries again, after the time the node asked for, whenever the trouble is the node's
+(503, 507, or no connection at all) and not the caller's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from node.errors import Problem
+
+T = TypeVar("T")
+
+OURS = frozenset({503, 507})
+"""statuses after which the same may be sent again"""
+_TIMEOUT_S = 30.0
+_RETRY_MIN_S = 0.1
+_RETRY_MAX_S = 10.0
+
+
+class ApiError(Exception):
+    """The node said no, or nothing; the message is one line for people."""
+
+
+class Api:
+    """The node at ``server``. ``patience_s``: how long trouble of the node's own is sat out."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        patience_s: float = 0.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._server = server
+        self._patience_s = patience_s
+        self._sleep = sleep
+        self._http = httpx.Client(base_url=server, timeout=_TIMEOUT_S, trust_env=False, transport=transport)
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, answer: type[T], **params: Any) -> T:
+        known = {key: value for key, value in params.items() if value is not None}
+        return self.ask("GET", path, answer, params=known)
+
+    def send(self, method: str, path: str, body: Any, answer: type[T]) -> T:
+        """Send ``body`` (anything msgspec can encode) as JSON."""
+        return self.ask(method, path, answer, content=msgspec.json.encode(body), content_type="application/json")
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        params: dict[str, Any] | None = None,
+        content: bytes | None = None,
+        content_type: str | None = None,
+    ) -> T:
+        """One request and the body of its answer; raises :class:`ApiError`."""
+        headers = {"content-type": content_type} if content_type else {}
+        waited_s = 0.0
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                response = self._http.request(method, path, params=params, content=content, headers=headers)
+            except httpx.TransportError as error:
+                trouble = f"no answer from {self._server}: {error}"
+                delay_s = min(_RETRY_MAX_S, _RETRY_MIN_S * 2.0 ** min(attempt, 10))
+            else:
+                if response.is_success:
+                    return self._decoded(response, answer)
+                trouble = said(response)
+                if response.status_code not in OURS:
+                    raise ApiError(trouble)
+                delay_s = retry_after_s(response)
+            if waited_s + delay_s > self._patience_s:
+                raise ApiError(trouble)
+            self._sleep(delay_s)
+            waited_s += delay_s
+
+    def _decoded(self, response: httpx.Response, answer: type[T]) -> T:
+        try:
+            return msgspec.json.decode(response.content or b"null", type=answer)
+        except msgspec.DecodeError as error:
+            raise ApiError(f"{self._server} doesn't answer like pobox: {error}") from error
+
+
+def segment(name: str) -> str:
+    """``name`` as one part of a path; what isn't allowed in a name is for the node to refuse."""
+    return quote(name, safe="@:")
+
+
+def said(response: httpx.Response) -> str:
+    """A problem document in one line."""
+    try:
+        problem = msgspec.json.decode(response.content, type=Problem)
+    except msgspec.DecodeError:
+        return f"{response.status_code} {response.reason_phrase}"
+    where = f" ({problem.field})" if problem.field and problem.field not in problem.detail else ""
+    detail = f": {problem.detail}" if problem.detail != problem.title else ""
+    return f"{problem.title}{where}{detail}"
+
+
+def retry_after_s(response: httpx.Response) -> float:
+    """The seconds the node asks to wait for, within reason."""
+    try:
+        asked_s = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        asked_s = 1.0
+    return min(_RETRY_MAX_S, max(_RETRY_MIN_S, asked_s))

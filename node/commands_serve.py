@@ -1,0 +1,83 @@
+"""``pobox serve`` and ``pobox doctor``: what runs on the machine where the data is.
+
+Exit codes: 0 when it was stopped, 1 when the node can't come up, 2 when the configuration isn't
+usable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node import config as configuration
+from node.child import GaveUp
+from node.errors import ConfigError
+from node.listen import PortTaken
+from node.process import configure_logging
+from node.rundir import InUse
+from node.supervisor import StartFailed, Supervisor
+
+_config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="instead of pobox.toml"
+)
+
+
+@click.command()
+@click.option("--data", help="the data directory  [default: data]")
+@click.option("--shards", type=int, help="processes that store, best one a core  [default: 2]")
+@click.option("--routers", type=int, help="processes that take requests  [default: 1]")
+@click.option("--host", help="a loopback address, as long as nobody has to log in  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="0 takes a free one  [default: 8080]")
+@_config_option
+def serve(config_file: Path | None, **options: Any) -> None:
+    """Run a node until SIGTERM or Ctrl-C (a second one hurries)."""
+    config = loaded(config_file, options)
+    configure_logging("supervisor")
+    try:
+        asyncio.run(Supervisor(config, on_ready=lambda url, is_new: show_ready(config, url, is_new)).run())
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except (StartFailed, GaveUp, InUse, PortTaken) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@click.option("--data", help="the data directory  [default: data]")
+@_config_option
+def doctor(config_file: Path | None, data: str | None) -> None:
+    """Check every mailbox and journal; exit code 1, naming what, if anything is wrong."""
+    config = loaded(config_file, {"data": data})
+    command = [sys.executable, "-m", "shard.doctor", "--data", config.node.data]
+    sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def loaded(config_file: Path | None, options: dict[str, Any]) -> configuration.Config:
+    """The configuration, with ``options`` of the command line over its ``[node]``."""
+    try:
+        return configuration.load(config_file, overrides={"node": options})
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
+    """The block that says where the node is; for a new one, also what to do next."""
+    node = config.node
+    click.echo(f"pobox ready at {url} ({_count(node.shards, 'shard')}, {_count(node.routers, 'router')})")
+    click.echo(f"  data in {Path(node.data).resolve()}")
+    if is_new:
+        pobox = os.path.relpath(sys.argv[0]) if os.path.exists(sys.argv[0]) else "pobox"
+        server = "" if node.port == 8080 else f" --server {url}"
+        click.echo("  next, in another terminal:")
+        click.echo(f"    {pobox} deliver --users ada --title Hello --content 'The first letter'{server}")
+        click.echo(f"    {pobox} read ada{server}")
+    sys.stdout.flush()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

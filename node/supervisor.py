@@ -1,0 +1,248 @@
+"""``pobox serve``: one node, from its lock to its last child's end.
+
+The order is the rule. Up: lock, port, layout of the data directory, shards, routers, ready: nobody
+is let in before those behind him are there. Down: routers first, which finish what they began, then
+shards: an answer is never owed by somebody who is gone. Each step down is bounded in time, and what
+is killed instead loses nothing, since every 202 is in a journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+
+import apsw
+import httpx
+import structlog
+
+from node import listen, ops, paths, placement, process, rundir
+from node.child import Child, ending
+from node.config import Config, environment
+from node.console import Console
+from node.errors import ConfigError, PoboxError
+from node.link import Link
+
+SQLITE_MIN = (3, 51, 3)
+_POLL_S = 0.05
+_ANSWER_MAX_S = 2.0
+_PATIENCE_S = 10.0  # between two lines that say who is waited for
+
+_log = structlog.get_logger()
+
+
+class Commands:
+    """How this node's processes are started; tests put small ones in their place."""
+
+    def layout(self) -> list[str]:
+        return [sys.executable, "-m", "shard.layout"]
+
+    def shard(self, index: int) -> list[str]:
+        return [sys.executable, "-m", "shard", "--index", str(index), "--supervised"]
+
+    def router(self, index: int, fd: int) -> list[str]:
+        return [sys.executable, "-m", "router", "--index", str(index), "--fd", str(fd), "--supervised"]
+
+
+class StartFailed(Exception):
+    """The node can't come up; the message says why."""
+
+
+def check(config: Config) -> None:
+    """What must be true before anything is touched. Raises :class:`ConfigError`."""
+    if config.auth.mode == "open" and not listen.is_loopback(config.node.host):
+        raise ConfigError(
+            f'[node] host = "{config.node.host}" with [auth] mode = "open" would let anybody read every box: '
+            "only loopback addresses (127.0.0.1, ::1) are served without authentication"
+        )
+    if not sqlite_is_safe(apsw.sqlite_lib_version()):
+        raise ConfigError(
+            f"SQLite {apsw.sqlite_lib_version()} can corrupt a database when its WAL is started over; "
+            f"{'.'.join(map(str, SQLITE_MIN))} or later is needed"
+        )
+
+
+def sqlite_is_safe(version: str) -> bool:
+    """Whether SQLite ``version`` has the fix of the WAL reset."""
+    return tuple(int(part) for part in version.split(".")) >= SQLITE_MIN
+
+
+def child_environment(config: Config) -> dict[str, str]:
+    """The environment of a child: this one's, and the whole configuration, so that no file is read again."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("POBOX_")}
+    return {
+        **inherited,
+        **environment(config),
+        "POBOX_CONFIG": os.devnull,
+        "PYTHONUNBUFFERED": "1",
+        **process.supervised_by(os.getpid()),
+    }
+
+
+class Supervisor:
+    """One run of a node. ``on_ready(url, is_new)`` is called when it serves; ``is_new``: the data
+    directory held nothing before."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_ready: Callable[[str, bool], None],
+        console: Console | None = None,
+        commands: Commands | None = None,
+    ) -> None:
+        self._config = config
+        self._data = Path(config.node.data)
+        self._on_ready = on_ready
+        self._console = console or Console()
+        self._commands = commands or Commands()
+        self._environ = child_environment(config)
+        self._layout: Child | None = None
+        self._shards: list[Child] = []
+        self._routers: list[Child] = []
+        self._listeners: list[socket.socket] = []
+        self._hurry = asyncio.Event()
+        self._over: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until a signal comes, then stop in order.
+
+        Raises :class:`ConfigError`, or what keeps the node from coming up: :class:`StartFailed`,
+        :class:`~node.child.GaveUp`, :class:`~node.rundir.InUse`, :class:`~node.listen.PortTaken`.
+        """
+        check(self._config)
+        rundir.create(self._data)
+        lock = rundir.lock(self._data)
+        try:
+            await asyncio.to_thread(rundir.await_leftovers, self._data)
+            await self._serve()
+        finally:
+            os.close(lock)
+
+    async def _serve(self) -> None:
+        node = self._config.node
+        self._listeners = listen.bind(node.host, node.port, node.routers)
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._asked_to_stop, number)
+        process.raise_file_limit()
+        rising = asyncio.create_task(self._rise())
+        rising.add_done_callback(self._watch)
+        try:
+            await self._over
+        finally:
+            rising.cancel()
+            await asyncio.wait({rising})
+            await self._fall()
+
+    async def _rise(self) -> None:
+        node = self._config.node
+        is_new = placement.load(self._data) is None
+        self._layout = self._child("layout", self._commands.layout())
+        if code := await asyncio.shield(self._layout.once()):
+            raise StartFailed(
+                f"the data directory can't be used ({ending(code)}): {self._layout.last_words()}"
+            )
+        shard_cores, router_cores = process.affinities(node.shards, node.routers, process.cores())
+        for index, cores in enumerate(shard_cores):
+            child = self._child(f"shard-{index}", self._commands.shard(index), cores=cores)
+            self._shards.append(child)
+            child.keep().add_done_callback(self._watch)
+        await self._patiently("shards", self._await_shards())
+        for index, listener in enumerate(self._listeners):
+            fd = listener.fileno()
+            command = self._commands.router(index, fd)
+            child = self._child(f"router-{index}", command, fds=(fd,), cores=router_cores)
+            self._routers.append(child)
+            child.keep().add_done_callback(self._watch)
+        url = listen.url(self._listeners[0])
+        await self._patiently("routers", self._await_routers(url))
+        for child in [*self._shards, *self._routers]:
+            child.settled = True
+        self._on_ready(url, is_new)
+
+    async def _fall(self) -> None:
+        # With this copy open, a router that closed its own would still have callers queue up.
+        for listener in self._listeners:
+            listener.close()
+        layout = [self._layout] if self._layout is not None else []
+        for step in (self._routers, self._shards, layout):
+            await asyncio.gather(*(child.stop(self._hurry) for child in step))
+        rundir.clear_pids(self._data)
+
+    def _child(
+        self, name: str, command: Sequence[str], *, fds: Sequence[int] = (), cores: set[int] | None = None
+    ) -> Child:
+        return Child(
+            name,
+            command,
+            environ=self._environ,
+            on_line=self._console.line,
+            on_change=self._write_pids,
+            fds=fds,
+            cores=cores,
+        )
+
+    def _write_pids(self) -> None:
+        children = [*([self._layout] if self._layout else []), *self._shards, *self._routers]
+        pids = {child.name: child.pid for child in children if child.pid is not None}
+        # Without it a node still runs; on a full disk it has to.
+        with contextlib.suppress(OSError):
+            rundir.write_pids(self._data, {"supervisor": os.getpid(), **pids})
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        """A task of this node that fails ends the node."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            assert self._over is not None
+            if not self._over.done():
+                self._over.set_exception(error)
+
+    def _asked_to_stop(self, number: signal.Signals) -> None:
+        assert self._over is not None
+        if not self._over.done():
+            _log.info("stopping", signal=number.name)
+            self._over.set_result(None)
+        elif number == signal.SIGINT:
+            self._hurry.set()
+
+    async def _await_shards(self) -> None:
+        await asyncio.gather(*(self._await_shard(index) for index in range(self._config.node.shards)))
+
+    async def _await_shard(self, index: int) -> None:
+        while True:
+            link = Link(paths.socket_path(self._data, index))
+            try:
+                await link.connect()
+                await asyncio.wait_for(link.ask(ops.Ping(rid=0), ops.State), _ANSWER_MAX_S)
+            except (OSError, PoboxError, TimeoutError):
+                await asyncio.sleep(_POLL_S)
+            else:
+                return
+            finally:
+                await link.close()
+
+    async def _await_routers(self, url: str) -> None:
+        """Each has begun to listen, and the whole answers that it is ready."""
+        async with httpx.AsyncClient(base_url=url, timeout=_ANSWER_MAX_S, trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    listening = all(listen.listens(listener) for listener in self._listeners)
+                    if listening and (await client.get("/readyz")).status_code == 200:
+                        return
+                await asyncio.sleep(_POLL_S)
+
+    async def _patiently(self, whom: str, ready: Coroutine[None, None, None]) -> None:
+        """Wait for ``ready`` and say so now and then: a long journal takes its time to replay."""
+        task = asyncio.create_task(ready)
+        try:
+            while not (await asyncio.wait({task}, timeout=_PATIENCE_S))[0]:
+                _log.info("still waiting", waiting_for=whom)
+            task.result()
+        finally:
+            task.cancel()

@@ -1,0 +1,89 @@
+"""``python -m router``: the configuration comes by environment, the socket by ``--fd`` if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import click
+import structlog
+import uvicorn
+
+from node import config, listen, placement, process
+from node.errors import ConfigError
+from router import app, protocol
+from router.delivery import Delivery, Floor
+from router.links import Links
+
+_BACKLOG = 2048
+_STOP_S = 8
+"""for what is under way; the supervisor waits for 10"""
+
+
+@click.command()
+@click.option("--index", default=0, help="which of the node's routers this is")
+@click.option("--fd", type=int, help="the listening socket, inherited; otherwise it binds one itself")
+@click.option("--supervised", is_flag=True, help="end with the process that started this one")
+@click.option("--floor", is_flag=True, help="for load tests: check messages, answer, keep nothing")
+def main(index: int, fd: int | None, supervised: bool, floor: bool) -> None:
+    """Serve HTTP for the node whose data directory the configuration names."""
+    # uvicorn hands the signal on when it has stopped in order; then, and before it runs, this ends us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if supervised:
+        process.die_with_parent()
+    process.configure_logging(f"router-{index}", supervised=supervised)
+    process.raise_file_limit()
+    try:
+        serve(config.load(), fd, floor=floor)
+    except (ConfigError, listen.PortTaken) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def serve(settings: config.Config, fd: int | None, *, floor: bool) -> None:
+    """Serve until SIGTERM or SIGINT; raises :class:`ConfigError` for what can't be served."""
+    data = Path(settings.node.data)
+    placed = placement.load(data)
+    if placed is None:
+        raise ConfigError(f"{data} has no placement.json: it is not laid out yet")
+    sock = socket.socket(fileno=fd) if fd is not None else bind(settings.node)
+    host, port = sock.getsockname()[:2]
+    if settings.auth.mode == "open" and not listen.is_loopback(host):
+        raise ConfigError(f"[auth] mode = open serves loopback only, not {host}")
+    links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
+    delivery = Floor() if floor else Delivery(links)
+
+    async def watch() -> None:
+        protocol.end_late(server.server_state.connections, asyncio.get_running_loop().time())
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.build(links, delivery, settings.router),
+            loop="uvloop",
+            http=protocol.bounded_by(settings.router),
+            ws="none",
+            lifespan="on",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            callback_notify=watch,
+            timeout_notify=0,  # each time it is asked, which is once a second
+            timeout_graceful_shutdown=_STOP_S,
+        )
+    )
+    structlog.get_logger().info("serving", host=host, port=port, floor=floor)
+    server.run(sockets=[sock])
+
+
+def bind(node: config.Node) -> socket.socket:
+    """A socket of our own, for a router without a supervisor; others may share the port."""
+    return listen.bind(node.host, node.port, 1)[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The Falcon app: the table of routes, bound to the resources that answer them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import falcon.asgi
+
+from node.config import Router
+from router import problems
+from router.batch import Batch
+from router.body import Bodies, Request
+from router.boxes import Boxes
+from router.channels import ChannelList
+from router.delivery import Deliverer
+from router.health import Healths
+from router.links import Links
+from router.members import MemberList
+from router.messages import Messages, Receipts
+from router.openapi import OpenApi
+from router.routes import ROUTES
+
+App = falcon.asgi.App[Request, falcon.asgi.Response]
+
+
+class _Lifespan:
+    """Falcon calls it when the server starts and stops; it has no part in a request."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        self._links.start()
+
+    async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        await self._links.close()
+
+
+class _Path:
+    """What Falcon wants for a path: an object with ``on_<method>`` for each method."""
+
+
+def build(links: Links, delivery: Deliverer, config: Router) -> App:
+    """The app that serves every route over ``links``; messages go in by ``delivery``."""
+    bodies = Bodies()
+    resources: Mapping[str, object] = {
+        "messages": Messages(delivery, bodies, config.body_bytes_max),
+        "batch": Batch(
+            delivery,
+            bodies,
+            line_bytes_max=config.body_bytes_max,
+            batch_bytes_max=config.batch_bytes_max,
+        ),
+        "receipts": Receipts(links),
+        "boxes": Boxes(links),
+        "channels": ChannelList(links, bodies, config.body_bytes_max),
+        "members": MemberList(links, bodies, config.body_bytes_max),
+        "health": Healths(links),
+        "openapi": OpenApi(ROUTES),
+    }
+    app: App = falcon.asgi.App(request_type=Request, middleware=[_Lifespan(links)])
+    problems.install(app)
+    paths: dict[str, _Path] = {}
+    for operation in ROUTES:
+        path = paths.setdefault(operation.path, _Path())
+        action = getattr(resources[operation.noun], operation.action)
+        setattr(path, f"on_{operation.method.lower()}", action)
+        if operation.method == "GET":  # Falcon sends the headers and leaves out the body
+            path.on_head = action  # type: ignore[attr-defined]
+    for template, path in paths.items():
+        app.add_route(falcon_template(template), path)
+    return app
+
+
+def falcon_template(path: str) -> str:
+    """``{userId}`` of the documents is ``user_id`` of the responders."""
+    return re.sub(r"{(\w+)}", lambda name: "{" + re.sub("([A-Z])", r"_\1", name.group(1)).lower() + "}", path)

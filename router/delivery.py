@@ -1,0 +1,150 @@
+"""The way of a message through the router: check, split by shard, ask, count.
+
+An id that the caller gave is claimed at its home shard first: a conflicting body (409) or an
+unknown channel (404) is refused there, before anybody else has written anything. An id made here a
+moment ago can't be known to anyone, so all shards with targets are asked at once. Whatever fails on
+the way, sending the same id again is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from node import clock, ops
+from node.ids import check_name, new_id
+from node.model import Accepted, NewMessage
+from node.slots import slot_of
+from router import letters
+from router.links import Links
+
+KEY = "Idempotency-Key"
+_NOBODY = ops.Taken(0)
+Share = tuple[list[str], list[int]]
+"""users, and their slots"""
+
+
+class Deliverer(Protocol):
+    async def deliver(self, message: NewMessage, key: str | None = None) -> Accepted:
+        """Have ``message`` journaled by every shard that has targets; ``key`` is its id if it
+        brings none. Raises the problem that the caller is to be told."""
+
+
+class Delivery:
+    """Delivers over ``links``."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    async def deliver(self, message: NewMessage, key: str | None = None) -> Accepted:
+        """See :class:`Deliverer`."""
+        users = letters.targets(message)
+        given = given_id(message, key)
+        id = given or new_id()
+        letter = letters.letter(message, id, clock.now_us())
+        digest = b"" if given is None else letters.digest(message, users)
+        call = _Call(self._links, id, digest, given is None, letter)
+        if users is None:
+            assert message.channel_id is not None
+            home = self._links.home(message.channel_id if given is None else id)
+            targets = await call.to_channel(message.channel_id, home)
+        elif given is None:
+            targets = await call.to_users(users)
+        else:
+            targets = await call.to_users_with_claim(users, self._links.home(id))
+        return accepted(id, targets)
+
+
+class Floor:
+    """Checks and answers, and keeps nothing: what the HTTP side costs without any shard. The load
+    tests measure the real thing against it; ``--floor`` is the only way to it."""
+
+    async def deliver(self, message: NewMessage, key: str | None = None) -> Accepted:
+        """As :meth:`Delivery.deliver` sees it from outside."""
+        users = letters.targets(message)
+        return accepted(given_id(message, key) or new_id(), len(users or ()))
+
+
+class _Call:
+    """One message on its way: what is the same for every shard."""
+
+    def __init__(self, links: Links, id: str, digest: bytes, fresh: bool, letter: msgspec.Raw) -> None:
+        self._links = links
+        self._id = id
+        self._digest = digest
+        self._fresh = fresh
+        self._letter = letter
+
+    async def to_users(self, users: list[str]) -> int:
+        """In one round; how many targets."""
+        shares = split(self._links.table, users)
+        if len(shares) == 1:
+            ((shard, share),) = shares.items()
+            return (await self._links.ask(shard, self._frame(share), ops.Taken)).targets
+        return await self._rest(shares)
+
+    async def to_users_with_claim(self, users: list[str], home: int) -> int:
+        """The home first, then the others; how many targets."""
+        shares = split(self._links.table, users)
+        first = self._frame(shares.pop(home, ([], [])), claim=True)
+        self._links.check_up([home, *shares])
+        taken = await self._links.ask(home, first, ops.Taken)
+        return taken.targets + await self._rest(shares)
+
+    async def to_channel(self, channel: str, home: int) -> int:
+        """To every shard's members, ``home`` first; how many targets. Once the channel is known at
+        ``home``, a shard that doesn't know it has no members of it."""
+        self._links.check_up(self._links.shards)
+        first = self._frame(([], []), claim=not self._fresh, channel=channel)
+        taken = await self._links.ask(home, first, ops.Taken)
+        rest = self._frame(([], []), channel=channel)
+        others = [(shard, rest) for shard in self._links.shards if shard != home]
+        parts = await self._links.ask_each(others, ops.Taken, unknown=_NOBODY)
+        return taken.targets + sum(part.targets for part in parts)
+
+    async def _rest(self, shares: dict[int, Share]) -> int:
+        requests = [(shard, self._frame(share)) for shard, share in shares.items()]
+        return sum(part.targets for part in await self._links.ask_each(requests, ops.Taken))
+
+    def _frame(self, share: Share, *, claim: bool = False, channel: str | None = None) -> ops.Deliver:
+        users, slots = share
+        return ops.Deliver(
+            0,
+            self._links.version,
+            self._id,
+            self._digest,
+            self._fresh,
+            claim,
+            channel,
+            users,
+            slots,
+            self._letter,
+        )
+
+
+def split(table: Sequence[int], users: list[str]) -> dict[int, Share]:
+    """``users`` by the shard that owns them. Pure."""
+    shares: dict[int, Share] = {}
+    for user in users:
+        slot = slot_of(user)
+        share = shares.get(table[slot])
+        if share is None:
+            shares[table[slot]] = ([user], [slot])
+        else:
+            share[0].append(user)
+            share[1].append(slot)
+    return shares
+
+
+def given_id(message: NewMessage, key: str | None) -> str | None:
+    """The id that the caller wants; raises :class:`node.errors.BadField` for a key that is no name."""
+    if message.id is not None:
+        return message.id
+    return None if key is None else check_name(key, KEY)
+
+
+def accepted(id: str, targets: int) -> Accepted:
+    """The answer of a 202."""
+    return Accepted(id=id, targets=targets, receipt=f"/api/v3/messages/{id}/receipt")

@@ -1,0 +1,97 @@
+"""What a service posted, checked and put into the form in which it lies in a journal. Pure.
+
+The digest tells one body from another under the same id: it is taken over the checked body, so
+the order of JSON keys, and of users, and what is left out or given as its default, make no
+difference.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+
+from node import clock, ops
+from node.errors import BadField
+from node.ids import check_name, check_names
+from node.model import NewMessage
+from router.body import check_json
+
+LABEL = "direct"
+"""channel of a message that names users and no channel"""
+_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
+_canonical = msgspec.msgpack.Encoder(order="deterministic").encode
+_json = msgspec.json.Encoder().encode
+
+
+def targets(message: NewMessage) -> list[str] | None:
+    """The users named, each once; None if the message goes to the members of its channel.
+
+    Checks what the struct's types can't; raises :class:`BadField`.
+    """
+    if message.metadata is not None:
+        check_json(message.metadata, "metadata")
+    users = message.users
+    if users is None:
+        if message.channel_id is None:
+            raise BadField("users or channelId must say who gets it", field="users")
+        return None
+    if not users:
+        raise BadField("users must name somebody, or be left out", field="users")
+    if len(users) == 1:
+        check_name(users[0], "users[0]")
+        return users
+    check_names(users, "users")
+    return list(dict.fromkeys(users))
+
+
+def letter(message: NewMessage, id: str, now_us: int) -> msgspec.Raw:
+    """The :class:`node.ops.Letter`, encoded. Raises :class:`BadField` for a time out of range."""
+    now = clock.iso(now_us)
+    return msgspec.Raw(
+        ops.encode(
+            ops.Letter(
+                id,
+                message.channel_id or LABEL,
+                message.title,
+                message.content,
+                message.message_type,
+                message.priority,
+                message.sender,
+                now if message.created_at is None else _created(message),
+                now,
+                None if message.metadata is None else _json(message.metadata).decode(),
+                now_us,
+                message.timeout_seconds,
+            )
+        )
+    )
+
+
+def digest(message: NewMessage, users: list[str] | None) -> bytes:
+    """16 bytes that stand for the body without its id."""
+    return blake2b(
+        _canonical(
+            (
+                None if users is None else sorted(users),
+                message.channel_id,
+                message.title,
+                message.content,
+                message.message_type,
+                message.priority,
+                message.sender,
+                None if message.created_at is None else _created(message),
+                message.metadata,
+                message.timeout_seconds,
+            )
+        ),
+        digest_size=16,
+    ).digest()
+
+
+def _created(message: NewMessage) -> str:
+    assert message.created_at is not None
+    us = clock.us_of(message.created_at)
+    if not 0 <= us <= _US_MAX:
+        raise BadField("createdAt must lie in the years 1970 to 9999", field="createdAt")
+    return clock.iso(us)

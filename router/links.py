@@ -1,0 +1,79 @@
+"""The way from this process to every shard: one link each, and the table that says whose is whose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from node import ops
+from node.errors import NotFound, PoboxError, Refused, Unavailable
+from node.link import Link, body_of
+from node.paths import socket_path
+from node.placement import Placement
+from node.slots import slot_of, table_for
+
+T = TypeVar("T")
+
+
+class Links:
+    """A link to each shard of ``placement``."""
+
+    def __init__(self, data: Path, placement: Placement, *, timeout_s: float) -> None:
+        self.table = table_for(placement.shards)
+        self.version = placement.version
+        self.shards = range(placement.shards)
+        self._links = [Link(socket_path(data, shard), timeout_s=timeout_s) for shard in self.shards]
+
+    def start(self) -> None:
+        """Begin to connect; a shard that isn't there yet is connected to when it comes."""
+        for link in self._links:
+            link.start()
+
+    async def close(self) -> None:
+        for link in self._links:
+            await link.close()
+
+    def home(self, name: str) -> int:
+        """The shard that decides about ``name``, be it a user, a channel or a message id."""
+        return self.table[slot_of(name)]
+
+    async def ask(self, shard: int, request: ops.AnyRequest, answer: type[T]) -> T:
+        """As :meth:`node.link.Link.ask`."""
+        return await self._links[shard].ask(request, answer)
+
+    async def ask_each(
+        self, requests: Sequence[tuple[int, ops.AnyRequest]], answer: type[T], *, unknown: T | None = None
+    ) -> list[T]:
+        """Ask several shards at once; the answers in the order of ``requests``.
+
+        ``unknown`` is what a shard's 404 counts as, if it counts. Raises the first other refusal,
+        after all have answered: by then it is settled what each of them did. With a shard down
+        nobody is asked.
+        """
+        self.check_up([shard for shard, _request in requests])
+        futures = []
+        failure: PoboxError | None = None
+        for shard, request in requests:
+            try:
+                futures.append(self._links[shard].send_request(request))
+            except PoboxError as error:
+                failure = error
+        answers = []
+        for future in futures:
+            try:
+                answers.append(body_of(await future, answer))
+            except PoboxError as error:
+                if unknown is not None and isinstance(error, Refused) and error.status == NotFound.status:
+                    answers.append(unknown)
+                else:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+        return answers
+
+    def check_up(self, shards: Sequence[int]) -> None:
+        """Raises :class:`Unavailable` if one of ``shards`` can't be asked now."""
+        for shard in shards:
+            if not self._links[shard].up:
+                raise Unavailable()

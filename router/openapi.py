@@ -1,0 +1,115 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the structs themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import falcon.asgi
+import msgspec
+
+from node.errors import NodeError, PoboxError, Problem
+from node.ids import PATTERN
+from router import problems, query
+from router.body import Request
+from router.routes import Operation
+
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": query.LIMIT_MAX, "default": query.LIMIT_DEFAULT},
+    "cursor": {"type": "string", "description": "the cursor of an earlier answer"},
+}
+
+
+class OpenApi:
+    """``/openapi.json``."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._document = msgspec.json.encode(document(operations))
+
+    async def get(self, _req: Request, resp: falcon.asgi.Response) -> None:
+        """This document."""
+        resp.data = self._document
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """The whole document for ``operations``. Pure."""
+    structs = {op.request for op in operations} | {op.response for op in operations} | {Problem}
+    structs.discard(None)
+    _refs, schemas = msgspec.json.schema_components(
+        sorted(structs, key=lambda struct: struct.__name__), ref_template="#/components/schemas/{name}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "pobox",
+            "version": "3",
+            "description": "Messages are delivered to a person's own box. A 202 means: on disk, and "
+            "it will be in every target's box exactly once.",
+        },
+        "paths": paths,
+        "components": {"schemas": _ecma(schemas)},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "operationId": f"{operation.noun}_{operation.action}",
+        "tags": [operation.noun],
+        "summary": operation.summary,
+        "parameters": [_parameter(name, "path") for name in re.findall(r"{(\w+)}", operation.path)]
+        + [_parameter(name, "query") for name in operation.query]
+        + [_parameter(name, "header") for name in operation.headers],
+        "responses": _responses(operation),
+    }
+    if operation.request is not None:
+        made["requestBody"] = {
+            "required": operation.body_required,
+            "content": {operation.media_type: {"schema": _ref(operation.request)}},
+        }
+    return made
+
+
+def _parameter(name: str, place: str) -> dict[str, Any]:
+    schema = _PARAMETERS.get(name, {"type": "string", "pattern": _ecma(PATTERN)})
+    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status in operation.statuses:
+        responses[str(status)] = {"description": operation.summary}
+        if operation.response is not None:
+            content = {"application/json": {"schema": _ref(operation.response)}}
+            responses[str(status)]["content"] = content
+    by_status: dict[int, list[type[PoboxError]]] = {}
+    for problem in operation.problems:
+        by_status.setdefault(problem.status, []).append(problem)
+    for status, kinds in sorted(by_status.items()):
+        responses[str(status)] = {
+            "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
+            "content": {problems.MEDIA_TYPE: {"schema": _ref(Problem)}},
+        }
+        if issubclass(kinds[0], NodeError):
+            responses[str(status)]["headers"] = {
+                "Retry-After": {"description": "seconds", "schema": {"type": "integer"}}
+            }
+    return responses
+
+
+def _ref(struct: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{struct.__name__}"}
+
+
+def _ecma(schema: Any) -> Any:
+    r"""Patterns in the dialect of JSON Schema, which has no ``\Z``: there ``$`` means just that."""
+    if isinstance(schema, dict):
+        return {key: _ecma(value) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_ecma(value) for value in schema]
+    if isinstance(schema, str) and schema.endswith(r"\Z"):
+        return schema.removesuffix(r"\Z") + "$"
+    return schema

@@ -1,0 +1,80 @@
+"""Every error leaves as ``application/problem+json``, whoever raised it.
+
+Ours (:mod:`node.errors`) are answered as they are; Falcon's own are put into the same words; what
+nobody expected is logged once and answered 500 without a word about the inside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+import structlog
+
+from node.errors import (
+    PROBLEMS,
+    CallerError,
+    MethodNotAllowed,
+    NotFound,
+    PoboxError,
+    Problem,
+)
+
+MEDIA_TYPE = "application/problem+json"
+encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger()
+
+
+class HeadersTooLarge(CallerError):
+    status = 431
+    code = "headers_too_large"
+    title = "The request's headers are too large"
+
+
+ALL: tuple[type[PoboxError], ...] = (*PROBLEMS, HeadersTooLarge)
+"""every problem this process can answer"""
+
+
+def install(app: falcon.asgi.App[Any, Any]) -> None:
+    """Make ``app`` answer every error as a problem document."""
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _falcons)
+    app.add_error_handler(PoboxError, _ours)
+
+
+def answer(resp: falcon.asgi.Response, problem: Problem) -> None:
+    """Put ``problem`` into ``resp``."""
+    resp.status = problem.status
+    resp.content_type = MEDIA_TYPE
+    resp.data = encode(problem)
+    if problem.retry_after is not None:
+        resp.set_header("Retry-After", str(problem.retry_after))
+
+
+async def _ours(
+    _req: falcon.asgi.Request, resp: falcon.asgi.Response, error: PoboxError, _params: dict[str, Any]
+) -> None:
+    answer(resp, error.problem())
+
+
+async def _falcons(
+    _req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError, _params: dict[str, Any]
+) -> None:
+    if error.headers is not None:
+        resp.set_headers(error.headers)
+    if error.status_code == NotFound.status:
+        problem = NotFound("there is nothing at this path").problem()
+    elif error.status_code == MethodNotAllowed.status:
+        problem = MethodNotAllowed("this path doesn't take this method").problem()
+    else:
+        problem = CallerError(error.description or "").problem()
+    answer(resp, problem)
+
+
+async def _unexpected(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, _params: dict[str, Any]
+) -> None:
+    _log.error("a request failed", method=req.method, route=req.uri_template, exc_info=error)
+    answer(resp, PoboxError().problem())

@@ -1,0 +1,155 @@
+"""HTTP/1.1 on a connection: uvicorn's protocol, with a bound on how long a caller may keep us waiting.
+
+A connection is in one of four phases, and in three of them it is the caller's turn:
+
+- HEAD: a request's line and headers are due (``header_timeout_s``, from the connect or the first byte)
+- BODY: its body is due (``body_timeout_s``)
+- OURS: the request is here, the answer isn't
+- IDLE: nothing is due but the next request (``idle_timeout_s``)
+
+A phase only notes when it began. One look at all connections a second finds those that are late,
+so no request pays for a timer. An answer that nobody takes (``body_timeout_s``) is cut off too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from node.config import Router
+from node.errors import CallerError, Overloaded, PoboxError, TooSlow
+from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
+
+HEADERS_BYTES_MAX = 32_768
+
+
+class Phase(IntEnum):
+    HEAD = 0
+    BODY = 1
+    OURS = 2
+    IDLE = 3
+
+
+class Bounded(HttpToolsProtocol):
+    """A connection that ends when its caller is too slow, too long-winded or one too many.
+
+    :func:`bounded_by` makes the class with its limits.
+    """
+
+    limits = Router()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase = Phase.HEAD
+        self._since = self.loop.time()
+        self._stuck_since: float | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections_max:
+            self.app = _turn_away
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._phase is Phase.HEAD:
+            # What came of a head that isn't complete: the parser has no bound of its own.
+            self._head_bytes += len(data)
+            if self._head_bytes > HEADERS_BYTES_MAX:
+                self._give_up(HeadersTooLarge(f"{HEADERS_BYTES_MAX} bytes are the most"))
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            self._give_up(CallerError("this is not an HTTP request"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._enter(Phase.HEAD)
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._enter(Phase.BODY)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # The answer may be out already, if it didn't need the body.
+        self._enter(Phase.IDLE if self.cycle.response_complete else Phase.OURS)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # IDLE is watched like any other phase
+        if self._phase is Phase.OURS and self.cycle.response_complete:
+            self._enter(Phase.IDLE)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stuck_since = None
+
+    def check(self, now: float) -> None:
+        """End the connection if its caller is late by ``now`` (the loop's time)."""
+        limits = self.limits
+        if self._stuck_since is not None and now - self._stuck_since > limits.body_timeout_s:
+            self.transport.abort()
+            return
+        if self._phase is Phase.OURS:
+            return
+        waited_s = now - self._since
+        if self._phase is Phase.IDLE:
+            if waited_s > limits.idle_timeout_s:
+                self.transport.close()
+        elif waited_s > (limits.header_timeout_s if self._phase is Phase.HEAD else limits.body_timeout_s):
+            self._give_up(TooSlow())
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._since = self.loop.time()
+
+    def _give_up(self, error: PoboxError) -> None:
+        """Answer ``error``, unless an answer is under way, and close."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            body = encode(error.problem())
+            self.transport.write(
+                STATUS_LINE[error.status]
+                + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+                % (MEDIA_TYPE.encode(), len(body))
+                + body
+            )
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # whoever waits for the rest of the body is told
+            cycle.message_event.set()
+        self._enter(Phase.IDLE)
+        self.transport.close()
+
+
+def bounded_by(limits: Router) -> type[Bounded]:
+    """:class:`Bounded` with ``limits``; uvicorn makes the instances."""
+    return type("Bounded", (Bounded,), {"limits": limits})
+
+
+def end_late(connections: Iterable[Any], now: float) -> None:
+    """End every connection whose caller is late by ``now``; called once a second."""
+    for connection in list(connections):
+        connection.check(now)
+
+
+async def _turn_away(_scope: Any, _receive: Any, send: Any) -> None:
+    problem = Overloaded().problem()
+    body = encode(problem)
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", str(problem.retry_after).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

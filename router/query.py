@@ -1,0 +1,56 @@
+"""Names in a path and parameters behind the question mark: each checked, none ignored.
+
+A parameter that is empty counts as left out.
+"""
+
+from __future__ import annotations
+
+import re
+
+import falcon.asgi
+
+from node.errors import BadField
+from node.ids import check_name
+
+LIMIT_MAX = 500
+LIMIT_DEFAULT = 50
+_LIMIT = re.compile(r"[0-9]{1,4}")
+_CURSOR = re.compile(r"[!-~]{1,1024}")
+
+
+def parameters(req: falcon.asgi.Request, *known: str) -> dict[str, str]:
+    """The parameters given; raises :class:`BadField` for one that isn't ``known`` or comes twice."""
+    given: dict[str, str] = {}
+    for name, value in req.params.items():
+        if name not in known:
+            shown = name.encode("utf-8", "replace").decode()[:128]
+            raise BadField(f"unknown parameter {shown}; known: {', '.join(known) or 'none'}", field=shown)
+        if not isinstance(value, str):
+            raise BadField(f"{name} is given more than once", field=name)
+        if value:
+            given[name] = value
+    return given
+
+
+def limit(given: dict[str, str]) -> int:
+    """How many are wanted: 1 to 500, 50 if it isn't said."""
+    text = given.get("limit")
+    if text is None:
+        return LIMIT_DEFAULT
+    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
+        raise BadField(f"limit must be a number from 1 to {LIMIT_MAX}", field="limit")
+    return int(text)
+
+
+def cursor(given: dict[str, str]) -> str | None:
+    """What an earlier answer gave as its cursor; what it means is the shard's business."""
+    text = given.get("cursor")
+    if text is not None and not _CURSOR.fullmatch(text):
+        raise BadField("cursor must come from an earlier answer", field="cursor")
+    return text
+
+
+def after(given: dict[str, str]) -> str:
+    """A cursor that is the last name of an earlier answer; empty for the first page."""
+    text = given.get("cursor")
+    return "" if text is None else check_name(text, "cursor")

@@ -1,0 +1,245 @@
+"""Every route, once. What Falcon serves and what ``/openapi.json`` says are both made from this table."""
+
+from __future__ import annotations
+
+import msgspec
+
+from node.errors import (
+    BadField,
+    CallerError,
+    Conflict,
+    DiskFull,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    PoboxError,
+    TooLarge,
+    TooSlow,
+    Unavailable,
+    WrongType,
+)
+from node.model import (
+    Accepted,
+    BatchAccepted,
+    Channel,
+    Channels,
+    ChannelSpec,
+    Health,
+    MemberChange,
+    MemberChanged,
+    Members,
+    Message,
+    Messages,
+    NewMessage,
+    Receipt,
+    UserChannels,
+)
+from router.problems import HeadersTooLarge
+
+_Problems = tuple[type[PoboxError], ...]
+_ALWAYS: _Problems = (CallerError, MethodNotAllowed, TooSlow, HeadersTooLarge, PoboxError, Overloaded)
+_READ: _Problems = (BadField, Unavailable)
+_WRITE: _Problems = (BadField, Unavailable, DiskFull)
+_BODY: _Problems = (TooLarge, WrongType)
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A method of a path: ``action`` of the resource ``noun`` answers it."""
+
+    method: str
+    path: str
+    noun: str
+    action: str
+    summary: str
+    statuses: tuple[int, ...] = (200,)
+    request: type[msgspec.Struct] | None = None
+    media_type: str = "application/json"
+    body_required: bool = True
+    response: type[msgspec.Struct] | None = None
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    faults: _Problems = ()
+
+    @property
+    def problems(self) -> _Problems:
+        """Every problem this operation can answer."""
+        return _ALWAYS + self.faults
+
+
+_V3 = "/api/v3"
+_PAGE = ("limit", "cursor")
+
+ROUTES: tuple[Operation, ...] = (
+    Operation(
+        method="POST",
+        path=f"{_V3}/messages",
+        noun="messages",
+        action="post",
+        summary="Deliver a message to users, or to all members of a channel",
+        statuses=(202,),
+        request=NewMessage,
+        response=Accepted,
+        headers=("Idempotency-Key",),
+        faults=(*_WRITE, *_BODY, NotFound, Conflict),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_V3}/messages/batch",
+        noun="batch",
+        action="post",
+        summary="Deliver many messages, one JSON object a line",
+        statuses=(202,),
+        request=NewMessage,
+        media_type="application/x-ndjson",
+        response=BatchAccepted,
+        faults=(*_WRITE, *_BODY),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/messages/{{id}}/receipt",
+        noun="receipts",
+        action="get",
+        summary="What became of a message so far",
+        response=Receipt,
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/users/{{userId}}/messages",
+        noun="boxes",
+        action="messages",
+        summary="A page of a person's messages, newest first",
+        response=Messages,
+        query=("channelId", *_PAGE),
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/users/{{userId}}/messages/{{id}}",
+        noun="boxes",
+        action="message",
+        summary="One message of a person",
+        response=Message,
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="DELETE",
+        path=f"{_V3}/users/{{userId}}/messages/{{id}}",
+        noun="boxes",
+        action="remove",
+        summary="Delete one message of a person for good",
+        statuses=(204,),
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/users/{{userId}}/channels",
+        noun="boxes",
+        action="channels",
+        summary="The channels a person is in",
+        response=UserChannels,
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/channels",
+        noun="channels",
+        action="page",
+        summary="A page of the channels, by id",
+        response=Channels,
+        query=_PAGE,
+        faults=_READ,
+    ),
+    Operation(
+        method="PUT",
+        path=f"{_V3}/channels/{{channelId}}",
+        noun="channels",
+        action="put",
+        summary="Make a channel (201), or change it (200)",
+        statuses=(200, 201),
+        request=ChannelSpec,
+        body_required=False,
+        response=Channel,
+        faults=(*_WRITE, *_BODY),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/channels/{{channelId}}",
+        noun="channels",
+        action="get",
+        summary="One channel",
+        response=Channel,
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="DELETE",
+        path=f"{_V3}/channels/{{channelId}}",
+        noun="channels",
+        action="drop",
+        summary="Forget a channel; its members leave it",
+        statuses=(204,),
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/channels/{{channelId}}/members",
+        noun="members",
+        action="get",
+        summary="A page of a channel's members, by id",
+        response=Members,
+        query=_PAGE,
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_V3}/channels/{{channelId}}/members",
+        noun="members",
+        action="post",
+        summary="Let many people join and leave a channel",
+        request=MemberChange,
+        response=MemberChanged,
+        faults=(*_WRITE, *_BODY, NotFound),
+    ),
+    Operation(
+        method="PUT",
+        path=f"{_V3}/channels/{{channelId}}/members/{{userId}}",
+        noun="members",
+        action="put",
+        summary="Let a person join a channel",
+        statuses=(204,),
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
+        method="DELETE",
+        path=f"{_V3}/channels/{{channelId}}/members/{{userId}}",
+        noun="members",
+        action="drop",
+        summary="Let a person leave a channel",
+        statuses=(204,),
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path="/healthz",
+        noun="health",
+        action="alive",
+        summary="The process is up",
+        response=Health,
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        noun="health",
+        action="ready",
+        summary="Every shard answers",
+        response=Health,
+        faults=(Unavailable,),
+    ),
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        noun="openapi",
+        action="get",
+        summary="This document",
+    ),
+)

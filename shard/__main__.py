@@ -1,0 +1,125 @@
+"""``python -m shard --index I``: one shard process. Wires, runs, ends in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import gc
+import os
+import signal
+import time
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from node import paths, placement
+from node.config import Config, load
+from node.errors import ConfigError, Unsure
+from node.process import configure_logging, die_with_parent, raise_file_limit
+from shard import sqlite
+from shard.core import Shard
+from shard.disk import Disk
+from shard.listener import Listener
+
+log = structlog.get_logger()
+
+_LOCK_WAIT_S = 30.0
+EXIT_UNSURE = 75
+"""the disk's answer was not to be trusted; the next start replays"""
+
+
+def lock(path: Path) -> int:
+    """Be the only process of this shard; waits for a predecessor that is still ending."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{path} is held by another process") from None
+            time.sleep(0.05)
+
+
+async def serve(config: Config, layout: placement.Placement, index: int, data: Path) -> int:
+    """Run the shard until SIGTERM; the exit code."""
+    loop = asyncio.get_running_loop()
+    disk = Disk(data)  # its descriptor is open before the first write
+    shard = Shard(config, layout, index, disk)
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def fail(error: BaseException) -> None:
+        if not ended.done():
+            ended.set_exception(error)
+
+    def finish() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    shard.start()
+    listener = Listener(shard, fail)
+    life = asyncio.create_task(shard.run())
+    life.add_done_callback(lambda task: None if task.cancelled() else fail(task.exception() or RuntimeError()))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, finish)
+    await listener.start(paths.socket_path(data, index))
+    gc.collect()
+    gc.freeze()
+    log.info("ready", shard=index, of=layout.shards, replayed=shard.backlog.waiting)
+    try:
+        await ended
+    except BaseException as error:
+        log.error("stopped", error=_told(error))
+        return EXIT_UNSURE
+    await listener.stop()
+    await shard.drain()
+    life.cancel()
+    await asyncio.wait([life])
+    listener.close()
+    shard.close()
+    disk.close()
+    return 0
+
+
+def _told(error: BaseException) -> str:
+    """The errors at the bottom of a group, in words."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_told(inner) for inner in error.exceptions)
+    return f"{type(error).__name__}: {error}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m shard", description=__doc__)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--supervised", action="store_true")
+    options = parser.parse_args()
+    if options.supervised:
+        die_with_parent()
+    configure_logging(f"shard-{options.index}", supervised=options.supervised)
+    raise_file_limit()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        config = load()
+        data = Path(config.node.data)
+        layout = placement.load(data)
+        if layout is None or options.index >= layout.shards:
+            raise ConfigError(f"{data} is not laid out for a shard {options.index}; run python -m shard.layout")
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
+    sqlite.set_up()
+    held = lock(paths.shard_lock(data, options.index))
+    try:
+        code = uvloop.run(serve(config, layout, options.index, data))
+    except Unsure as error:
+        log.error("stopped", error=str(error))
+        code = EXIT_UNSURE
+    os.close(held)
+    # Threads may still wait for a disk that does not answer; nothing they could say matters now.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What is accepted and not yet stored, in memory; all of it is in the journal as well.
+
+A letter counts down its targets. At zero it is done: stored everywhere, though not yet durable
+outside the journal. The next barrier takes the done ones and lets their rows go.
+"""
+
+from __future__ import annotations
+
+from node.clock import now_us
+from node.ops import Letter as Body
+from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
+from shard.lanes import HIGH, Lanes, lane_of
+from shard.mailbox import Row
+
+_ROW = 10  # the first fields of a body are a row of ``messages``
+
+
+class Letter:
+    """One journal row on its way. ``left`` targets are not stored yet."""
+
+    __slots__ = (
+        "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane", "left", "row",
+        "seq",
+    )  # fmt: skip
+
+    def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
+        self.seq = seq
+        self.kind = kind
+        self.id = message_id
+        self.left = targets
+        self.lane = HIGH
+        self.row: Row | None = None
+        self.deadline_us = 0
+        """when to give up, 0 for never"""
+        self.channel: str | None = None
+        """to the members of this channel, who are not all known yet"""
+        self.cursor = ""
+        """members up to this name have been put into the lanes"""
+        self.early: set[str] | None = None
+        """members beyond the cursor who came to read and got it before their turn"""
+        self.channel_row: tuple[str, str, str | None, str | None, str] | None = None
+        self.joined: dict[str, str | None] = {}
+        """of a membership: since when each user is in the channel, None for out of it"""
+
+
+def message(seq: int, targets: int, channel: str | None, body: Body) -> Letter:
+    """A letter with a message; ``channel`` if it goes to that channel's members."""
+    letter = Letter(seq, MESSAGE, body.id, targets)
+    letter.lane = lane_of(body.priority)
+    letter.row = (
+        body.id, body.channel_id, body.title, body.content, body.message_type, body.priority, body.sender,
+        body.created_at, body.updated_at, body.metadata,
+    )  # fmt: skip
+    letter.channel = channel
+    if body.timeout_s is not None:
+        letter.deadline_us = body.accepted_us + int(body.timeout_s * 1e6)
+    return letter
+
+
+def membership(
+    seq: int,
+    channel_id: str,
+    channel_row: tuple[str, str, str | None, str | None, str] | None,
+    joined: dict[str, str | None],
+) -> Letter:
+    """Brings the boxes of ``joined`` to the state it names."""
+    letter = Letter(seq, MEMBERSHIP, channel_id, len(joined))
+    letter.channel_row = channel_row
+    letter.joined = joined
+    return letter
+
+
+def removal(seq: int, message_id: str) -> Letter:
+    """Deletes a message from the box of one user."""
+    return Letter(seq, REMOVAL, message_id, 1)
+
+
+class Backlog:
+    """The lanes, the letters by id, and the ones that are done."""
+
+    def __init__(self) -> None:
+        self.lanes: Lanes[Letter] = Lanes()
+        self._live: dict[str, Letter] = {}
+        self._twins: dict[str, list[Letter]] = {}  # more rows of one message, after a change of layout
+        self._done: list[int] = []
+        self.waiting = 0
+        """letters times targets not yet stored, the unexpanded ones too"""
+        self.stored = 0
+        self.failed: list[tuple[int, str]] = []
+        """targets that gave up, for the journal: (how many, message id)"""
+
+    def enter(self, letter: Letter) -> None:
+        self.waiting += letter.left
+        if letter.kind == MESSAGE and self._live.setdefault(letter.id, letter) is not letter:
+            self._twins.setdefault(letter.id, []).append(letter)
+
+    def put(self, letter: Letter, users: list[str], now: float) -> None:
+        """Put an entered letter into the lanes for ``users``."""
+        self.lanes.put_many(users, letter, now)
+
+    def stored_for_one(self, letters: list[Letter]) -> None:
+        """All of ``letters`` are in one user's box now."""
+        count = len(letters)
+        self.waiting -= count
+        self.stored += count
+        for letter in letters:
+            letter.left -= 1
+            if not letter.left:
+                self._finish(letter)
+
+    def gave_up(self, letter: Letter) -> None:
+        """One target of ``letter`` will not be tried again."""
+        self.failed.append((1, letter.id))
+        self.shrink(letter, 1)
+
+    def shrink(self, letter: Letter, by: int) -> None:
+        """``by`` targets are no more."""
+        self.waiting -= by
+        letter.left -= by
+        if not letter.left:
+            self._finish(letter)
+
+    def _finish(self, letter: Letter) -> None:
+        if self._live.get(letter.id) is letter:
+            del self._live[letter.id]
+        self._done.append(letter.seq)
+
+    def pending(self, message_id: str) -> int:
+        """Targets of a message that are not stored yet."""
+        letter = self._live.get(message_id)
+        twins = self._twins.get(message_id, ())
+        return (letter.left if letter is not None else 0) + sum(twin.left for twin in twins)
+
+    @property
+    def done(self) -> int:
+        return len(self._done)
+
+    def take_done(self) -> list[int]:
+        done, self._done = self._done, []
+        return done
+
+
+def expired(letter: Letter) -> bool:
+    """Whether its sender wants it no more."""
+    return 0 < letter.deadline_us < now_us()

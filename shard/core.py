@@ -1,0 +1,309 @@
+"""A shard without its socket: the parts, wired, and the questions that may be asked of it.
+
+``start`` replays the journal into the lanes before anything is accepted. ``run`` is the shard's
+life: if one of its tasks fails, all end and the error comes out. ``stop`` stores what waits as far
+as time allows and lets go of what it can; the rest is in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+import msgspec
+
+from node import ops, paths
+from node.clock import iso, now_us
+from node.config import Config
+from node.errors import DiskFull, NotFound, Overloaded, Unavailable
+from node.model import Channel, MemberChanged, Message, Messages, UserChannels
+from node.placement import Placement
+from node.slots import table_for
+from shard import backlog as letters_of
+from shard import replay
+from shard.backlog import Backlog
+from shard.barrier import Barrier
+from shard.disk import Disk
+from shard.expander import Expander
+from shard.journal import MEMBERSHIP, REMOVAL, Journal
+from shard.lanes import gather_s
+from shard.mailbox import Mailbox, template
+from shard.mailboxes import Mailboxes
+from shard.members import Members
+from shard.office import Office
+from shard.postmen import Postmen
+from shard.sqlite import Sync
+
+T = TypeVar("T")
+_HOUSE_S = 0.5
+_DRAIN_S = 5.0
+
+
+class Shard:
+    """Shard number ``index`` of the layout ``placement``, on the data directory ``disk.data``."""
+
+    def __init__(
+        self,
+        config: Config,
+        placement: Placement,
+        index: int,
+        disk: Disk,
+        *,
+        vfs: str | None = None,
+        journal_sync: Sync = Sync.FULL,
+    ) -> None:
+        settings = config.shard
+        self.index = index
+        self._settings = settings
+        self._placement = placement
+        self._disk = disk
+        data: Path = disk.data
+        self._owned = frozenset(s for s, owner in enumerate(table_for(placement.shards)) if owner == index)
+        self._wake = asyncio.Event()
+        self.journal = Journal(paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs)
+        self.members = Members(self.journal.db)
+        self.backlog = Backlog()
+        self.mailboxes = Mailboxes(
+            disk,
+            template(paths.journals_dir(data, placement.version)),
+            open_max=settings.mailboxes_open_max,
+            wal_pages_max=settings.wal_pages_max,
+            vfs=vfs,
+        )
+        self.expander = Expander(self.backlog, self.journal, self.members, self._wake)
+        self.office = Office(
+            self.journal,
+            self.members,
+            self.backlog,
+            self.expander,
+            table=placement.version,
+            owned=self._owned,
+            rows_max=settings.journal_rows_max,
+            wake=self._wake,
+        )
+        self.postmen = Postmen(
+            self.backlog,
+            self.mailboxes,
+            self.expander,
+            wake=self._wake,
+            count=settings.postmen,
+            slice_ms=settings.slice_ms,
+            gather=lambda: gather_s(self.office.rate, settings.gather_max_s),
+            no_room=self._no_room,
+        )
+        self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
+        self._full_until = 0.0
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up what the journal holds."""
+        replay.load(self.journal, self.members, self.backlog, self.expander)
+
+    async def run(self) -> None:
+        """Work until cancelled; raises what ended it."""
+        async with asyncio.TaskGroup() as group:
+            for work in (self.office, self.expander, self.postmen, self.barrier):
+                group.create_task(work.run(), name=type(work).__name__)
+            group.create_task(self._keep_house(), name="house")
+            group.create_task(self._tend(), name="tend")
+
+    async def drain(self) -> None:
+        """Store what waits, within a bound, and let it go. Nothing new must come in any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await self.office.drain()
+                self.office.rate = 0.0
+                self._wake.set()
+                while self.backlog.waiting:
+                    await asyncio.sleep(0.02)
+        await self.barrier.flush()
+        await self.journal.write(self.office.purge_all)
+
+    def close(self) -> None:
+        self.barrier.close()
+        self.mailboxes.close()
+        self.journal.close()
+
+    async def _keep_house(self) -> None:
+        """Look at disk and journal; forget old receipts."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        while True:
+            full = loop.time() < self._full_until or self._disk.free_bytes() < settings.disk_reserve_bytes
+            if full:
+                self.office.closed = DiskFull()
+            elif self.journal.size_bytes() > settings.journal_bytes_max and self.journal.rows:
+                self.office.closed = Overloaded("The journal is full", retry_after=5)
+            else:
+                self.office.closed = None
+            self.office.cool()
+            await self._forget()
+            await asyncio.sleep(_HOUSE_S)
+
+    async def _forget(self) -> None:
+        """Receipts past their time; memberships that no letter asks for."""
+        before = now_us() - int(self._settings.receipt_s * 1e6)
+        surplus = self.journal.receipts - self._settings.receipts_max
+
+        def work() -> int:
+            self.members.sweep(self.journal.oldest_seq())
+            return self.journal.forget(before, surplus)
+
+        if not self.journal.may_forget(before, surplus):
+            return
+        with contextlib.suppress(DiskFull):
+            self.journal.receipts -= await self.journal.write(work)
+
+    async def _tend(self) -> None:
+        while True:
+            if not await self.mailboxes.tend():
+                await asyncio.sleep(_HOUSE_S)
+
+    def _no_room(self) -> None:
+        """A delivery met a full disk: take nothing more for a moment."""
+        self.office.closed = DiskFull()
+        self._full_until = asyncio.get_running_loop().time() + 1.0
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def check(self, table: int, slots: list[int]) -> None:
+        """Refuse what isn't this shard's to answer."""
+        if table != self._placement.version or not self._owned.issuperset(slots):
+            raise Unavailable("The node is being laid out anew")
+
+    @contextlib.asynccontextmanager
+    async def _box(self, user: str) -> AsyncIterator[Mailbox]:
+        """``user``'s box, with everything that waits for him in it."""
+        await self.postmen.deliver_now(user)
+        try:
+            async with self.mailboxes.hold(user, create=False) as box:
+                if box is None:
+                    raise NotFound("no such user", field="userId")
+                yield box
+        except apsw.BusyError as error:
+            raise Unavailable("The mailbox is in use by another program") from error
+
+    async def page(self, q: ops.Page) -> Messages:
+        async with self._box(q.user) as box:
+            return await self.mailboxes.read(lambda: box.page(q.channel, q.limit, q.cursor))
+
+    async def read_one(self, q: ops.ReadOne) -> Message:
+        async with self._box(q.user) as box:
+            found = await self.mailboxes.read(lambda: box.read(q.id))
+        if found is None:
+            raise NotFound("no such message", field="id")
+        return found
+
+    async def user_channels(self, q: ops.AskUserChannels) -> UserChannels:
+        async with self._box(q.user) as box:
+            return await self.mailboxes.read(box.channels)
+
+    async def remove(self, q: ops.Remove) -> None:
+        """Journaled first, like everything that changes a box."""
+        self._accepting()
+        async with self._box(q.user) as box:
+            if not await self.mailboxes.read(lambda: box.has(q.id)):
+                raise NotFound("no such message", field="id")
+        seq = self.journal.next_seq()
+        await self.journal.write(lambda: self.journal.add([(seq, REMOVAL, q.id, 1, None, q.user, b"")], []))
+        self.journal.rows += 1
+        self._enter(letters_of.removal(seq, q.id), [q.user])
+        await self.postmen.deliver_now(q.user)
+
+    async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
+        record = await self.journal.read(lambda: self.journal.receipt(q.id))
+        pending = self.backlog.pending(q.id)
+        if record is None:
+            return ops.ReceiptPart(0, 0, pending, 0)
+        return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed)
+
+    async def put_channel(self, q: ops.PutChannel) -> bool:
+        return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us))
+
+    async def get_channel(self, q: ops.GetChannel) -> Channel:
+        return self.members.channel(q.id).outward()
+
+    async def list_channels(self, q: ops.ListChannels) -> list[Channel]:
+        names = sorted(name for name in self.members.channels if name > q.after)[: q.limit]
+        return [self.members.channels[name].outward() for name in names]
+
+    async def list_members(self, q: ops.ListMembers) -> list[str]:
+        self.members.channel(q.channel)
+        return await self.journal.read(lambda: self.members.now(q.channel, q.after, q.limit))
+
+    async def drop_channel(self, q: ops.DropChannel) -> bool:
+        if q.id not in self.members.channels:
+            return False
+        seq, letter_seq = self.journal.next_seq(), self.journal.next_seq()
+
+        def work() -> list[str]:
+            left = self.members.drop(q.id, seq) if q.id in self.members.channels else []
+            if left:
+                self.journal.add([(letter_seq, MEMBERSHIP, q.id, len(left), None, "\n".join(left), b"\xc0")], [])
+            return left
+
+        left = await self._change(work)
+        if left:
+            self.journal.rows += 1
+            self._enter(letters_of.membership(letter_seq, q.id, None, dict.fromkeys(left)), left)
+        return True
+
+    async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
+        self.check(q.table, q.slots)
+        self.members.channel(q.channel)
+        seq, letter_seq = self.journal.next_seq(), self.journal.next_seq()
+
+        def work() -> tuple[list[str], list[str]]:
+            joined, left = self.members.change(q.channel, q.add, q.remove, seq, q.now_us)
+            row = self.members.channel(q.channel).row()
+            if joined or left:
+                users = joined + left
+                body = msgspec.msgpack.encode(row)
+                self.journal.add([(letter_seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
+            return joined, left
+
+        joined, left = await self._change(work)
+        record = self.members.channel(q.channel)
+        if joined or left:
+            self.journal.rows += 1
+            state: dict[str, str | None] = dict.fromkeys(joined, iso(q.now_us))
+            state.update(dict.fromkeys(left))
+            self._enter(letters_of.membership(letter_seq, q.channel, record.row(), state), joined + left)
+        return MemberChanged(added=len(joined), removed=len(left), members=record.members)
+
+    async def ping(self, _q: ops.Ping) -> ops.State:
+        return ops.State(
+            shard=self.index,
+            table=self._placement.version,
+            shards=self._placement.shards,
+            waiting=self.backlog.waiting,
+            journal_rows=self.journal.rows,
+            stored=self.backlog.stored,
+            open_mailboxes=len(self.mailboxes),
+            transactions=self.postmen.transactions,
+        )
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _accepting(self) -> None:
+        if self.office.closed is not None:
+            raise self.office.closed
+
+    async def _change(self, work: Callable[[], T]) -> T:
+        """A durable change of channels or members."""
+        self._accepting()
+        try:
+            return await self.journal.write(work)
+        except BaseException:
+            self.members.load()  # what memory says must be what was committed
+            raise
+
+    def _enter(self, letter: letters_of.Letter, users: list[str]) -> None:
+        self.backlog.enter(letter)
+        self.backlog.put(letter, users, asyncio.get_running_loop().time())
+        self._wake.set()

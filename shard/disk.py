@@ -1,0 +1,81 @@
+"""What a shard does to the disk other than through SQLite, in one place.
+
+The barrier is the heart of it: :meth:`Disk.flush` returns when everything that was written to
+the file system before it began is on stable storage. Mailbox commits rely on it instead of a
+flush each; so thousands of mailboxes share one. ``syncfs`` reports a failed write-back through
+the descriptor it is called on, once; that descriptor is therefore opened before the first write,
+and after one failure nothing more may be believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+
+from node.errors import Unsure
+from node.placement import sync_directory
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Disk:
+    """The file system that holds ``data``."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+
+    def flush(self) -> None:
+        """The barrier. Raises :class:`Unsure` if the disk didn't take all of it."""
+        if _libc.syncfs(self._fd) != 0:
+            raise Unsure(f"syncfs: {os.strerror(ctypes.get_errno())}")
+
+    def free_bytes(self) -> int:
+        status = os.fstatvfs(self._fd)
+        return status.f_bavail * status.f_frsize
+
+    def make_directory(self, path: Path) -> None:
+        """``path`` and its parent, private to the owner; no flush."""
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """``path`` holds ``content`` and nothing else; no flush. A failure leaves no part of it."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            if os.pwrite(fd, content, 0) != len(content):
+                raise OSError(28, "No space left on device", str(path))
+            os.ftruncate(fd, len(content))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+            raise
+        finally:
+            os.close(fd)
+
+    def sync_file(self, path: Path) -> None:
+        """``path``'s content and length are durable. Never call it on a database's main file:
+        closing it would drop SQLite's locks."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """``old`` is called ``new`` from now on, durably."""
+        old.rename(new)
+        sync_directory(new.parent)
+
+    def close(self) -> None:
+        os.close(self._fd)

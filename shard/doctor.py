@@ -1,0 +1,204 @@
+"""``python -m shard.doctor``: is everything on disk as it should be? The node must be stopped.
+
+Every database is checked by SQLite itself; every mailbox lies under its slot; every letter in a
+journal belongs to its shard, and where a box has it already, it is the same; who is in a channel
+according to the journal is so according to his box, unless the news is still on its way. Ends with
+exit code 1 and names what is wrong where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import apsw
+import msgspec
+from rich.console import Console
+
+from node import ops, paths, placement
+from node.errors import ConfigError
+from node.slots import slot_of, table_for
+from shard import mailbox, sqlite
+from shard.journal import MEMBERSHIP, MESSAGE, Journal
+from shard.members import Members
+
+_BODY_COLUMNS = "channel_id, title, content, message_type, priority, sender"
+
+
+class Report(msgspec.Struct):
+    """What was looked at, what is worth knowing, what is wrong."""
+
+    mailboxes: int = 0
+    messages: int = 0
+    waiting: int = 0
+    waiting_stored: int = 0
+    notes: list[str] = []
+    faults: list[str] = []
+
+
+class Doctor:
+    """Examines the data directory ``data``."""
+
+    def __init__(self, data: Path) -> None:
+        self.report = Report()
+        self._data = data
+        self._memberships: dict[str, dict[str, str]] = {}  # user → channel → joined
+        self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
+        self._letters: dict[str, list[ops.Letter]] = {}  # user → what waits for him
+        with TemporaryDirectory(prefix="pobox-doctor-") as directory:
+            self._template = mailbox.template(Path(directory))
+
+    def examine(self) -> Report:
+        layout = placement.load(self._data)
+        if layout is None:
+            raise ConfigError(f"{self._data} holds no node: placement.json is missing")
+        table = table_for(layout.shards)
+        for shard in range(layout.shards):
+            path = paths.shard_db(self._data, layout.version, shard)
+            if not path.exists():
+                self._fault(path, "is missing")
+                continue
+            try:
+                self._examine_journal(path, shard, table)
+            except apsw.Error as error:
+                self._fault(path, str(error))
+        for directory in self._boxes():
+            try:
+                self._examine_box(directory)
+            except apsw.Error as error:
+                self._fault(directory / mailbox.FILE, str(error))
+        return self.report
+
+    def _fault(self, where: Path, what: str) -> None:
+        self.report.faults.append(f"{where.relative_to(self._data)}: {what}")
+
+    def _note(self, where: Path, what: str) -> None:
+        self.report.notes.append(f"{where.relative_to(self._data)}: {what}")
+
+    def _boxes(self) -> Iterator[Path]:
+        storage = self._data / "user_storage"
+        for slot in sorted(storage.iterdir()) if storage.exists() else ():
+            yield from sorted(slot.iterdir())
+
+    def _examine_journal(self, path: Path, shard: int, table: tuple[int, ...]) -> None:
+        journal = Journal(path)
+        try:
+            self._check_integrity(path, journal.db)
+            members = Members(journal.db)
+            for name, record in members.channels.items():
+                now = members.joined_at(name)
+                if len(now) != record.members:
+                    self._fault(path, f"channel {name} counts {record.members} members and has {len(now)}")
+                for user, joined_at in now.items():
+                    self._memberships.setdefault(user, {})[name] = joined_at
+            for seq, kind, message_id, targets, channel, users, body in journal.letters():
+                names = members.at(channel, seq, "", -1) if channel else users.split("\n")
+                if len(names) != targets:
+                    self._fault(path, f"letter {seq} counts {targets} targets and has {len(names)}")
+                strangers = [name for name in names if table[slot_of(name)] != shard]
+                if strangers:
+                    self._fault(path, f"letter {seq} is for users of another shard: {strangers[0]}")
+                self.report.waiting += len(names)
+                if kind == MESSAGE:
+                    letter = msgspec.msgpack.decode(body, type=ops.Letter)
+                    for name in names:
+                        self._letters.setdefault(name, []).append(letter)
+                elif kind == MEMBERSHIP:
+                    self._on_their_way.update((name, message_id) for name in names)
+        finally:
+            journal.close()
+
+    def _examine_box(self, directory: Path) -> None:
+        user, path = directory.name, directory / mailbox.FILE
+        if directory.parent.name != str(slot_of(user)):
+            self._fault(directory, f"lies under the wrong slot: {slot_of(user)} is right")
+        for damaged in directory.glob(f"{mailbox.FILE}*.damaged-*"):
+            self._note(damaged, "was set aside as damaged")
+        if not path.exists():
+            self._note(directory, "has no messages.db yet")
+            return
+        if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
+            self._note(path, "was cut off at its birth; the next start completes it from the journal")
+            return
+        db = sqlite.connect(path, sync=sqlite.Sync.OFF, cache_pages=2_000, statements=16)
+        try:
+            self._check_integrity(path, db)
+            self.report.mailboxes += 1
+            self.report.messages += sum(row[0] for row in db.execute("SELECT count(*) FROM messages"))
+            self._check_letters(user, path, db)
+            self._check_memberships(user, path, db)
+        finally:
+            db.close()
+
+    def _check_integrity(self, path: Path, db: apsw.Connection) -> None:
+        for (line,) in db.execute("PRAGMA integrity_check(10)"):
+            if line != "ok":
+                self._fault(path, str(line))
+        version = db.pragma("user_version")
+        if version != mailbox.SCHEMA_VERSION:
+            self._fault(path, f"has schema version {version}; this program knows {mailbox.SCHEMA_VERSION}")
+
+    def _check_letters(self, user: str, path: Path, db: apsw.Connection) -> None:
+        for letter in self._letters.get(user, ()):
+            stored = db.execute(f"SELECT {_BODY_COLUMNS} FROM messages WHERE id=?", (letter.id,)).fetchone()
+            if stored is None:
+                continue
+            self.report.waiting_stored += 1
+            if tuple(stored) != msgspec.structs.astuple(letter)[1:7]:
+                self._fault(path, f"message {letter.id} is not the one that the journal holds")
+
+    def _check_memberships(self, user: str, path: Path, db: apsw.Connection) -> None:
+        box = dict(db.execute("SELECT channel_id, joined_at FROM user_channels WHERE user_id=?", (user,)).fetchall())
+        journal = self._memberships.get(user, {})
+        for channel in box.keys() | journal.keys():
+            if (user, channel) in self._on_their_way:
+                continue
+            if (channel in box) != (channel in journal):
+                where = "box only" if channel in box else "journal only"
+                self._fault(path, f"membership of channel {channel} is in the {where}")
+
+
+def _stopped(data: Path) -> bool:
+    """Whether no node and no shard runs on ``data``."""
+    for path in [data / "node.lock", *paths.run_dir(data).glob("shard-*.lock")]:
+        if not path.exists():
+            continue
+        fd = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="pobox doctor", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    data = parser.parse_args().data
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    sqlite.set_up()
+    if not _stopped(data):
+        raise SystemExit(f"a node is running on {data}; stop it first")
+    try:
+        report = Doctor(data).examine()
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
+    for note in report.notes:
+        console.print(f"note   {note}")
+    for fault in report.faults:
+        console.print(f"FAULT  {fault}", style="red")
+    console.print(
+        f"{report.mailboxes} mailboxes, {report.messages} messages, {report.waiting} deliveries waiting"
+        f" ({report.waiting_stored} of them stored already), {len(report.faults)} faults"
+    )
+    raise SystemExit(1 if report.faults else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""``shard.db``: what was accepted and may not be in its boxes yet. On disk before the 202.
+
+One connection, one user at a time: ``journal.lock`` (an asyncio lock) is held from the first
+statement of a transaction to the end of its commit. The statements of a delivery run on the loop, a
+few microseconds each; the commit, which waits for the disk, and everything that may read much runs
+in the journal's thread.
+
+A letter's row goes only after a barrier. Its receipt stays for a configurable time: it is the
+memory of which ids were used, and with which body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import msgspec
+
+from node.errors import DiskFull, Unsure
+from shard.sqlite import Sync, connect
+
+T = TypeVar("T")
+
+MESSAGE, MEMBERSHIP, REMOVAL = 0, 1, 2
+"""kinds of letters"""
+
+SCHEMA_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS letters(
+    seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, id TEXT NOT NULL, targets INTEGER NOT NULL,
+    channel TEXT, users TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS receipts(
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, accepted_us INTEGER NOT NULL,
+    targets INTEGER NOT NULL, failed INTEGER NOT NULL DEFAULT 0, moved INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS channels(
+    id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, description TEXT, created_by TEXT,
+    created_us INTEGER NOT NULL, members INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS members(
+    channel_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_seq INTEGER NOT NULL, left_seq INTEGER,
+    joined_us INTEGER NOT NULL, PRIMARY KEY (channel_id, user_id, joined_seq)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS members_user ON members(user_id);
+CREATE INDEX IF NOT EXISTS members_left ON members(left_seq) WHERE left_seq IS NOT NULL;
+PRAGMA user_version={SCHEMA_VERSION};
+"""
+_ADD_LETTER = "INSERT INTO letters(seq, kind, id, targets, channel, users, body) VALUES(?,?,?,?,?,?,?)"
+_ADD_RECEIPT = "INSERT INTO receipts(seq, id, digest, accepted_us, targets) VALUES(?,?,?,?,?)"
+_MERGE_RECEIPT = """
+INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,1)
+ON CONFLICT(id) DO UPDATE SET digest=max(digest, excluded.digest), targets=targets+excluded.targets,
+    accepted_us=min(accepted_us, excluded.accepted_us), failed=failed+excluded.failed"""
+_RECEIPT = "SELECT seq, digest, accepted_us, targets, failed, moved FROM receipts WHERE id=?"
+_OLDEST_RECEIPTS = "SELECT seq, accepted_us FROM receipts ORDER BY seq LIMIT ?"
+_FORGET = "DELETE FROM receipts WHERE seq<=? AND NOT EXISTS(SELECT 1 FROM letters l WHERE l.seq=receipts.seq)"
+_LETTERS = "SELECT seq, kind, id, targets, channel, users, body FROM letters ORDER BY seq"
+_LAST_SEQ = """
+SELECT max((SELECT coalesce(max(seq),0) FROM letters), (SELECT coalesce(max(seq),0) FROM receipts),
+    (SELECT coalesce(max(max(joined_seq, coalesce(left_seq,0))),0) FROM members))"""
+_PURGE = "DELETE FROM letters WHERE seq BETWEEN ? AND ?"
+_CHECKPOINT_PAGES = 2_000
+
+LetterRow = tuple[int, int, str, int, str | None, str, bytes]
+"""seq, kind, id, targets, channel (members of it) or None, users by newline, body"""
+ReceiptRow = tuple[int, str, bytes, int, int]
+"""seq, id, digest, accepted_us, targets"""
+
+
+class ReceiptRecord(msgspec.Struct, frozen=True):
+    seq: int
+    digest: bytes
+    accepted_us: int
+    targets: int
+    failed: int
+    moved: int
+    """1 for the sum of what an earlier layout of shards had accepted"""
+
+
+class Journal:
+    """Open (or make) the journal at ``path``."""
+
+    def __init__(self, path: Path, *, sync: Sync = Sync.FULL, vfs: str | None = None) -> None:
+        self.path = path
+        self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs)
+        self.db.execute(_SCHEMA)
+        self.db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        self.lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._seq: int = self._one(_LAST_SEQ)
+        self.rows: int = self._one("SELECT count(*) FROM letters")
+        """letters not yet let go"""
+        self.receipts: int = self._one("SELECT count(*) FROM receipts")
+        self._oldest_receipt_us = 0  # not looked up yet
+
+    def _one(self, sql: str) -> Any:
+        row = self.db.execute(sql).fetchone()
+        assert row is not None
+        return row[0]
+
+    def next_seq(self) -> int:
+        """The clock of this shard: what comes later has a higher number."""
+        self._seq += 1
+        return self._seq
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run ``function`` in the journal's thread. The lock must be held."""
+        assert self.lock.locked()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    async def read(self, function: Callable[[], T]) -> T:
+        """Run a query between two transactions."""
+        async with self.lock:
+            return await self.in_thread(function)
+
+    async def write(self, function: Callable[[], T]) -> T:
+        """Run ``function`` as one durable transaction, off the loop."""
+
+        def work() -> T:
+            try:
+                self.begin()
+                result = function()
+                self._commit()
+            except apsw.FullError as error:
+                self.rollback()
+                raise DiskFull() from error
+            except BaseException:
+                self.rollback()
+                raise
+            return result
+
+        async with self.lock:
+            return await self.in_thread(work)
+
+    # -- the pieces of a transaction; the lock must be held ---------------------------------------
+
+    def begin(self) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+
+    def add(self, letters: Iterable[LetterRow], receipts: Iterable[ReceiptRow]) -> None:
+        assert self.db.in_transaction
+        self.db.executemany(_ADD_LETTER, letters)
+        self.db.executemany(_ADD_RECEIPT, receipts)
+
+    def merge_receipt(self, message_id: str, digest: bytes, accepted_us: int, targets: int, failed: int) -> None:
+        """Take over a part's receipt from another layout; parts of one message add up."""
+        assert self.db.in_transaction
+        self.db.execute(_MERGE_RECEIPT, (self.next_seq(), message_id, digest, accepted_us, targets, failed))
+
+    def drop_receipt(self, message_id: str) -> None:
+        assert self.db.in_transaction
+        self.db.execute("DELETE FROM receipts WHERE id=?", (message_id,))
+
+    def purge(self, seqs: list[int]) -> None:
+        """Let letters go; the caller knows that a barrier has covered their delivery."""
+        assert self.db.in_transaction
+        self.db.executemany(_PURGE, _ranges(sorted(seqs)))
+
+    def fail(self, failures: Iterable[tuple[int, str]]) -> None:
+        """Count targets that gave up, (how many, message id)."""
+        assert self.db.in_transaction
+        self.db.executemany("UPDATE receipts SET failed=failed+? WHERE id=?", failures)
+
+    async def commit(self) -> None:
+        """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`."""
+        try:
+            await self.in_thread(self._commit)
+        except apsw.FullError as error:
+            self.rollback()
+            raise DiskFull() from error
+
+    def _commit(self) -> None:
+        try:
+            self.db.execute("COMMIT")
+        except apsw.FullError:
+            raise
+        except apsw.Error as error:
+            # A failed flush says nothing about what is on disk: neither "stored" nor "not stored" is true.
+            raise Unsure(f"commit of the journal: {error}") from error
+
+    def rollback(self) -> None:
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+
+    # -- queries -----------------------------------------------------------------------------------
+
+    def receipt(self, message_id: str) -> ReceiptRecord | None:
+        row = self.db.execute(_RECEIPT, (message_id,)).fetchone()
+        return None if row is None else ReceiptRecord(*row)
+
+    def letters(self) -> Iterator[LetterRow]:
+        """Everything that waits, in the order of acceptance."""
+        return self.db.execute(_LETTERS)
+
+    def oldest_seq(self) -> int:
+        """The oldest letter's number; the next number if there is none."""
+        oldest = self._one("SELECT min(seq) FROM letters")
+        return self._seq + 1 if oldest is None else int(oldest)
+
+    def may_forget(self, before_us: int, surplus: int) -> bool:
+        """Whether :meth:`forget` would find something, as far as is known without looking."""
+        return surplus > 0 or (self.receipts > 0 and self._oldest_receipt_us < before_us)
+
+    def forget(self, before_us: int, surplus: int, portion: int = 2_000) -> int:
+        """Drop the oldest receipts: those from before ``before_us``, and ``surplus`` in any case.
+
+        At most ``portion`` at a time; a receipt stays as long as its letter. Returns how many went.
+        """
+        assert self.db.in_transaction
+        last = 0
+        self._oldest_receipt_us = before_us
+        oldest: list[Any] = self.db.execute(_OLDEST_RECEIPTS, (portion,)).fetchall()
+        for index, (seq, accepted_us) in enumerate(oldest):
+            if accepted_us >= before_us and index >= surplus:
+                self._oldest_receipt_us = accepted_us
+                break
+            last = seq
+        self.db.execute(_FORGET, (last,))
+        return self.db.changes()
+
+    def size_bytes(self) -> int:
+        """What the journal occupies on disk, its log included."""
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(path.stat().st_size for path in files if path.exists())
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self.db.close()
+
+
+def _ranges(seqs: list[int]) -> Iterator[tuple[int, int]]:
+    """Sorted numbers as runs: 3, 4, 5, 9 → (3, 5), (9, 9)."""
+    if not seqs:
+        return
+    first = last = seqs[0]
+    for seq in seqs[1:]:
+        if seq != last + 1:
+            yield first, last
+            first = seq
+        last = seq
+    yield first, last

@@ -1,0 +1,174 @@
+"""``python -m shard.layout``: lays the data directory out for the configured number of shards.
+
+Run before anything listens. Where the number has changed, a new set of journals is written beside
+the old one: every letter, receipt, channel and membership goes to the shard that owns it under the
+new table. Then ``placement.json`` is replaced, in one rename: before it the old journals count, after
+it the new ones, and a kill at any moment leaves one of the two whole. Mailboxes lie under their slot
+and don't move.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from node import paths, placement
+from node.config import load
+from node.errors import ConfigError
+from node.placement import Placement
+from node.slots import slot_of, table_for
+from shard import sqlite
+from shard.journal import Journal
+from shard.members import Members
+
+_PORTION = 2_000
+
+
+class Move(msgspec.Struct):
+    """What a change of layout did."""
+
+    slots: int
+    """that changed hands, of 4096"""
+    letters: int
+    receipts: int
+    memberships: int
+
+
+def lay_out(data: Path, shards: int) -> Move | None:
+    """Make ``data`` fit ``shards``; None if it does already. The node must not be running."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.run_dir(data).mkdir(mode=0o700, exist_ok=True)
+    old = placement.load(data)
+    _sweep(data, old)
+    if old is not None and old.shards == shards:
+        return None
+    new = Placement(version=old.version + 1 if old else 1, shards=shards)
+    directory = paths.journals_dir(data, new.version)
+    directory.mkdir(mode=0o700)
+    journals = [Journal(paths.shard_db(data, new.version, index)) for index in range(shards)]
+    try:
+        move = _Mover(journals).move(data, old) if old else Move(4096, 0, 0, 0)
+        for journal in journals:
+            journal.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        for journal in journals:
+            journal.close()
+    placement.sync_directory(directory)
+    placement.sync_directory(data)
+    placement.save(data, new)
+    _sweep(data, new)
+    return move
+
+
+def _sweep(data: Path, current: Placement | None) -> None:
+    """Remove the journals of other layouts: an old one, or one that was not finished."""
+    keep = paths.journals_dir(data, current.version).name if current else ""
+    for directory in data.glob("journals-*"):
+        if directory.name != keep:
+            shutil.rmtree(directory)
+
+
+class _Mover:
+    """Distributes the rows of the old journals over the new ``journals``."""
+
+    def __init__(self, journals: list[Journal]) -> None:
+        self._journals = journals
+        self._table = table_for(len(journals))
+        self._members = [Members(journal.db) for journal in journals]
+
+    def move(self, data: Path, old: Placement) -> Move:
+        moved = Move(
+            slots=sum(a != b for a, b in zip(table_for(old.shards), self._table, strict=True)),
+            letters=0,
+            receipts=0,
+            memberships=0,
+        )
+        sources = [Journal(paths.shard_db(data, old.version, index)) for index in range(old.shards)]
+        for journal in self._journals:
+            journal.begin()
+        try:
+            for source in sources:
+                moved.memberships += self._move_members(source)
+            for source in sources:
+                moved.letters += self._move_letters(source)
+            moved.receipts = self._move_receipts(sources)
+            for journal in self._journals:
+                journal.db.execute("COMMIT")
+        finally:
+            for source in sources:
+                source.close()
+        return moved
+
+    def _owner(self, name: str) -> int:
+        return self._table[slot_of(name)]
+
+    def _move_members(self, source: Journal) -> int:
+        """Channels to every shard, memberships of now to the user's; all begin before any letter."""
+        count = 0
+        joined: dict[tuple[int, str, int], list[str]] = defaultdict(list)
+        for record in Members(source.db).channels.values():
+            for members in self._members:
+                if record.id not in members.channels:
+                    members.put(record.id, record.name, record.description, record.created_by, record.created_us)
+        rows = source.db.execute("SELECT channel_id, user_id, joined_us FROM members WHERE left_seq IS NULL")
+        for channel, user, joined_us in rows:
+            joined[self._owner(user), channel, joined_us].append(user)
+            count += 1
+        for (owner, channel, joined_us), users in joined.items():
+            self._members[owner].change(channel, users, [], 0, joined_us)
+        return count
+
+    def _move_letters(self, source: Journal) -> int:
+        """Each letter to the shards of its targets. A channel letter gets the names of its members:
+        the clock that tells who they were stays behind."""
+        count = 0
+        members = Members(source.db)
+        for seq, kind, message_id, _targets, channel, users, body in source.letters():
+            names = users.split("\n") if users else []
+            if channel is not None:
+                names, after = [], ""
+                while page := members.at(channel, seq, after, _PORTION):
+                    names += page
+                    after = page[-1]
+            parts: dict[int, list[str]] = defaultdict(list)
+            for name in names:
+                parts[self._owner(name)].append(name)
+            for owner, part in parts.items():
+                journal = self._journals[owner]
+                row = (journal.next_seq(), kind, message_id, len(part), None, "\n".join(part), body)
+                journal.add([row], [])
+                count += 1
+        return count
+
+    def _move_receipts(self, sources: list[Journal]) -> int:
+        """One receipt a message, at the home of its id, with the targets of all its parts."""
+        count = 0
+        for source in sources:
+            rows = source.db.execute("SELECT id, digest, accepted_us, targets, failed FROM receipts ORDER BY seq")
+            for message_id, digest, accepted_us, targets, failed in rows:
+                journal = self._journals[self._owner(message_id)]
+                journal.merge_receipt(message_id, digest, accepted_us, targets, failed)
+                count += 1
+        return count
+
+
+def main() -> None:
+    try:
+        config = load()
+        sqlite.set_up()
+        move = lay_out(Path(config.node.data), config.node.shards)
+    except (ConfigError, apsw.Error, OSError) as error:
+        raise SystemExit(f"the data directory can't be laid out: {error}") from error
+    if move is not None and (move.letters or move.receipts or move.memberships):
+        print(
+            f"laid out for {config.node.shards} shards: {move.slots} of 4096 slots changed hands,"
+            f" {move.letters} letters, {move.receipts} receipts and {move.memberships} memberships moved"
+        )
+
+
+if __name__ == "__main__":
+    main()

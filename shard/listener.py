@@ -1,0 +1,121 @@
+"""The shard's socket: frames in, answers out.
+
+A delivery goes straight to the office, without a task of its own; every other question gets one, so
+that a slow read holds up nobody. What is refused is answered as a problem; what nobody foresaw is
+logged once and answered as an internal error, without its inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+import structlog
+
+from node import ops
+from node.errors import DiskFull, Overloaded, PoboxError, Unsure
+from node.paths import socket_address
+from node.wire import Framed
+from shard.core import Shard
+
+log = structlog.get_logger()
+
+_QUESTIONS_MAX = 4_096
+
+
+class _Connection(Framed):
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._listener.connections.add(self)
+
+    def frame_received(self, payload: bytes) -> None:
+        try:
+            request = ops.decode_request(payload)
+        except msgspec.MsgspecError as error:
+            log.error("a frame that is no request", error=str(error))
+            self.close()
+            return
+        if isinstance(request, ops.Deliver):
+            self._listener.shard.office.take(request, self.send)
+        else:
+            self._listener.ask(request, self.send)
+
+    def closed(self) -> None:
+        self._listener.connections.discard(self)
+
+
+class Listener:
+    """Answers for ``shard``. ``failed`` is called with an error after which the process must end."""
+
+    def __init__(self, shard: Shard, failed: Callable[[BaseException], None]) -> None:
+        self.shard = shard
+        self.connections: set[_Connection] = set()
+        self._failed = failed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.AbstractServer | None = None
+        self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            ops.AskReceipt: shard.receipt,
+            ops.Page: shard.page,
+            ops.ReadOne: shard.read_one,
+            ops.Remove: shard.remove,
+            ops.PutChannel: shard.put_channel,
+            ops.GetChannel: shard.get_channel,
+            ops.DropChannel: shard.drop_channel,
+            ops.ListChannels: shard.list_channels,
+            ops.ChangeMembers: shard.change_members,
+            ops.ListMembers: shard.list_members,
+            ops.AskUserChannels: shard.user_channels,
+            ops.Ping: shard.ping,
+        }
+
+    async def start(self, path: Path) -> None:
+        """Listen on ``path``, for this user only; a socket left by a killed predecessor is replaced."""
+        path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self), socket_address(path))
+        path.chmod(0o600)
+
+    def ask(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
+        if len(self._tasks) >= _QUESTIONS_MAX:
+            answer(ops.encode(ops.Failed(request.rid, Overloaded().problem())))
+            return
+        task = asyncio.create_task(self._answer(request, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
+        try:
+            if isinstance(request, ops.Page | ops.ReadOne | ops.Remove | ops.AskUserChannels):
+                self.shard.check(request.table, [request.slot])
+            body = await self._handlers[type(request)](request)
+            frame = ops.encode(ops.Done(request.rid, msgspec.Raw(ops.encode(body))))
+        except PoboxError as error:
+            frame = ops.encode(ops.Failed(request.rid, error.problem()))
+        except (apsw.FullError, DiskFull):
+            frame = ops.encode(ops.Failed(request.rid, DiskFull().problem()))
+        except Unsure as error:
+            self._failed(error)
+            return
+        except Exception:
+            log.exception("a question failed", question=type(request).__name__)
+            frame = ops.encode(ops.Failed(request.rid, PoboxError().problem()))
+        answer(frame)
+
+    async def stop(self) -> None:
+        """Take nothing new; what is being answered is answered."""
+        if self._server is not None:
+            self._server.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2)
+
+    def close(self) -> None:
+        for connection in list(self.connections):
+            connection.close()

@@ -1,0 +1,258 @@
+"""One person's ``messages.db``: its tables, and everything that is done to them.
+
+A delivery is one transaction with all that waits. Inserting is harmless to repeat (the message id
+is the key), a removed message leaves a tombstone and never comes back, a membership is written as
+the state it should have. So the journal may be replayed over a box at any time.
+
+Commits don't wait for the disk (``Sync.OFF``); a barrier does that for all boxes at once. What
+that asks for in return: a checkpoint flushes log and database itself, cuts the log to nothing and
+makes the cut durable before a new frame is written, so that old and new frames can never mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+
+from node.errors import BadField, Unsure
+from node.model import Message, Messages, UserChannel, UserChannels
+from shard.disk import Disk
+from shard.sqlite import Sync, connect
+
+SCHEMA_VERSION = 1
+FILE = "messages.db"
+
+Row = tuple[str, str, str, str, str, int, str | None, str, str, str | None]
+"""id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata"""
+
+_SCHEMA = f"""
+CREATE TABLE messages(
+    id TEXT PRIMARY KEY NOT NULL, channel_id TEXT NOT NULL, title TEXT NOT NULL, content TEXT NOT NULL,
+    message_type TEXT DEFAULT 'text', priority INTEGER DEFAULT 5, sender TEXT,
+    created_at DATETIME, updated_at DATETIME, metadata JSON);
+CREATE INDEX messages_channel ON messages(channel_id, created_at);
+CREATE INDEX messages_created ON messages(created_at);
+CREATE INDEX messages_priority ON messages(priority);
+CREATE TABLE channels(
+    id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, description TEXT, created_by TEXT,
+    created_at DATETIME, last_message_at DATETIME) WITHOUT ROWID;
+CREATE TABLE user_channels(
+    channel_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at DATETIME, is_muted BOOLEAN DEFAULT FALSE,
+    PRIMARY KEY (channel_id, user_id)) WITHOUT ROWID;
+CREATE TABLE removed(message_id TEXT PRIMARY KEY NOT NULL, removed_at DATETIME) WITHOUT ROWID;
+PRAGMA user_version={SCHEMA_VERSION};
+"""
+_COLUMNS = "id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata"
+_INSERT = f"INSERT INTO messages({_COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+_TOUCH = "UPDATE channels SET last_message_at=max(coalesce(last_message_at,''),?) WHERE id=?"
+_JOIN_CHANNEL = """
+INSERT INTO channels(id, name, description, created_by, created_at) VALUES(?,?,?,?,?)
+ON CONFLICT(id) DO UPDATE SET name=excluded.name, description=excluded.description,
+    created_by=excluded.created_by, created_at=excluded.created_at"""
+_JOIN = """
+INSERT INTO user_channels(channel_id, user_id, joined_at) VALUES(?,?,?)
+ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at"""
+_LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
+_BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
+
+_CACHE_PAGES = 64
+
+CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
+"""what a damaged file shows itself by; SQLError is a table that isn't there"""
+
+
+def template(directory: Path) -> bytes:
+    """The bytes of an empty box, made by SQLite itself in ``directory``."""
+    path = directory / "template.db"
+    path.unlink(missing_ok=True)
+    db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=0, create=True)
+    db.execute(_SCHEMA)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+    db.close()
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+def torn_at_birth(content: bytes, template: bytes) -> bool:
+    """Whether ``content`` is an empty box of which the disk lost a part.
+
+    A box is not checkpointed before a barrier has covered its birth. So until then its file is
+    the template, short of the sectors that a power cut took: they read as zeros, or are missing
+    at the end. What was delivered since lies in the log or in the journal.
+    """
+    if content == template or len(content) > len(template):
+        return False
+    zero = bytes(512)
+    return all(
+        content[at : at + 512] in (template[at : at + len(content[at : at + 512])], zero[: len(content) - at])
+        for at in range(0, len(content), 512)
+    )
+
+
+class Mailbox:
+    """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
+
+    __slots__ = ("_channels", "_db", "_removed", "held", "newborn", "path", "user")
+
+    def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
+        """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
+        self.user = user
+        self.path = path
+        self.held = False
+        self.newborn = False
+        """no barrier has covered its birth yet: it must not be checkpointed"""
+        self._db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs)
+        try:
+            # One read transaction takes the lock, reads the schema, and recovers the log.
+            found = self._db.execute(
+                "SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels)"
+            ).fetchone()
+            assert found is not None
+            self._removed = bool(found[0])
+            self._channels: set[str] = set(msgspec.json.decode(found[1]))
+        except BaseException:
+            self._db.close()
+            raise
+
+    def begin(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._db.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def insert(self, rows: list[Row]) -> None:
+        """Store messages; those that are there already, or were removed, are left as they are."""
+        assert self._db.in_transaction
+        if self._removed:
+            gone = {row[0] for row in rows if self._is_removed(row[0])}
+            rows = [row for row in rows if row[0] not in gone]
+        if len(rows) == 1:
+            self._db.execute(_INSERT, rows[0])
+        else:
+            self._db.executemany(_INSERT, rows)
+        if self._channels:
+            latest: dict[str, str] = {}
+            for row in rows:
+                if row[1] in self._channels and row[7] > latest.get(row[1], ""):
+                    latest[row[1]] = row[7]
+            self._db.executemany(_TOUCH, [(at, channel) for channel, at in latest.items()])
+
+    def join(self, channel: tuple[str, str, str | None, str | None, str], joined_at: str) -> None:
+        """Be in ``channel`` (id, name, description, created_by, created_at)."""
+        assert self._db.in_transaction
+        self._db.execute(_JOIN_CHANNEL, channel)
+        self._db.execute(_JOIN, (channel[0], self.user, joined_at))
+        self._channels.add(channel[0])
+
+    def leave(self, channel_id: str) -> None:
+        """Be out of the channel; its messages stay, they are the person's."""
+        assert self._db.in_transaction
+        self._db.execute(_LEAVE, (channel_id, self.user))
+
+    def remove(self, message_id: str, at: str) -> None:
+        """Delete a message for good."""
+        assert self._db.in_transaction
+        self._db.execute("DELETE FROM messages WHERE id=?", (message_id,))
+        self._db.execute(_BURY, (message_id, at))
+        self._removed = True
+
+    def _is_removed(self, message_id: str) -> bool:
+        return self._db.execute("SELECT 1 FROM removed WHERE message_id=?", (message_id,)).fetchone() is not None
+
+    def read(self, message_id: str) -> Message | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id=?", (message_id,)).fetchone()
+        return None if row is None else _message(row)
+
+    def has(self, message_id: str) -> bool:
+        return self._db.execute("SELECT 1 FROM messages WHERE id=?", (message_id,)).fetchone() is not None
+
+    def page(self, channel_id: str | None, limit: int, cursor: str | None) -> Messages:
+        """``limit`` messages from ``cursor`` on, newest first (by created_at, then as they came)."""
+        where, values = ["TRUE"], list[Any]()
+        if channel_id is not None:
+            where.append("channel_id=?")
+            values.append(channel_id)
+        if cursor is not None:
+            created_at, _, rowid = cursor.partition("~")
+            if not rowid.isdecimal() or len(rowid) > 18:
+                raise BadField("cursor is not one of ours", field="cursor")
+            where.append("(created_at, rowid) < (?, ?)")
+            values += [created_at, int(rowid)]
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS}, rowid FROM messages WHERE {' AND '.join(where)}"
+            " ORDER BY created_at DESC, rowid DESC LIMIT ?",
+            (*values, limit + 1),
+        ).fetchall()
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return Messages(
+            messages=[_message(row) for row in rows],
+            cursor=f"{rows[-1][7]}~{rows[-1][10]}" if more else None,
+        )
+
+    def channels(self) -> UserChannels:
+        rows = self._db.execute(
+            "SELECT c.id, c.name, u.joined_at, u.is_muted FROM user_channels u JOIN channels c ON c.id=u.channel_id"
+            " WHERE u.user_id=? ORDER BY c.id",
+            (self.user,),
+        )
+        return UserChannels(channels=[UserChannel(id=i, name=n, joined_at=j, is_muted=bool(m)) for i, n, j, m in rows])
+
+    def log_pages(self) -> int:
+        """The length of the write-ahead log, in pages."""
+        try:
+            return (self.log_path.stat().st_size - 32) // 4120
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def log_path(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal")
+
+    def checkpoint(self, disk: Disk) -> None:
+        """Move the log into the database, durably, and cut it to nothing, durably.
+
+        Without room on the disk the log stays as it was (``apsw.FullError``). Any other failure may
+        leave a log that is half started over: :class:`Unsure`.
+        """
+        assert not self.newborn
+        self._db.execute(f"PRAGMA synchronous={Sync.FULL.value}")
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            disk.sync_file(self.log_path)
+        except apsw.FullError:
+            raise
+        except (apsw.Error, OSError) as error:
+            raise Unsure(f"checkpoint of {self.path.parent.name}: {error}") from error
+        finally:
+            self._db.execute(f"PRAGMA synchronous={Sync.OFF.value}")
+
+    def close(self) -> None:
+        """Without a checkpoint: the log stays and is taken up at the next opening."""
+        self._db.close()
+
+
+def _message(row: Iterable[Any]) -> Message:
+    i, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata, *_ = row
+    return Message(
+        id=i,
+        channel_id=channel_id,
+        title=title,
+        content=content,
+        message_type=message_type,
+        priority=priority,
+        sender=sender,
+        created_at=created_at,
+        updated_at=updated_at,
+        metadata=None if metadata is None else msgspec.json.decode(metadata),
+    )

@@ -1,0 +1,143 @@
+"""Who of this shard's users is in which channel, and who was at the time of a letter.
+
+A membership is valid for the letters between ``joined_seq`` and ``left_seq``, both numbers of the
+journal's clock. So a channel letter can be expanded at any later time, also after a restart, and
+still goes to exactly those who were members when it was accepted. A row that has ended stays until
+no letter from before its end is left.
+"""
+
+from __future__ import annotations
+
+import apsw
+import msgspec
+
+from node.clock import iso
+from node.errors import NotFound
+from node.model import Channel
+
+_ADD = """
+INSERT INTO members(channel_id, user_id, joined_seq, joined_us)
+SELECT ?1, ?2, ?3, ?4
+WHERE NOT EXISTS(SELECT 1 FROM members WHERE channel_id=?1 AND user_id=?2 AND left_seq IS NULL)"""
+_END = "UPDATE members SET left_seq=?3 WHERE channel_id=?1 AND user_id=?2 AND left_seq IS NULL"
+_END_ALL = "UPDATE members SET left_seq=?2 WHERE channel_id=?1 AND left_seq IS NULL"
+_AT = """
+SELECT user_id FROM members
+WHERE channel_id=?1 AND user_id>?2 AND joined_seq<?3 AND (left_seq IS NULL OR left_seq>?3)
+ORDER BY user_id LIMIT ?4"""
+_NOW = "SELECT user_id FROM members WHERE channel_id=? AND user_id>? AND left_seq IS NULL ORDER BY user_id LIMIT ?"
+_SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
+_STATE = "SELECT user_id, joined_us FROM members WHERE channel_id=? AND left_seq IS NULL"
+_SET_COUNT = "UPDATE channels SET members=? WHERE id=?"
+_PUT = """
+INSERT INTO channels(id, name, description, created_by, created_us) VALUES(?,?,?,?,?)
+ON CONFLICT(id) DO UPDATE SET name=excluded.name, description=excluded.description, created_by=excluded.created_by"""
+
+
+class ChannelRecord(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    description: str | None
+    created_by: str | None
+    created_us: int
+    members: int
+    """of this shard"""
+
+    def outward(self) -> Channel:
+        return Channel(
+            id=self.id,
+            name=self.name,
+            description=self.description,
+            created_by=self.created_by,
+            created_at=iso(self.created_us),
+            members=self.members,
+        )
+
+    def row(self) -> tuple[str, str, str | None, str | None, str]:
+        """As it stands in a box's ``channels``."""
+        return self.id, self.name, self.description, self.created_by, iso(self.created_us)
+
+
+class Members:
+    """Channels and members on the journal's connection. Writing ones run inside its transaction."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+        self.channels: dict[str, ChannelRecord] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Take the channels from disk: at start, and after a transaction that was rolled back."""
+        rows = self._db.execute("SELECT id, name, description, created_by, created_us, members FROM channels")
+        self.channels = {row[0]: ChannelRecord(*row) for row in rows}
+
+    def channel(self, channel_id: str) -> ChannelRecord:
+        record = self.channels.get(channel_id)
+        if record is None:
+            raise NotFound("no such channel", field="channelId")
+        return record
+
+    def put(
+        self, channel_id: str, name: str | None, description: str | None, created_by: str | None, now_us: int
+    ) -> bool:
+        """Make or change a channel; whether it is new."""
+        old = self.channels.get(channel_id)
+        if old is None:
+            record = ChannelRecord(channel_id, name or channel_id, description, created_by, now_us, 0)
+        else:
+            record = msgspec.structs.replace(
+                old,
+                name=name or old.name,
+                description=old.description if description is None else description,
+                created_by=old.created_by if created_by is None else created_by,
+            )
+        self._db.execute(_PUT, (record.id, record.name, record.description, record.created_by, record.created_us))
+        self.channels[channel_id] = record
+        return old is None
+
+    def drop(self, channel_id: str, seq: int) -> list[str]:
+        """Forget the channel; who was in it until ``seq``."""
+        left = [row[0] for row in self._db.execute(_NOW, (channel_id, "", -1))]
+        self._db.execute(_END_ALL, (channel_id, seq))
+        self._db.execute("DELETE FROM channels WHERE id=?", (channel_id,))
+        del self.channels[channel_id]
+        return left
+
+    def change(
+        self, channel_id: str, add: list[str], remove: list[str], seq: int, now_us: int
+    ) -> tuple[list[str], list[str]]:
+        """Who really joined and who really left at ``seq``; repeating it changes nothing."""
+        joined, left = list[str](), list[str]()
+        for user in add:
+            self._db.execute(_ADD, (channel_id, user, seq, now_us))
+            if self._db.changes():
+                joined.append(user)
+        for user in remove:
+            self._db.execute(_END, (channel_id, user, seq))
+            if self._db.changes():
+                left.append(user)
+        if joined or left:
+            old = self.channels[channel_id]
+            record = msgspec.structs.replace(old, members=old.members + len(joined) - len(left))
+            self._db.execute(_SET_COUNT, (record.members, channel_id))
+            self.channels[channel_id] = record
+        return joined, left
+
+    def at(self, channel_id: str, seq: int, after: str, limit: int) -> list[str]:
+        """Members at the time of letter ``seq``, by name, from ``after`` on."""
+        return [row[0] for row in self._db.execute(_AT, (channel_id, after, seq, limit))]
+
+    def now(self, channel_id: str, after: str, limit: int) -> list[str]:
+        return [row[0] for row in self._db.execute(_NOW, (channel_id, after, limit))]
+
+    def spans(self, user: str) -> list[tuple[str, int, int | None]]:
+        """When ``user`` was in which channel: (channel, joined_seq, left_seq)."""
+        return list(self._db.execute(_SPANS, (user,)))
+
+    def joined_at(self, channel_id: str) -> dict[str, str]:
+        """Since when each member of now is in the channel."""
+        return {user: iso(us) for user, us in self._db.execute(_STATE, (channel_id,))}
+
+    def sweep(self, before_seq: int) -> None:
+        """Drop memberships that ended before ``before_seq``: no letter asks for them any more."""
+        self._db.execute("DELETE FROM members WHERE left_seq IS NOT NULL AND left_seq < ?", (before_seq,))

@@ -1,0 +1,229 @@
+"""The counter: takes letters in, journals them in groups, answers when they are on disk.
+
+While one commit waits for the disk the next group gathers, and goes with one flush. Nothing is
+answered before its commit has ended; a group that finds the disk full is refused as a whole and
+leaves nothing behind. If the flush itself fails, nobody knows what is stored: no answer, the
+process ends and replays (:class:`node.errors.Unsure`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import apsw
+import msgspec
+
+from node import ops
+from node.clock import now_us
+from node.errors import Conflict, DiskFull, NotFound, Overloaded, PoboxError, Unavailable
+from node.slots import slot_of
+from shard import backlog as letters_of
+from shard.backlog import Backlog, Letter
+from shard.expander import Expander
+from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
+from shard.members import Members
+
+_GROUP_MAX = 512
+_ENTRIES_MAX = 20_000
+_PURGE_MAX = 5_000
+_RATE_S = 0.5
+
+Answer = Callable[[bytes], None]
+_body = msgspec.msgpack.Decoder(ops.Letter).decode
+_taken: dict[int, msgspec.Raw] = {}
+
+
+def _done(rid: int, targets: int) -> bytes:
+    raw = _taken.get(targets)
+    if raw is None:
+        raw = msgspec.Raw(ops.encode(ops.Taken(targets)))
+        if len(_taken) < 1_000:
+            _taken[targets] = raw
+    return ops.encode(ops.Done(rid, raw))
+
+
+class Office:
+    """``owned`` are this shard's slots under table version ``table``."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        members: Members,
+        backlog: Backlog,
+        expander: Expander,
+        *,
+        table: int,
+        owned: frozenset[int],
+        rows_max: int,
+        wake: asyncio.Event,
+    ) -> None:
+        self._journal = journal
+        self._members = members
+        self._backlog = backlog
+        self._expander = expander
+        self._table = table
+        self._owned = owned
+        self._rows_max = rows_max
+        self._wake_postmen = wake
+        self._entries: list[tuple[ops.Deliver, Answer]] = []
+        self._to_purge: list[int] = []
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._arrived = 0
+        self._rated_at = 0.0
+        self.rate = 0.0
+        """deliveries accepted a second, of late"""
+        self.closed: PoboxError | None = None
+        """why nothing is accepted just now"""
+
+    def take(self, request: ops.Deliver, answer: Answer) -> None:
+        """Accept a letter; ``answer`` is called with the frame when it is on disk, or refused."""
+        error = self._refusal(request)
+        if error is not None:
+            answer(ops.encode(ops.Failed(request.rid, error.problem())))
+            return
+        self._entries.append((request, answer))
+        self._work.set()
+
+    def _refusal(self, request: ops.Deliver) -> PoboxError | None:
+        if request.table != self._table or not self._owned.issuperset(request.slots):
+            return Unavailable("The node is being laid out anew")
+        if self.closed is not None:
+            return self.closed
+        if len(self._entries) >= _ENTRIES_MAX or self._journal.rows >= self._rows_max:
+            return Overloaded()
+        return None
+
+    def let_go(self, seqs: list[int]) -> None:
+        """A barrier has covered the delivery of these; their rows go with the next commits."""
+        self._to_purge += seqs
+        self._work.set()
+
+    async def run(self) -> None:
+        """Commit until cancelled; :class:`Unsure` ends the process."""
+        while True:
+            if not self._entries and not self._to_purge and not self._backlog.failed:
+                self._work.clear()
+                self._idle.set()
+                await self._work.wait()
+                self._idle.clear()
+            async with self._journal.lock:
+                await self._commit_group()
+
+    async def drain(self) -> None:
+        """Until everything taken in has been answered."""
+        while self._entries or not self._idle.is_set():
+            await asyncio.sleep(0.01)
+
+    def purge_all(self) -> None:
+        """Let go of what may go, inside the transaction that is open: the last one before the end."""
+        seqs, self._to_purge = self._to_purge, []
+        self._journal.purge(seqs)
+        self._journal.rows -= len(seqs)
+
+    async def _commit_group(self) -> None:
+        group, self._entries = self._entries[:_GROUP_MAX], self._entries[_GROUP_MAX:]
+        purge, self._to_purge = self._to_purge[:_PURGE_MAX], self._to_purge[_PURGE_MAX:]
+        failed, self._backlog.failed = self._backlog.failed, []
+        rows: list[LetterRow] = []
+        receipts: list[ReceiptRow] = []
+        answers: list[tuple[Answer, bytes]] = []
+        fresh: list[tuple[Letter, list[str]]] = []
+        now = now_us()
+        seen: dict[str, tuple[bytes, int]] = {}
+        try:
+            self._journal.begin()
+            for request, answer in group:
+                try:
+                    targets = self._enter(request, now, seen, rows, receipts, fresh)
+                except PoboxError as error:
+                    answers.append((answer, ops.encode(ops.Failed(request.rid, error.problem()))))
+                else:
+                    answers.append((answer, targets))
+            self._journal.add(rows, receipts)
+            self._journal.purge(purge)
+            self._journal.fail(failed)
+            await self._journal.commit()
+        except (DiskFull, apsw.FullError):
+            self._journal.rollback()
+            self._to_purge += purge
+            self._backlog.failed += failed
+            refusal = DiskFull().problem()
+            for request, answer in group:
+                answer(ops.encode(ops.Failed(request.rid, refusal)))
+            if not group:
+                await asyncio.sleep(0.5)  # only the housekeeping found no room: not again at once
+            return
+        self._journal.rows += len(rows) - len(purge)
+        self._journal.receipts += len(receipts)
+        for answer, frame in answers:
+            answer(frame)
+        self._hand_over(fresh)
+
+    def _enter(
+        self,
+        request: ops.Deliver,
+        now: int,
+        seen: dict[str, tuple[bytes, int]],
+        rows: list[LetterRow],
+        receipts: list[ReceiptRow],
+        fresh: list[tuple[Letter, list[str]]],
+    ) -> bytes:
+        """Add one letter to the group; the frame that will answer it. Raises what refuses it."""
+        if not request.fresh:
+            known = seen.get(request.id)
+            if known is None:
+                record = self._journal.receipt(request.id)
+                if record is not None:
+                    known = record.digest, record.targets
+                    if record.moved and record.digest == request.digest:
+                        # It may be only a part that was accepted before the shards changed. Delivering
+                        # the whole again doubles nothing, and gives the receipt its parts back.
+                        self._journal.drop_receipt(request.id)
+                        known = None
+            if known is not None:
+                if known[0] != request.digest:
+                    raise Conflict(field="id")
+                return _done(request.rid, known[1])
+        channel, users = request.channel, request.users
+        targets = len(users)
+        if channel is not None:
+            record_of = self._members.channels.get(channel)
+            if record_of is None and (request.claim or slot_of(channel) in self._owned):
+                raise NotFound("no such channel", field="channelId")
+            targets = record_of.members if record_of else 0
+        seq = self._journal.next_seq()
+        receipts.append((seq, request.id, request.digest, now, targets))
+        if not request.fresh:
+            seen[request.id] = (request.digest, targets)
+        if targets:
+            body = bytes(request.letter)
+            rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
+            fresh.append((letters_of.message(seq, targets, channel, _body(body)), users))
+        return _done(request.rid, targets)
+
+    def _hand_over(self, fresh: list[tuple[Letter, list[str]]]) -> None:
+        """What is on disk goes to the lanes."""
+        if not fresh:
+            return
+        now = asyncio.get_running_loop().time()
+        for letter, users in fresh:
+            self._backlog.enter(letter)
+            self._arrived += letter.left
+            if letter.channel is None:
+                self._backlog.put(letter, users, now)
+            else:
+                self._expander.put(letter)
+        if now - self._rated_at >= _RATE_S:
+            self.rate += 0.5 * (self._arrived / (now - self._rated_at) - self.rate)
+            self._arrived, self._rated_at = 0, now
+        self._wake_postmen.set()
+
+    def cool(self) -> None:
+        """Called now and then: the rate falls when nothing comes."""
+        now = asyncio.get_running_loop().time()
+        if now - self._rated_at >= 2 * _RATE_S:
+            self.rate += 0.5 * (self._arrived / (now - self._rated_at) - self.rate)
+            self._arrived, self._rated_at = 0, now
+            self._wake_postmen.set()

@@ -1,0 +1,205 @@
+"""The postmen: they take all that waits for a user and write it in one transaction.
+
+Writing a box that is open takes some ten microseconds, on the loop, in slices of a few
+milliseconds; between two slices the loop serves its sockets. One postman at a time has the floor.
+Whatever has to wait (a box that must be opened, one that is being read) is waited for off the floor,
+so that other users notice nothing.
+
+A letter that can't be stored now is put off and tried again, with growing pauses; it stays in the
+journal. Only errors that are named here are met that way; any other ends the process, and the
+journal is replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import Awaitable, Callable
+
+import apsw
+import structlog
+
+from node.clock import iso, now_us
+from node.errors import DiskFull
+from shard.backlog import Backlog, Letter, expired
+from shard.expander import Expander
+from shard.journal import MEMBERSHIP, MESSAGE
+from shard.mailbox import CORRUPT, Mailbox, Row
+from shard.mailboxes import Mailboxes
+
+log = structlog.get_logger()
+
+_BUSY_TRIES = 3
+_BUSY_PAUSE_S = 0.05
+_PUT_OFF_S = 0.5
+_PUT_OFF_MAX_S = 60.0
+
+_NO_ROOM = (apsw.FullError, DiskFull)
+_OTHERS = (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, OSError)
+
+
+def put_off_s(attempt: int) -> float:
+    """Seconds to wait before attempt number ``attempt`` (from 1) is repeated."""
+    return float(min(_PUT_OFF_MAX_S, _PUT_OFF_S * 2.0 ** (attempt - 1)))
+
+
+class Postmen:
+    """``count`` postmen over one backlog. ``gather`` tells how long a letter may wait for company."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        mailboxes: Mailboxes,
+        expander: Expander,
+        *,
+        wake: asyncio.Event,
+        count: int,
+        slice_ms: float,
+        gather: Callable[[], float],
+        no_room: Callable[[], None],
+    ) -> None:
+        self._backlog = backlog
+        self._mailboxes = mailboxes
+        self._expander = expander
+        self._count = count
+        self._slice_s = slice_ms / 1000
+        self._gather = gather
+        self._no_room = no_room
+        self._wake = wake
+        self._floor = asyncio.Lock()
+        self._put_off: dict[str, list[Letter]] = {}
+        self._attempts: dict[str, int] = {}
+        self.transactions = 0
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._count):
+                group.create_task(self._work(), name=f"postman {number}")
+
+    async def deliver_now(self, user: str) -> None:
+        """Store everything that waits for ``user``, ahead of everybody else: reads go first."""
+        early = await self._expander.early(user)
+        letters = self._backlog.lanes.take_user(user) + early + self._put_off.pop(user, [])
+        if letters:
+            letters.sort(key=lambda letter: letter.seq)
+            await self._deliver(user, letters)
+
+    # -- one postman -------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            async with self._floor:
+                errand = await self._slice()
+            if errand is not None:
+                await errand
+
+    async def _slice(self) -> Awaitable[None] | None:
+        """Deliver to open boxes for one slice, or until there is something to wait for."""
+        time = asyncio.get_running_loop().time
+        lanes = self._backlog.lanes
+        gather = self._gather()
+        now = time()
+        until = now + self._slice_s
+        while now < until:
+            taken = lanes.take(now, gather)
+            if taken is None:
+                await self._rest(lanes.due_in_s(now, gather))
+                return None
+            user, letters = taken
+            box = self._mailboxes.free(user)
+            if box is None:
+                return self._deliver(user, letters)
+            try:
+                self._store(box, letters)
+            except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+                self._trouble(user, letters, error)
+            now = time()
+        await asyncio.sleep(0)
+        return None
+
+    async def _rest(self, due_in_s: float | None) -> None:
+        """Until there is new mail, or the next is due."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(due_in_s):
+                await self._wake.wait()
+
+    async def _deliver(self, user: str, letters: list[Letter]) -> None:
+        """Store letters in a box that is not at hand: open it, or wait for its holder."""
+        for attempt in range(1, _BUSY_TRIES + 1):
+            try:
+                async with self._mailboxes.hold(user, create=True) as box:
+                    assert box is not None
+                    self._store(box, letters)
+                return
+            except apsw.BusyError as error:
+                if attempt == _BUSY_TRIES:
+                    self._trouble(user, letters, error)
+                    return
+                await asyncio.sleep(_BUSY_PAUSE_S * attempt)
+            except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+                self._trouble(user, letters, error)
+                return
+
+    def _store(self, box: Mailbox, letters: list[Letter]) -> None:
+        """One transaction; nothing runs beside it, and nothing is counted unless it was committed."""
+        box.begin()
+        try:
+            rows: list[Row] = []
+            for letter in letters:
+                if letter.row is not None:
+                    rows.append(letter.row)
+                    continue
+                if rows:
+                    box.insert(rows)
+                    rows = []
+                self._apply(box, letter)
+            if rows:
+                box.insert(rows)
+            box.commit()
+        except BaseException:
+            box.rollback()
+            raise
+        self.transactions += 1
+        self._mailboxes.wrote(box.user, len(letters))
+        self._backlog.stored_for_one(letters)
+        if self._attempts:
+            self._attempts.pop(box.user, None)
+
+    def _apply(self, box: Mailbox, letter: Letter) -> None:
+        if letter.kind == MEMBERSHIP:
+            joined_at = letter.joined[box.user]
+            if joined_at is None or letter.channel_row is None:
+                box.leave(letter.id)
+            else:
+                box.join(letter.channel_row, joined_at)
+        else:
+            box.remove(letter.id, iso(now_us()))
+
+    def _trouble(self, user: str, letters: list[Letter], error: Exception) -> None:
+        """The letters could not be stored: see to the box, and try again later."""
+        attempt = self._attempts[user] = self._attempts.get(user, 0) + 1
+        if isinstance(error, _NO_ROOM) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+            self._no_room()
+        elif isinstance(error, CORRUPT):
+            self._mailboxes.discard(user, error)
+        elif not isinstance(error, apsw.BusyError):
+            self._mailboxes.discard(user)
+        if attempt == 1 and not isinstance(error, CORRUPT):
+            log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
+        waiting = self._put_off.setdefault(user, [])
+        for letter in letters:
+            if letter.kind == MESSAGE and expired(letter):
+                self._backlog.gave_up(letter)
+            else:
+                waiting.append(letter)
+        asyncio.get_running_loop().call_later(put_off_s(attempt), self._again, user)
+
+    def _again(self, user: str) -> None:
+        letters = self._put_off.pop(user, [])
+        now = asyncio.get_running_loop().time()
+        for letter in letters:
+            self._backlog.lanes.put(user, letter, now)
+        self._wake.set()

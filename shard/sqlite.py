@@ -1,0 +1,74 @@
+"""The one SQLite library of a shard, and the one way to open a file with it.
+
+APSW carries its own SQLite. Versions before 3.51.3 can corrupt a write-ahead log that starts over,
+so nothing is opened with them. All files are in WAL mode, held exclusively by one connection (no
+shared memory file, no locks to take and give back), and never checkpoint by themselves unless asked.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+import apsw
+
+SQLITE_MIN = 3_051_003
+
+
+class Sync(Enum):
+    """When SQLite itself waits for the disk."""
+
+    OFF = 0
+    """never: whoever uses it makes commits durable in another way (a barrier)"""
+    FULL = 2
+    """at every commit"""
+
+
+def set_up() -> None:
+    """Configure the library; once a process, before the first connection.
+
+    No mutex a connection (each is used by one thread at a time), no memory statistics (a global
+    mutex), and little memory set aside in advance: thousands of connections are open at once.
+    """
+    if apsw.sqlite_lib_version() and apsw.SQLITE_VERSION_NUMBER < SQLITE_MIN:
+        raise RuntimeError(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 is the least")
+    apsw.shutdown()
+    apsw.config(apsw.SQLITE_CONFIG_MULTITHREAD)
+    apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
+    apsw.config(apsw.SQLITE_CONFIG_LOOKASIDE, 128, 16)
+    apsw.initialize()
+
+
+def connect(
+    path: Path,
+    *,
+    sync: Sync,
+    cache_pages: int,
+    statements: int,
+    create: bool = False,
+    vfs: str | None = None,
+) -> apsw.Connection:
+    """An exclusive WAL connection; raises ``apsw.BusyError`` if somebody else holds the file.
+
+    The settings are read back: the order matters to SQLite (``synchronous`` after
+    ``locking_mode`` has no effect on a fresh connection), and a silent FULL would cost a flush
+    at every commit.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
+    if create:
+        flags |= apsw.SQLITE_OPEN_CREATE
+    db = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=statements)
+    try:
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        db.execute(
+            f"PRAGMA synchronous={sync.value}; PRAGMA locking_mode=exclusive;"
+            f"PRAGMA cache_size={cache_pages}; PRAGMA temp_store=memory; PRAGMA wal_autocheckpoint=0"
+        )
+        if create:
+            db.execute("PRAGMA journal_mode=wal")
+        if db.pragma("synchronous") != sync.value or db.pragma("journal_mode") != "wal":
+            raise apsw.CorruptError(f"{path} did not take its settings")
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -1,0 +1,25 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Node
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration of whoever runs the tests is not theirs."""
+    for variable in [name for name in os.environ if name.startswith("POBOX_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture()
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A running node of two shards and one router, on an empty data directory."""
+    with Node(tmp_path / "data") as running:
+        yield running

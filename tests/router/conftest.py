@@ -1,0 +1,120 @@
+"""A real router process over a socket, with peers in place of its shards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from node import config, listen, placement
+from node.config import Config
+from tests.router.peer import TABLE, Peer
+
+ROOT = Path(__file__).parents[2]
+
+
+class Running:
+    """A router that answers at ``url``, and the shards behind it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, peers: list[Peer], log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.peers = peers
+        self.log = log
+        self.http = httpx.Client(base_url=url, timeout=30)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parsed = httpx.URL(self.url)
+        return parsed.host, parsed.port or 80
+
+    def deliveries(self) -> int:
+        """How many frames with a letter left the router so far."""
+        return sum(len(peer.deliveries()) for peer in self.peers)
+
+    def writes(self) -> int:
+        """How many frames that change something left the router so far."""
+        return sum(len(peer.writes()) for peer in self.peers)
+
+    def await_ready(self) -> None:
+        until(lambda: self.http.get("/readyz").status_code == 200)
+
+
+def until(condition: Callable[[], bool], bound_s: float = 30) -> None:
+    """Wait for ``condition``, generously: only a router that never gets there fails."""
+    end = time.monotonic() + bound_s
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(
+    data: Path, shards: int, *flags: str, settings: dict[str, float] | None = None, start: bool = True
+) -> Iterator[Running]:
+    """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``."""
+    placement.save(data, placement.Placement(version=TABLE, shards=shards))
+    peers = [Peer(data, index, shards) for index in range(shards)]
+    if start:
+        for peer in peers:
+            peer.start()
+    made = config.load(
+        environ={}, overrides={"node": {"data": str(data), "shards": shards}, "router": settings or {}}
+    )
+    process, url, log = launch(data, made, *flags)
+    router = Running(process, url, peers, log)
+    try:
+        until(lambda: answers(router.http))
+        if start:
+            router.await_ready()
+        for peer in peers:
+            peer.frames.clear()
+        yield router
+    finally:
+        router.http.close()
+        process.terminate()
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            for peer in peers:
+                peer.end()
+
+
+def launch(data: Path, made: Config, *flags: str) -> tuple[subprocess.Popen[bytes], str, Path]:
+    """Start a router process on a free port; its log goes to a file."""
+    listener = listen.bind("127.0.0.1", 0, 1)[0]
+    log = data / "router.log"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("POBOX_")} | config.environment(made)
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "router", "--fd", str(listener.fileno()), *flags],
+            cwd=ROOT,
+            env=environ,
+            pass_fds=[listener.fileno()],
+            stderr=out,
+        )
+    url = listen.url(listener)
+    listener.close()
+    return process, url, log
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A router over three shards, for all tests of a module."""
+    with running(tmp_path_factory.mktemp("node"), 3) as made:
+        yield made

@@ -1,0 +1,245 @@
+"""A shard as the router sees it: a Unix socket that speaks ``node.ops``, everything in memory.
+
+It lets a test see each frame, and refuse, be silent, cut the connection or go away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from node import errors, model, ops
+from node.paths import socket_path
+from node.slots import table_for
+from node.wire import Framed
+
+TABLE = 3
+
+
+class Peer:
+    """Shard ``index`` of ``shards``, on a loop of its own in a thread."""
+
+    def __init__(self, data: Path, index: int, shards: int) -> None:
+        self.index = index
+        self.path = socket_path(data, index)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.shards = shards
+        self.frames: list[Any] = []
+        self.refusal: errors.PoboxError | None = None
+        self.silent = False
+        self.cutting = False
+        self.claims: dict[str, bytes] = {}
+        self.letters: dict[str, tuple[ops.Letter, list[str]]] = {}
+        self.channels: dict[str, model.Channel] = {}
+        self.members: dict[str, set[str]] = {}
+        self._wires: set[_End] = set()
+        self._server: asyncio.AbstractServer | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def start(self) -> None:
+        """Listen."""
+        self._run(self._listen())
+
+    def stop(self) -> None:
+        """Close the socket and every connection, as a shard that died."""
+        self._run(self._close())
+
+    def end(self) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def deliveries(self) -> list[ops.Deliver]:
+        """What it was asked to journal, in order."""
+        return [frame for frame in self.frames if isinstance(frame, ops.Deliver)]
+
+    def writes(self) -> list[Any]:
+        """Every frame that would change something."""
+        changing = (ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers)
+        return [frame for frame in self.frames if isinstance(frame, changing)]
+
+    def answer(self, request: Any) -> Any:
+        """The body for ``request``; raises what the shard refuses with."""
+        if self.refusal is not None:
+            raise self.refusal
+        return _ANSWERS[type(request)](self, request)
+
+    def _deliver(self, request: ops.Deliver) -> ops.Taken:
+        table = table_for(self.shards)
+        assert request.table == TABLE
+        assert len(request.users) == len(request.slots)
+        assert all(table[slot] == self.index for slot in request.slots)
+        if request.claim and self.claims.setdefault(request.id, request.digest) != request.digest:
+            raise errors.Conflict("another body", field="id")
+        users = request.users
+        if request.channel is not None:
+            if request.channel not in self.channels:
+                raise errors.NotFound("no such channel", field="channelId")
+            users = sorted(self.members[request.channel])
+        letter = msgspec.msgpack.decode(request.letter, type=ops.Letter)
+        self.letters.setdefault(request.id, (letter, users))
+        return ops.Taken(len(users))
+
+    def _receipt(self, request: ops.AskReceipt) -> ops.ReceiptPart:
+        if request.id not in self.letters:
+            return ops.ReceiptPart(0, 0, 0, 0)
+        letter, users = self.letters[request.id]
+        return ops.ReceiptPart(letter.accepted_us, len(users), 1, 0)
+
+    def _box(self, user: str) -> list[model.Message]:
+        return [
+            model.Message(
+                id=letter.id,
+                channel_id=letter.channel_id,
+                title=letter.title,
+                content=letter.content,
+                message_type=letter.message_type,
+                priority=letter.priority,
+                sender=letter.sender,
+                created_at=letter.created_at,
+                updated_at=letter.updated_at,
+                metadata=None if letter.metadata is None else msgspec.json.decode(letter.metadata),
+            )
+            for letter, users in reversed(self.letters.values())
+            if user in users
+        ]
+
+    def _page(self, request: ops.Page) -> model.Messages:
+        messages = [m for m in self._box(request.user) if request.channel in (None, m.channel_id)]
+        return model.Messages(messages=messages[: request.limit], cursor=None)
+
+    def _one(self, request: ops.ReadOne | ops.Remove) -> model.Message:
+        for message in self._box(request.user):
+            if message.id == request.id:
+                return message
+        raise errors.NotFound("no such message", field="id")
+
+    def _remove(self, request: ops.Remove) -> None:
+        self._one(request)
+        self.letters[request.id][1].remove(request.user)
+
+    def _put(self, request: ops.PutChannel) -> bool:
+        new = request.id not in self.channels
+        self.members.setdefault(request.id, set())
+        channel = self.channels.setdefault(
+            request.id,
+            model.Channel(
+                id=request.id,
+                name=request.id,
+                description=None,
+                created_by=request.created_by,
+                created_at="2026-11-24T08:00:00.000000Z",
+                members=0,
+            ),
+        )
+        channel.name = request.name or channel.name
+        channel.description = request.description or channel.description
+        return new
+
+    def _get(self, request: ops.GetChannel) -> model.Channel:
+        if request.id not in self.channels:
+            raise errors.NotFound("no such channel", field="channelId")
+        self.channels[request.id].members = len(self.members[request.id])
+        return self.channels[request.id]
+
+    def _drop(self, request: ops.DropChannel) -> bool:
+        self.members.pop(request.id, None)
+        return self.channels.pop(request.id, None) is not None
+
+    def _list(self, request: ops.ListChannels) -> list[model.Channel]:
+        ids = sorted(id for id in self.channels if id > request.after)
+        return [self._get(ops.GetChannel(0, id)) for id in ids[: request.limit]]
+
+    def _change(self, request: ops.ChangeMembers) -> model.MemberChanged:
+        table = table_for(self.shards)
+        assert len(request.slots) == len(request.add) + len(request.remove)
+        assert all(table[slot] == self.index for slot in request.slots)
+        self._get(ops.GetChannel(0, request.channel))
+        members = self.members[request.channel]
+        added, removed = set(request.add) - members, members & set(request.remove)
+        members |= added
+        members -= removed
+        return model.MemberChanged(added=len(added), removed=len(removed), members=len(members))
+
+    def _list_members(self, request: ops.ListMembers) -> list[str]:
+        self._get(ops.GetChannel(0, request.channel))
+        return sorted(m for m in self.members[request.channel] if m > request.after)[: request.limit]
+
+    def _user_channels(self, request: ops.AskUserChannels) -> model.UserChannels:
+        return model.UserChannels(
+            channels=[
+                model.UserChannel(id=id, name=self.channels[id].name, joined_at="", is_muted=False)
+                for id, members in sorted(self.members.items())
+                if request.user in members
+            ]
+        )
+
+    def _ping(self, _request: ops.Ping) -> ops.State:
+        return ops.State(self.index, TABLE, self.shards, 0, 0, 0, 0, 0)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _listen(self) -> None:
+        self._server = await self._loop.create_unix_server(lambda: _End(self), str(self.path))
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self.path.unlink()
+        for wire in list(self._wires):
+            wire.close()
+
+
+_ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
+    ops.Deliver: Peer._deliver,
+    ops.AskReceipt: Peer._receipt,
+    ops.Page: Peer._page,
+    ops.ReadOne: Peer._one,
+    ops.Remove: Peer._remove,
+    ops.PutChannel: Peer._put,
+    ops.GetChannel: Peer._get,
+    ops.DropChannel: Peer._drop,
+    ops.ListChannels: Peer._list,
+    ops.ChangeMembers: Peer._change,
+    ops.ListMembers: Peer._list_members,
+    ops.AskUserChannels: Peer._user_channels,
+    ops.Ping: Peer._ping,
+}
+
+
+class _End(Framed):
+    """The peer's end of one connection."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        self._peer = peer
+        peer._wires.add(self)
+
+    def closed(self) -> None:
+        self._peer._wires.discard(self)
+
+    def frame_received(self, payload: bytes) -> None:
+        request: Any = ops.decode_request(payload)
+        self._peer.frames.append(request)
+        if self._peer.cutting:
+            self.close()
+            return
+        if self._peer.silent:
+            return
+        answer: ops.Done | ops.Failed
+        try:
+            body = self._peer.answer(request)
+            answer = ops.Done(request.rid, msgspec.Raw(ops.encode(body)))
+        except errors.PoboxError as error:
+            answer = ops.Failed(request.rid, error.problem())
+        self.send(ops.encode(answer))
