@@ -65,6 +65,8 @@ def main(
     """Measure pobox beside PostgreSQL and beside the floor, in turns on this machine."""
     signal.signal(signal.SIGTERM, _end)
     console = Console()
+    if not console.is_terminal:
+        console.width = 140
     settings = Settings(
         data=(data or ROOT / "build" / "bench").resolve(),
         seconds=seconds,

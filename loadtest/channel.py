@@ -53,12 +53,14 @@ def channel(settings: Settings) -> Result:
         peer = stack.enter_context(postgresql(base, processes=1))
         accounts = [Account(node), Account(peer)]
         took: dict[str, list[tuple[float, float]]] = {account.subject.name: [] for account in accounts}
+        joined_s = {}
         for account in accounts:
             with alone([other for other in accounts if other is not account]):
+                began = time.monotonic()
                 # Joining is stored like a message is, but is none: it has to be through before counting.
                 _fill(account.subject, members)
-                joined = account.subject.rest(limit_s=_LIMIT_S)
-                account.accepted = joined
+                account.accepted = account.subject.rest(limit_s=_LIMIT_S)
+                joined_s[account.subject.name] = time.monotonic() - began
         first = {}
         for round_ in range(-1, settings.rounds):
             for account in accounts:
@@ -81,6 +83,8 @@ def channel(settings: Settings) -> Result:
                 Row(label="pobox: drained", values=our_drains, unit="s"),
                 Row(label="PostgreSQL: committed", values=their_drains, unit="s"),
                 ratio("drained: pobox / PostgreSQL", our_drains, their_drains, at_most=1.0),
+                Row(label="pobox: all joined, their mailboxes born", values=[joined_s[node.name]], unit="s"),
+                Row(label="PostgreSQL: all joined", values=[joined_s[peer.name]], unit="s"),
                 Row(label="pobox: 202 of the first message", values=[first[node.name][0] * 1e3], unit="ms"),
                 Row(label="pobox: first message drained", values=[first[node.name][1]], unit="s"),
                 Row(label="PostgreSQL: first message", values=[first[peer.name][1]], unit="s"),

@@ -26,7 +26,8 @@ from loadtest.settings import Settings
 from loadtest.subjects import directory, pobox
 
 _RATE_HZ = 250
-_ROWS_A_PROCESS = 24
+_SHARE_MIN = 0.01
+"""of a process's samples; what has less is added up as other"""
 _OWN = re.compile(r"(?:^|/)((?:node|router|shard)/\w+)\.py")
 _FRAME = re.compile(r"(?P<function>.+) \((?P<file>.+?)(?::\d+)?\)$")
 _LIBRARIES = (
@@ -44,24 +45,20 @@ _LOOP = "event loop: sockets, epoll, timers"
 
 def family(stack: str) -> str:
     """What a sampled stack (``outer;…;inner``) was busy with: the innermost frame that has a name
-    here: ``shard/journal commit`` for our code, a library's name for what is not ours.
+    here: ``shard/journal Journal.commit`` for our code, a library's name for what is not ours.
 
-    A runner at the bottom with nothing above it is the loop itself, in C.
+    A runner with nothing above it is the loop itself, in C.
     """
-    frames = stack.split(";")
-    for frame in reversed(frames):
+    for frame in reversed(stack.split(";")):
         parts = _FRAME.match(frame)
         if parts is None:
             continue
         file, function = parts["file"], parts["function"]
-        if (
-            function in ("run", "run_until_complete", "_run_module_as_main", "serve")
-            and "uvicorn/protocols" not in file
-        ):
-            return _LOOP
         own = _OWN.search(file)
         if own is not None:
             return f"{own[1]} {function}"
+        if function.rpartition(".")[2] in ("run", "run_until_complete") and "threading" not in file:
+            return _LOOP
         for part, name in _LIBRARIES:
             if part in file:
                 return name
@@ -111,6 +108,16 @@ def _sampling(processes: dict[str, psutil.Process], base: Path) -> Iterator[dict
             sampler.interrupt()
 
 
+def _breakdown(prefix: str, cost_us: float, samples: Counter[str], unit: str) -> list[Row]:
+    """``cost_us`` divided as the samples are, the most expensive first."""
+    total = samples.total()
+    shown = Counter({name: count for name, count in samples.items() if count >= total * _SHARE_MIN})
+    ordered = shown.most_common()
+    if rest := total - shown.total():
+        ordered.append((f"other, each less than {_SHARE_MIN:.0%}", rest))
+    return [Row(label=prefix + name, values=[cost_us * count / total], unit=unit) for name, count in ordered]
+
+
 def profile(settings: Settings) -> Result:
     rows: list[Row] = []
     notes: list[str] = []
@@ -147,18 +154,8 @@ def profile(settings: Settings) -> Result:
             cost_us = cpu_us / targets
             if cost_us < 0.02:
                 continue
-            rows.append(Row(label=f"{targets} a request: **{role}**", values=[cost_us], unit=unit))
-            samples = counted.get(role, Counter())
-            total = samples.total()
-            shown = samples.most_common(_ROWS_A_PROCESS)
-            rows += [
-                Row(label=f"{targets} a request: {role}: {name}", values=[cost_us * n / total], unit=unit)
-                for name, n in shown
-            ]
-            if rest := total - sum(n for _, n in shown):
-                rows.append(
-                    Row(label=f"{targets} a request: {role}: other", values=[cost_us * rest / total], unit=unit)
-                )
+            rows.append(Row(label=f"{targets} a request: {role}, whole", values=[cost_us], unit=unit))
+            rows += _breakdown(f"{targets} a request: {role}: ", cost_us, counted.get(role, Counter()), unit)
     if not rows:
         raise BenchError("no CPU time was counted")
     return Result(

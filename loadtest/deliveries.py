@@ -48,6 +48,12 @@ def _latency_rows(account: Account) -> list[Row]:
     ]
 
 
+def _disturbed(accounts: Sequence[Account]) -> Row:
+    """What else the machine was busy with: without it a figure of a shared machine says little."""
+    cores = [run.others_cores for account in accounts for run in account.runs]
+    return Row(label="busy with anything else meanwhile", values=cores, unit="cores")
+
+
 def _accounted(node: PoboxNode, account: Account) -> str:
     stored = node.verify(account.accepted)
     return (
@@ -77,6 +83,7 @@ def _stored(name: str, title: str, settings: Settings, *, targets: int, at_least
         ]
         for account in accounts:
             rows += _latency_rows(account) + _cpu_rows(account, "µs a request")
+        rows.append(_disturbed(accounts))
         return Result(
             name=name,
             title=title,
@@ -117,6 +124,7 @@ def accept(settings: Settings) -> Result:
         ]
         for account in accounts:
             rows += _latency_rows(account) + _cpu_rows(account, "µs a request")
+        rows.append(_disturbed(accounts))
         return Result(
             name="accept",
             title="accepted only",

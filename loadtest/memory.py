@@ -106,7 +106,7 @@ def memory(settings: Settings) -> Result:
             name="memory",
             title="memory, and the size of the journals",
             how=f"Resident memory; each open mailbox holds {_MESSAGES_A_BOX} messages. Then {number(accepted)} "
-            f"requests in {settings.seconds * settings.rounds:.0f} s, one user each, with the size of all journal files sampled "
-            "four times a second.",
+            f"requests in {settings.seconds * settings.rounds:.0f} s, one user each, with the size of all journal "
+            "files sampled four times a second.",
             rows=rows,
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 
 from loadtest import load
 from loadtest.errors import BenchError
@@ -27,6 +28,8 @@ class Run:
     """time.monotonic() when nothing was waiting any more"""
     cpu_us: dict[str, float]
     """CPU microseconds a request, by role, load generator included"""
+    others_cores: float
+    """how many cores were busy with anything else meanwhile: the kernel, other users, the hypervisor"""
 
     @property
     def stored_rate(self) -> float:
@@ -68,7 +71,7 @@ class Account:
     ) -> Run:
         """Load this one alone, and wait until all is stored. ``keep`` is False for a warm-up."""
         with alone(others):
-            before = self.subject.cpu_s()
+            before, busy_s, began = self.subject.cpu_s(), _busy_s(), time.monotonic()
             loaded = load.run(
                 self.subject.url,
                 seconds=seconds,
@@ -79,17 +82,24 @@ class Account:
             )
             self.accepted += loaded.accepted * targets
             settled_s = self.subject.settle(self.accepted, limit_s=_DRAIN_LIMIT_S)
-            after = self.subject.cpu_s()
+            after, busy_s, lasted_s = self.subject.cpu_s(), _busy_s() - busy_s, time.monotonic() - began
         used = {role: after[role] - before.get(role, 0.0) for role in after} | {"wrk": loaded.cpu_s}
         run = Run(
             load=loaded,
             targets=targets,
             settled_s=settled_s if self.subject.delivers_later else loaded.last_s,
             cpu_us={role: seconds * 1e6 / loaded.accepted for role, seconds in used.items()},
+            others_cores=max(0.0, busy_s - sum(used.values())) / lasted_s,
         )
         if keep:
             self.runs.append(run)
         return run
+
+
+def _busy_s() -> float:
+    """CPU seconds of this machine that were not idle, since it started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 @contextlib.contextmanager

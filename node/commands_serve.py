@@ -71,7 +71,7 @@ def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
     click.echo(f"pobox ready at {url} ({_count(node.shards, 'shard')}, {_count(node.routers, 'router')})")
     click.echo(f"  data in {Path(node.data).resolve()}")
     if is_new:
-        pobox = os.path.relpath(sys.argv[0]) if os.path.exists(sys.argv[0]) else "pobox"
+        pobox = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
         server = "" if node.port == 8080 else f" --server {url}"
         click.echo("  next, in another terminal:")
         click.echo(f"    {pobox} deliver --users ada --title Hello --content 'The first letter'{server}")

@@ -50,8 +50,9 @@ def lock(data: Path) -> int:
         holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
         os.close(fd)
         raise InUse(f"another node runs on {data} (pid {holder})") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # on a full disk a node still runs, it's only not named
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
@@ -91,12 +92,20 @@ def leftovers(data: Path) -> list[int]:
 
 
 def await_leftovers(data: Path, bound_s: float = _LEFTOVER_MAX_S) -> None:
-    """Return when no child of an earlier run is left; after ``bound_s`` the last ones are killed."""
-    deadline = time.monotonic() + bound_s
-    while living := leftovers(data):
-        if time.monotonic() > deadline:
-            for pid in living:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(_LEFTOVER_POLL_S)
-    clear_pids(data)
+    """Return when no child of an earlier run is left; after ``bound_s`` the last ones are killed.
+
+    Raises :class:`InUse` if one doesn't end even then (its disk doesn't answer).
+    """
+    for number in (None, signal.SIGKILL):
+        deadline = time.monotonic() + bound_s
+        for pid in leftovers(data) if number else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while living := leftovers(data):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LEFTOVER_POLL_S)
+        else:
+            clear_pids(data)
+            return
+    raise InUse(f"processes of an earlier run on {data} don't end: {', '.join(map(str, living))}")

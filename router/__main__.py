@@ -67,6 +67,7 @@ def serve(settings: config.Config, fd: int | None, *, floor: bool) -> None:
             lifespan="on",
             interface="asgi3",
             log_config=None,
+            log_level="error",  # what callers do wrong is told to them
             access_log=False,
             proxy_headers=False,
             server_header=False,

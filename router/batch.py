@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import falcon.asgi
 
-from node.errors import NodeError, Overloaded, PoboxError, TooLarge
+from node.errors import Overloaded, PoboxError, TooLarge
 from node.model import BatchAccepted, LineError, NewMessage
 from router.body import Bodies, Request, check_type, decoder
 from router.delivery import Deliverer
@@ -25,6 +25,7 @@ IN_FLIGHT_MAX = 128
 _TRIES_MAX = 50
 _TRY_AGAIN_S = 0.02
 _EMPTY_PORTION = 512
+_OURS = 500
 _decode = decoder(NewMessage)
 
 
@@ -49,7 +50,7 @@ class Batch:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(IN_FLIGHT_MAX, body.count(b"\n") + 1)):
                 group.create_task(run.work())
-        if run.trouble is not None and not run.accepted and all(e.status >= 500 for e in run.rejected):
+        if run.trouble is not None and not run.accepted and all(e.status >= _OURS for e in run.rejected):
             raise run.trouble
         run.rejected.sort(key=lambda error: error.line)
         resp.status = 202
@@ -62,7 +63,7 @@ class _Run:
     def __init__(self, delivery: Deliverer, body: bytes, line_bytes_max: int) -> None:
         self.accepted = 0
         self.rejected: list[LineError] = []
-        self.trouble: NodeError | None = None
+        self.trouble: PoboxError | None = None
         self._delivery = delivery
         self._line_bytes_max = line_bytes_max
         self._lines = enumerate(_lines(body), 1)
@@ -97,7 +98,7 @@ class _Run:
         await self._delivery.deliver(message)
 
     def _reject(self, line: int, error: PoboxError) -> None:
-        if isinstance(error, NodeError):
+        if error.status >= _OURS:
             self.trouble = error
         self.rejected.append(LineError(line=line, error=error.detail, field=error.field, status=error.status))
 

@@ -23,8 +23,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from node.config import Router
 from node.errors import CallerError, Overloaded, PoboxError, TooSlow
 from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
+from router.transport import OneWrite
 
 HEADERS_BYTES_MAX = 32_768
+_HEAD_TOO_LARGE = HeadersTooLarge(f"{HEADERS_BYTES_MAX} bytes are the most")
+_NOT_HTTP = CallerError("this is not an HTTP request")
 
 
 class Phase(IntEnum):
@@ -48,23 +51,26 @@ class Bounded(HttpToolsProtocol):
         self._since = self.loop.time()
         self._stuck_since: float | None = None
         self._head_bytes = 0
+        self._portion = 0
+        self._refusal: CallerError = _NOT_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport))
         if len(self.connections) > self.limits.connections_max:
             self.app = _turn_away
 
     def data_received(self, data: bytes) -> None:
+        self._portion = len(data)
         super().data_received(data)
-        if self._phase is Phase.HEAD:
+        if self._phase is Phase.HEAD and not self.transport.is_closing():
             # What came of a head that isn't complete: the parser has no bound of its own.
             self._head_bytes += len(data)
             if self._head_bytes > HEADERS_BYTES_MAX:
-                self._give_up(HeadersTooLarge(f"{HEADERS_BYTES_MAX} bytes are the most"))
+                self._give_up(_HEAD_TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
-            self._give_up(CallerError("this is not an HTTP request"))
+            self._give_up(self._refusal)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -72,8 +78,13 @@ class Bounded(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        self._enter(Phase.BODY)
+        if self._head_bytes + self._portion > HEADERS_BYTES_MAX:  # it may be; the portion can hold a body too
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > HEADERS_BYTES_MAX:
+                self._refusal = _HEAD_TOO_LARGE
+                raise _HEAD_TOO_LARGE  # ends the parsing, and comes back as send_400_response
         super().on_headers_complete()
+        self._enter(Phase.BODY)  # from here on `cycle` is this request's
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -81,6 +92,7 @@ class Bounded(HttpToolsProtocol):
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.OURS)
 
     def on_response_complete(self) -> None:
+        self.transport.write(b"")  # a head without a body is still held
         super().on_response_complete()
         self._unset_keepalive_if_required()  # IDLE is watched like any other phase
         if self._phase is Phase.OURS and self.cycle.response_complete:
@@ -97,12 +109,16 @@ class Bounded(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """End the connection if its caller is late by ``now`` (the loop's time)."""
         limits = self.limits
+        waited_s = now - self._since
         if self._stuck_since is not None and now - self._stuck_since > limits.body_timeout_s:
             self.transport.abort()
             return
+        if self.transport.is_closing():  # and still has something to hand over
+            if waited_s > limits.body_timeout_s:
+                self.transport.abort()
+            return
         if self._phase is Phase.OURS:
             return
-        waited_s = now - self._since
         if self._phase is Phase.IDLE:
             if waited_s > limits.idle_timeout_s:
                 self.transport.close()
@@ -114,9 +130,8 @@ class Bounded(HttpToolsProtocol):
         self._since = self.loop.time()
 
     def _give_up(self, error: PoboxError) -> None:
-        """Answer ``error``, unless an answer is under way, and close."""
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
+        """Answer ``error``, unless an answer was given or another's is due first, and close."""
+        if self._may_answer():
             body = encode(error.problem())
             self.transport.write(
                 STATUS_LINE[error.status]
@@ -124,11 +139,18 @@ class Bounded(HttpToolsProtocol):
                 % (MEDIA_TYPE.encode(), len(body))
                 + body
             )
+        cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True  # whoever waits for the rest of the body is told
             cycle.message_event.set()
         self._enter(Phase.IDLE)
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        cycle = self.cycle
+        if self._phase is Phase.BODY:  # the last cycle is the request at hand
+            return not cycle.response_started and not self.pipeline
+        return cycle is None or cycle.response_complete
 
 
 def bounded_by(limits: Router) -> type[Bounded]:

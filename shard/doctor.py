@@ -152,9 +152,10 @@ class Doctor:
                 self._fault(path, f"message {letter.id} is not the one that the journal holds")
 
     def _check_memberships(self, user: str, path: Path, db: apsw.Connection) -> None:
-        box = dict(db.execute("SELECT channel_id, joined_at FROM user_channels WHERE user_id=?", (user,)).fetchall())
+        rows = db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (user,))
+        box = {str(row[0]) for row in rows}
         journal = self._memberships.get(user, {})
-        for channel in box.keys() | journal.keys():
+        for channel in box | journal.keys():
             if (user, channel) in self._on_their_way:
                 continue
             if (channel in box) != (channel in journal):

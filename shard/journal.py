@@ -84,8 +84,8 @@ class Journal:
     def __init__(self, path: Path, *, sync: Sync = Sync.FULL, vfs: str | None = None) -> None:
         self.path = path
         self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs)
-        self.db.execute(_SCHEMA)
-        self.db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        self.db.execute(_SCHEMA).fetchall()
+        self.db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
         self.lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "journal")
         self._seq: int = self._one(_LAST_SEQ)

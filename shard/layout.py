@@ -53,7 +53,7 @@ def lay_out(data: Path, shards: int) -> Move | None:
     try:
         move = _Mover(journals).move(data, old) if old else Move(4096, 0, 0, 0)
         for journal in journals:
-            journal.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            journal.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
         for journal in journals:
             journal.close()

@@ -59,7 +59,7 @@ ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at"""
 _LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
-_CACHE_PAGES = 64
+_CACHE_PAGES = 8
 
 CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
 """what a damaged file shows itself by; SQLError is a table that isn't there"""
@@ -70,8 +70,8 @@ def template(directory: Path) -> bytes:
     path = directory / "template.db"
     path.unlink(missing_ok=True)
     db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=0, create=True)
-    db.execute(_SCHEMA)
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.execute(_SCHEMA).fetchall()
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     db.close()
     content = path.read_bytes()
@@ -226,16 +226,16 @@ class Mailbox:
         leave a log that is half started over: :class:`Unsure`.
         """
         assert not self.newborn
-        self._db.execute(f"PRAGMA synchronous={Sync.FULL.value}")
+        self._db.pragma("synchronous", Sync.FULL.value)
         try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             disk.sync_file(self.log_path)
         except apsw.FullError:
             raise
         except (apsw.Error, OSError) as error:
             raise Unsure(f"checkpoint of {self.path.parent.name}: {error}") from error
         finally:
-            self._db.execute(f"PRAGMA synchronous={Sync.OFF.value}")
+            self._db.pragma("synchronous", Sync.OFF.value)
 
     def close(self) -> None:
         """Without a checkpoint: the log stays and is taken up at the next opening."""

@@ -50,9 +50,9 @@ def connect(
 ) -> apsw.Connection:
     """An exclusive WAL connection; raises ``apsw.BusyError`` if somebody else holds the file.
 
-    The settings are read back: the order matters to SQLite (``synchronous`` after
-    ``locking_mode`` has no effect on a fresh connection), and a silent FULL would cost a flush
-    at every commit.
+    A page cache may grow beyond ``cache_pages`` inside a transaction, so that no page is written to the
+    log twice. Each setting is a statement of its own: APSW runs several in one string only as far as
+    their rows are fetched.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
     if create:
@@ -60,14 +60,20 @@ def connect(
     db = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=statements)
     try:
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        db.execute(
-            f"PRAGMA synchronous={sync.value}; PRAGMA locking_mode=exclusive;"
-            f"PRAGMA cache_size={cache_pages}; PRAGMA temp_store=memory; PRAGMA wal_autocheckpoint=0"
-        )
+        for name, value in (
+            ("locking_mode", "exclusive"),  # before anything is read, or shared memory is made after all
+            ("synchronous", sync.value),
+            ("cache_size", cache_pages),
+            ("cache_spill", "off"),
+            ("temp_store", "memory"),
+            ("wal_autocheckpoint", 0),
+        ):
+            db.pragma(name, value)
         if create:
-            db.execute("PRAGMA journal_mode=wal")
-        if db.pragma("synchronous") != sync.value or db.pragma("journal_mode") != "wal":
-            raise apsw.CorruptError(f"{path} did not take its settings")
+            db.pragma("journal_mode", "wal")
+        db.release_memory()  # the first read took room for 20 pages; the next takes it for cache_pages
+        if db.pragma("journal_mode") != "wal":
+            raise apsw.CorruptError(f"{path} is not in WAL mode")
     except BaseException:
         db.close()
         raise

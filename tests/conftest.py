@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import Node
+
+# The machine may be busy: how long an example takes says nothing about what is tested.
+settings.register_profile("pobox", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pobox")
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +23,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
 
 
-@pytest.fixture()
+@pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """A running node of two shards and one router, on an empty data directory."""
     with Node(tmp_path / "data") as running:

@@ -40,7 +40,7 @@ local WORDS = { "fix", "the", "test", "for", "when", "a", "channel", "is", "clos
 
 local function text(length)
    local words, size = {}, 0
-   while size < length do
+   while size <= length do -- a space follows each word but the last
       local word = WORDS[math.random(#WORDS)]
       words[#words + 1] = word
       size = size + #word + 1

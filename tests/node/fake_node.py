@@ -1,96 +1,31 @@
-"""``pobox`` with small children in place of shards and routers: what a supervisor sees of the real ones.
-
-Run as a program by the supervisor's tests. How the children behave comes from the environment:
-``FAKE_<KIND>`` of ``layout``, ``shard``, ``router`` is ``dies``, ``stubborn`` (ignores SIGTERM),
-``slow`` (takes 0.5 s to stop) or unset.
-"""
+"""``pobox`` with fake children. Run as a program by the supervisor's tests."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
-import signal
-import socket
 import sys
 from pathlib import Path
 from unittest import mock
 
-import msgspec
-
-from node import commands_serve, ops, paths, process
-from node import config as configuration
+from node import commands_serve
 from node.cli import main
 from node.supervisor import Commands, Supervisor
-from node.wire import Framed
+
+CHILD = [sys.executable, str(Path(__file__).with_name("fake_child.py"))]
 
 
 class FakeCommands(Commands):
     def layout(self) -> list[str]:
-        return [sys.executable, __file__, "child", "layout", "0"]
+        return [*CHILD, "layout", "0", "-1"]
 
     def shard(self, index: int) -> list[str]:
-        return [sys.executable, __file__, "child", "shard", str(index)]
+        return [*CHILD, "shard", str(index), "-1"]
 
     def router(self, index: int, fd: int) -> list[str]:
-        return [sys.executable, __file__, "child", "router", str(index), str(fd)]
-
-
-class _Pong(Framed):
-    def frame_received(self, payload: bytes) -> None:
-        request = ops.decode_request(payload)
-        state = msgspec.msgpack.encode(ops.State(0, 1, 1, 0, 0, 0, 0, 0))
-        self.send(ops.encode(ops.Done(rid=request.rid, body=msgspec.Raw(state))))
-
-    def closed(self) -> None:
-        pass
-
-
-async def _shard(index: int, stop: asyncio.Event) -> None:
-    path = paths.socket_path(Path(configuration.load().node.data), index)
-    path.unlink(missing_ok=True)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(_Pong, paths.socket_address(path))
-    await stop.wait()
-    server.close()
-
-
-async def _router(fd: int, stop: asyncio.Event) -> None:
-    async def ready(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        body = str(os.getpid()).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-        writer.close()
-
-    server = await asyncio.start_server(ready, sock=socket.socket(fileno=fd))
-    await stop.wait()
-    server.close()
-
-
-async def _child(kind: str, index: int, fd: int) -> None:
-    behaviour = os.environ.get(f"FAKE_{kind.upper()}")
-    print(f"{kind} {index} starts with {configuration.load().node.shards} shards", flush=True)
-    if behaviour == "dies":
-        sys.exit(f"the {kind} has no luck")
-    if kind == "layout":
-        return
-    stop = asyncio.Event()
-    if behaviour != "stubborn":
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    else:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    await (_shard(index, stop) if kind == "shard" else _router(fd, stop))
-    print("stopping", flush=True)
-    if behaviour == "slow":
-        await asyncio.sleep(0.5)
-    print("stopped", flush=True)
+        return [*CHILD, "router", str(index), str(fd)]
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "child":
-        process.die_with_parent()
-        asyncio.run(_child(sys.argv[2], int(sys.argv[3]), int((sys.argv + ["-1"])[4])))
-    else:
-        supervisor = functools.partial(Supervisor, commands=FakeCommands())
-        with mock.patch.object(commands_serve, "Supervisor", supervisor):
-            main(prog_name="pobox")
+    supervisor = functools.partial(Supervisor, commands=FakeCommands())
+    with mock.patch.object(commands_serve, "Supervisor", supervisor):
+        main(prog_name="pobox")

@@ -22,7 +22,7 @@ FAKE = [sys.executable, str(Path(__file__).with_name("fake_node.py"))]
 MakeNode = Callable[..., Node]
 
 
-@pytest.fixture()
+@pytest.fixture
 def fake(tmp_path: Path) -> Iterator[MakeNode]:
     """Makes nodes with fake children; what still runs at the end is stopped."""
     made: list[Node] = []
@@ -51,6 +51,8 @@ def test_a_node_comes_up_says_where_it_is_and_goes_down_in_order(fake: MakeNode)
     output = node.output()
     last_router = max(output.index(f"[router-{i}] stopped") for i in range(2))
     assert last_router < min(output.index(f"[shard-{i}] stopping") for i in range(2))
+    with (node.data / "node.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_only_a_new_node_says_what_to_do_next(fake: MakeNode) -> None:
@@ -154,13 +156,6 @@ def test_pids_of_strangers_are_not_waited_for(fake: MakeNode) -> None:
     assert node.stop() == 0
 
 
-def test_the_lock_is_free_again_after_a_stop(fake: MakeNode) -> None:
-    node = fake(shards=1).start()
-    node.stop()
-    with (node.data / "node.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_without_authentication_only_loopback_is_served(host: str) -> None:
     with pytest.raises(ConfigError, match="host"):
@@ -183,8 +178,8 @@ def test_all_routers_get_a_socket_on_one_free_port() -> None:
     sockets = listen.bind("127.0.0.1", 0, 3)
     try:
         assert len({listener.getsockname() for listener in sockets}) == 1
+        sockets[0].listen()
         with pytest.raises(listen.PortTaken):
-            sockets[0].listen()
             listen.bind("127.0.0.1", sockets[0].getsockname()[1], 1)
     finally:
         for listener in sockets:

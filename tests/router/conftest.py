@@ -65,9 +65,7 @@ def running(
     if start:
         for peer in peers:
             peer.start()
-    made = config.load(
-        environ={}, overrides={"node": {"data": str(data), "shards": shards}, "router": settings or {}}
-    )
+    made = config.load(environ={}, overrides={"node": {"data": str(data), "shards": shards}, "router": settings or {}})
     process, url, log = launch(data, made, *flags)
     router = Running(process, url, peers, log)
     try:

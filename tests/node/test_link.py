@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from node import link, ops
+from node.errors import Overloaded, Problem, Refused, Unavailable
+from node.link import Link
+from node.wire import Framed, frame
+
+PATIENCE_S = 30.0
+
+
+class Shard:
+    """The answering end, played by the test: it holds requests until told what to answer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: list[int] = []
+        self.connections: list[Framed] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> Shard:
+        shard = self
+
+        class Connection(Framed):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                shard.connections.append(self)
+
+            def frame_received(self, payload: bytes) -> None:
+                shard.asked.append(ops.decode_request(payload).rid)
+
+            def closed(self) -> None:
+                shard.connections.remove(self)
+
+        self.path.unlink(missing_ok=True)
+        self._server = await asyncio.get_running_loop().create_unix_server(Connection, str(self.path))
+        return self
+
+    async def until_asked(self, count: int) -> None:
+        while len(self.asked) < count:
+            await asyncio.sleep(0.001)
+
+    def answer(self, rid: int, body: object) -> None:
+        self.connections[0].send(ops.encode(ops.Done(rid, msgspec.Raw(msgspec.msgpack.encode(body)))))
+
+    def refuse(self, rid: int, problem: Problem) -> None:
+        self.connections[0].send(ops.encode(ops.Failed(rid, problem)))
+
+    def cut(self, rest: bytes = b"") -> None:
+        """Send ``rest`` and be gone."""
+        connection = self.connections[0]
+        assert connection.transport is not None
+        connection.transport.write(rest)
+        connection.close()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+
+
+def play(tmp_path: Path, part: Callable[[Shard, Link], Awaitable[None]], timeout_s: float = PATIENCE_S) -> None:
+    async def run() -> None:
+        shard = await Shard(tmp_path / "shard.sock").start()
+        asker = Link(shard.path, timeout_s=timeout_s)
+        asker.start()
+        try:
+            await until_up(asker)
+            await part(shard, asker)
+        finally:
+            await asker.close()
+            await shard.stop()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+
+
+async def until_up(asker: Link) -> None:
+    while not asker.up:
+        await asyncio.sleep(0.001)
+
+
+def ask(asker: Link) -> asyncio.Task[str]:
+    return asyncio.create_task(asker.ask(ops.Ping(rid=0), str))
+
+
+def test_answers_may_come_in_any_order(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        tasks = [ask(asker) for _ in range(50)]
+        await shard.until_asked(50)
+        for rid in reversed(shard.asked):
+            shard.answer(rid, f"to {rid}")
+        assert await asyncio.gather(*tasks) == [f"to {rid}" for rid in shard.asked]
+
+    play(tmp_path, part)
+
+
+def test_a_cut_in_the_middle_of_an_answer_fails_all_that_wait(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        tasks = [ask(asker) for _ in range(5)]
+        await shard.until_asked(5)
+        shard.answer(shard.asked[2], "in time")
+        assert await tasks[2] == "in time"
+        whole = frame(ops.encode(ops.Done(shard.asked[0], msgspec.Raw(msgspec.msgpack.encode("late")))))
+        shard.cut(whole[:-2])
+        results = await asyncio.gather(*tasks[:2], *tasks[3:], return_exceptions=True)
+        assert [type(result) for result in results] == [Unavailable] * 4
+
+    play(tmp_path, part)
+
+
+def test_a_link_that_was_cut_connects_again_by_itself(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        shard.cut()
+        while asker.up:
+            await asyncio.sleep(0.001)
+        await until_up(asker)
+        task = ask(asker)
+        await shard.until_asked(1)
+        shard.answer(shard.asked[0], "again")
+        assert await task == "again"
+
+    play(tmp_path, part)
+
+
+def test_a_shard_that_is_down_is_unavailable_at_once_and_found_when_it_is_back(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        await shard.stop()
+        while asker.up:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Unavailable):
+            await ask(asker)
+        await shard.start()
+        await until_up(asker)
+
+    play(tmp_path, part)
+
+
+def test_an_answer_that_does_not_come_is_given_up_and_a_late_one_ignored(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        late = ask(asker)
+        with pytest.raises(Unavailable):
+            await late
+        shard.answer(shard.asked[0], "too late")
+        shard.answer(12_345, "to nobody")
+        next_one = asyncio.create_task(asker.ask(ops.Ping(rid=0), str, timeout_s=PATIENCE_S))
+        await shard.until_asked(2)
+        shard.answer(shard.asked[1], "in time")
+        assert await next_one == "in time"
+
+    play(tmp_path, part, timeout_s=0.05)
+
+
+def test_a_refusal_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        task = ask(asker)
+        await shard.until_asked(1)
+        problem = Problem(title="No", status=409, code="conflict", detail="not twice", field="id", retry_after=3)
+        shard.refuse(shard.asked[0], problem)
+        with pytest.raises(Refused) as refused:
+            await task
+        assert refused.value.problem() == problem
+
+    play(tmp_path, part)
+
+
+def test_more_than_the_bound_in_flight_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "IN_FLIGHT_MAX", 3)
+
+    async def part(shard: Shard, asker: Link) -> None:
+        tasks = [ask(asker) for _ in range(3)]
+        await shard.until_asked(3)
+        with pytest.raises(Overloaded):
+            await ask(asker)
+        shard.answer(shard.asked[0], "room")
+        assert await tasks[0] == "room"
+        tasks.append(ask(asker))
+        await shard.until_asked(4)
+        shard.cut()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
+
+    play(tmp_path, part)
+
+
+def test_an_asker_that_went_away_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        task = ask(asker)
+        await shard.until_asked(1)
+        task.cancel()
+        await asyncio.wait({task})
+        assert asker._wire is not None
+        while asker._wire.waiting:
+            await asyncio.sleep(0.001)
+        shard.answer(shard.asked[0], "to nobody")
+        other = ask(asker)
+        await shard.until_asked(2)
+        shard.answer(shard.asked[1], "still here")
+        assert await other == "still here"
+
+    play(tmp_path, part)

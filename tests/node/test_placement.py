@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from node import placement
+from node.errors import ConfigError
+from node.placement import Placement
+
+
+def test_what_is_saved_is_loaded_and_an_empty_directory_has_none(tmp_path: Path) -> None:
+    assert placement.load(tmp_path) is None
+    for version in (1, 2):
+        placement.save(tmp_path, Placement(version=version, shards=version + 1))
+        assert placement.load(tmp_path) == Placement(version=version, shards=version + 1)
+    assert os.listdir(tmp_path) == ["placement.json"]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "rename"])
+def test_a_write_that_fails_leaves_the_old_placement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    placement.save(tmp_path, Placement(version=1, shards=2))
+
+    def fail(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(Path if step == "rename" else os, step, fail)
+    with pytest.raises(OSError, match="no"):
+        placement.save(tmp_path, Placement(version=2, shards=3))
+    assert placement.load(tmp_path) == Placement(version=1, shards=2)
+
+
+def test_the_content_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(fd: int) -> None:
+        steps.append(os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[2])
+        fsync(fd)
+
+    def renamed(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    placement.save(tmp_path, Placement(version=1, shards=1))
+    assert steps == ["placement.json.new", "rename", tmp_path.name]
+
+
+def test_a_damaged_placement_is_named(tmp_path: Path) -> None:
+    (tmp_path / "placement.json").write_text('{"version":')
+    with pytest.raises(ConfigError, match=r"placement\.json"):
+        placement.load(tmp_path)
