@@ -61,8 +61,10 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """a mailbox is checkpointed when its write-ahead log is this long"""
     barrier_s: Seconds = 5.0
     """between two flushes that let journal rows go"""
-    journal_rows_max: Count = 1_000_000
+    journal_rows_max: Count = 500_000
     """letters accepted and not yet let go; above it: 503"""
+    waiting_max: Count = 5_000_000
+    """letters times targets not yet in their boxes; above it: 503"""
     journal_bytes_max: Bytes = 4 * 1024**3
     disk_reserve_bytes: Bytes = 64 * 1_048_576
     """with less free on the disk nothing new is accepted: 507"""

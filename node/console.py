@@ -34,7 +34,7 @@ class Console:
                 self._stream.flush()
             else:
                 colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
-                self._rich.print(Text(f"[{name}] ", style=colour) + readable(line))
+                self._rich.print(Text.assemble((f"[{name}] ", colour), readable(line)))
 
 
 def readable(line: str) -> Text:

@@ -96,16 +96,20 @@ def await_leftovers(data: Path, bound_s: float = _LEFTOVER_MAX_S) -> None:
 
     Raises :class:`InUse` if one doesn't end even then (its disk doesn't answer).
     """
-    for number in (None, signal.SIGKILL):
-        deadline = time.monotonic() + bound_s
-        for pid in leftovers(data) if number else ():
+    if not _all_gone(data, bound_s):
+        for pid in leftovers(data):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        while living := leftovers(data):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(_LEFTOVER_POLL_S)
-        else:
-            clear_pids(data)
-            return
-    raise InUse(f"processes of an earlier run on {data} don't end: {', '.join(map(str, living))}")
+                os.kill(pid, signal.SIGKILL)
+        if not _all_gone(data, bound_s):
+            pids = ", ".join(map(str, leftovers(data)))
+            raise InUse(f"processes of an earlier run on {data} don't end: {pids}")
+    clear_pids(data)
+
+
+def _all_gone(data: Path, bound_s: float) -> bool:
+    deadline = time.monotonic() + bound_s
+    while leftovers(data):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LEFTOVER_POLL_S)
+    return True

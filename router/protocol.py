@@ -23,7 +23,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from node.config import Router
 from node.errors import CallerError, Overloaded, PoboxError, TooSlow
 from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
-from router.transport import OneWrite
 
 HEADERS_BYTES_MAX = 32_768
 _HEAD_TOO_LARGE = HeadersTooLarge(f"{HEADERS_BYTES_MAX} bytes are the most")
@@ -55,7 +54,7 @@ class Bounded(HttpToolsProtocol):
         self._refusal: CallerError = _NOT_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(OneWrite(transport))
+        super().connection_made(transport)
         if len(self.connections) > self.limits.connections_max:
             self.app = _turn_away
 
@@ -92,7 +91,6 @@ class Bounded(HttpToolsProtocol):
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.OURS)
 
     def on_response_complete(self) -> None:
-        self.transport.write(b"")  # a head without a body is still held
         super().on_response_complete()
         self._unset_keepalive_if_required()  # IDLE is watched like any other phase
         if self._phase is Phase.OURS and self.cycle.response_complete:

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def main() -> None:
         die_with_parent()
     configure_logging(f"shard-{options.index}", supervised=options.supervised)
     raise_file_limit()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000, 20, 50)  # a backlog is many objects that live for a moment, and no cycles
+    sys.setswitchinterval(0.001)  # a thread whose disk has answered should not wait long for the loop
     try:
         config = load()
         data = Path(config.node.data)

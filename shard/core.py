@@ -33,7 +33,7 @@ from shard.journal import MEMBERSHIP, REMOVAL, Journal
 from shard.lanes import gather_s
 from shard.mailbox import Mailbox, template
 from shard.mailboxes import Mailboxes
-from shard.members import Members
+from shard.members import ChannelRecord, Members
 from shard.office import Office
 from shard.postmen import Postmen
 from shard.sqlite import Sync
@@ -83,6 +83,7 @@ class Shard:
             table=placement.version,
             owned=self._owned,
             rows_max=settings.journal_rows_max,
+            waiting_max=settings.waiting_max,
             wake=self._wake,
         )
         self.postmen = Postmen(
@@ -97,6 +98,7 @@ class Shard:
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self._full_until = 0.0
+        self._stopping = False
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -114,6 +116,8 @@ class Shard:
 
     async def drain(self) -> None:
         """Store what waits, within a bound, and let it go. Nothing new must come in any more."""
+        self._stopping = True
+        self.office.closed = Unavailable("The node is stopping")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self.office.drain()
@@ -134,10 +138,11 @@ class Shard:
         settings = self._settings
         loop = asyncio.get_running_loop()
         while True:
-            full = loop.time() < self._full_until or self._disk.free_bytes() < settings.disk_reserve_bytes
-            if full:
+            if self._stopping:
+                self.office.closed = Unavailable("The node is stopping")
+            elif loop.time() < self._full_until or self._disk.free_bytes() < settings.disk_reserve_bytes:
                 self.office.closed = DiskFull()
-            elif self.journal.size_bytes() > settings.journal_bytes_max and self.journal.rows:
+            elif await self.journal.read(self.journal.used_bytes) > settings.journal_bytes_max:
                 self.office.closed = Overloaded("The journal is full", retry_after=5)
             else:
                 self.office.closed = None
@@ -209,8 +214,13 @@ class Shard:
         async with self._box(q.user) as box:
             if not await self.mailboxes.read(lambda: box.has(q.id)):
                 raise NotFound("no such message", field="id")
-        seq = self.journal.next_seq()
-        await self.journal.write(lambda: self.journal.add([(seq, REMOVAL, q.id, 1, None, q.user, b"")], []))
+
+        def work() -> int:
+            seq = self.journal.next_seq()
+            self.journal.add([(seq, REMOVAL, q.id, 1, None, q.user, b"")], [])
+            return seq
+
+        seq = await self.journal.write(work)
         self.journal.rows += 1
         self._enter(letters_of.removal(seq, q.id), [q.user])
         await self.postmen.deliver_now(q.user)
@@ -239,41 +249,43 @@ class Shard:
     async def drop_channel(self, q: ops.DropChannel) -> bool:
         if q.id not in self.members.channels:
             return False
-        seq, letter_seq = self.journal.next_seq(), self.journal.next_seq()
 
-        def work() -> list[str]:
-            left = self.members.drop(q.id, seq) if q.id in self.members.channels else []
+        def work() -> tuple[int, list[str]]:
+            if q.id not in self.members.channels:
+                return 0, []
+            left = self.members.drop(q.id, self.journal.next_seq())
+            seq = self.journal.next_seq()
             if left:
-                self.journal.add([(letter_seq, MEMBERSHIP, q.id, len(left), None, "\n".join(left), b"\xc0")], [])
-            return left
+                self.journal.add([(seq, MEMBERSHIP, q.id, len(left), None, "\n".join(left), b"\xc0")], [])
+            return seq, left
 
-        left = await self._change(work)
+        seq, left = await self._change(work)
         if left:
             self.journal.rows += 1
-            self._enter(letters_of.membership(letter_seq, q.id, None, dict.fromkeys(left)), left)
+            self._enter(letters_of.membership(seq, q.id, None, dict.fromkeys(left)), left)
         return True
 
     async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
         self.check(q.table, q.slots)
-        self.members.channel(q.channel)
-        seq, letter_seq = self.journal.next_seq(), self.journal.next_seq()
 
-        def work() -> tuple[list[str], list[str]]:
-            joined, left = self.members.change(q.channel, q.add, q.remove, seq, q.now_us)
-            row = self.members.channel(q.channel).row()
-            if joined or left:
-                users = joined + left
-                body = msgspec.msgpack.encode(row)
-                self.journal.add([(letter_seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
-            return joined, left
+        def work() -> tuple[int, list[str], list[str], ChannelRecord]:
+            # The numbers are taken here, in the transaction: a letter that is accepted before it
+            # must not count who joins in it.
+            record = self.members.channel(q.channel)
+            joined, left = self.members.change(q.channel, q.add, q.remove, self.journal.next_seq(), q.now_us)
+            seq = self.journal.next_seq()
+            users = joined + left
+            if users:
+                body = msgspec.msgpack.encode(record.row())
+                self.journal.add([(seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
+            return seq, joined, left, self.members.channel(q.channel)
 
-        joined, left = await self._change(work)
-        record = self.members.channel(q.channel)
+        seq, joined, left, record = await self._change(work)
         if joined or left:
             self.journal.rows += 1
             state: dict[str, str | None] = dict.fromkeys(joined, iso(q.now_us))
             state.update(dict.fromkeys(left))
-            self._enter(letters_of.membership(letter_seq, q.channel, record.row(), state), joined + left)
+            self._enter(letters_of.membership(seq, q.channel, record.row(), state), joined + left)
         return MemberChanged(added=len(joined), removed=len(left), members=record.members)
 
     async def ping(self, _q: ops.Ping) -> ops.State:

@@ -219,10 +219,10 @@ class Journal:
         self.db.execute(_FORGET, (last,))
         return self.db.changes()
 
-    def size_bytes(self) -> int:
-        """What the journal occupies on disk, its log included."""
-        files = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return sum(path.stat().st_size for path in files if path.exists())
+    def used_bytes(self) -> int:
+        """What the rows take; pages that were let go are used again and don't count."""
+        used: int = self.db.pragma("page_count") - self.db.pragma("freelist_count")
+        return used * 4096
 
     def close(self) -> None:
         self._thread.shutdown()

@@ -98,13 +98,12 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
 class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
-    __slots__ = ("_channels", "_db", "_removed", "held", "newborn", "path", "user")
+    __slots__ = ("_channels", "_db", "_removed", "newborn", "path", "user")
 
     def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
         """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
         self.user = user
         self.path = path
-        self.held = False
         self.newborn = False
         """no barrier has covered its birth yet: it must not be checkpointed"""
         self._db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs)

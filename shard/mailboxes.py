@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import errno
 import resource
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +35,16 @@ _FDS_KEPT = 256
 _PORTION = 32
 
 
+class _Line:
+    """Who holds a box, and who waits to."""
+
+    __slots__ = ("length", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.length = 0
+
+
 class Mailboxes:
     """The open boxes under ``data``; ``template`` is an empty box's file."""
 
@@ -48,8 +58,7 @@ class Mailboxes:
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.open_max = max(16, min(open_max, (fds - _FDS_KEPT) // _FDS_A_BOX))
         self._open: OrderedDict[str, Mailbox] = OrderedDict()
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
-        self._absent: set[str] = set()  # being opened: held, but not there yet
+        self._lines: dict[str, _Line] = {}
         self._opener = ThreadPoolExecutor(1, "opener")
         self._reader = ThreadPoolExecutor(1, "reader")
         self._keeper = ThreadPoolExecutor(1, "keeper")
@@ -66,7 +75,7 @@ class Mailboxes:
     def free(self, user: str) -> Mailbox | None:
         """The box if it is open and nobody holds it: the loop may use it at once, till it awaits."""
         box = self._open.get(user)
-        if box is None or box.held:
+        if box is None or user in self._lines:
             return None
         self._open.move_to_end(user)
         return box
@@ -75,49 +84,29 @@ class Mailboxes:
     async def hold(self, user: str, *, create: bool) -> AsyncIterator[Mailbox | None]:
         """Hold ``user``'s box, opened if need be, made if ``create``; None if there is none.
 
-        Raises ``apsw.BusyError`` if another process has it open, :class:`DiskFull` at birth.
+        Whoever comes first holds it first. Raises ``apsw.BusyError`` if another process has it
+        open, :class:`DiskFull` at birth.
         """
-        box = self._open.get(user)
-        while user in self._absent or (box is not None and box.held):
-            turn = asyncio.get_running_loop().create_future()
-            self._lines.setdefault(user, deque()).append(turn)
-            await turn
-            box = self._open.get(user)
-        if box is None:
-            self._absent.add(user)
-            try:
-                box = await self._open_box(user, create)
-            finally:
-                self._absent.discard(user)
-                if box is None:
-                    self._next_in_line(user)
-        if box is None:
-            yield None
-            return
-        self._open.move_to_end(user)
-        box.held = True
-        try:
-            yield box
-        finally:
-            box.held = False
-            self._next_in_line(user)
-
-    def _next_in_line(self, user: str) -> None:
         line = self._lines.get(user)
-        while line:
-            turn = line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                break
-        if line is not None and not line:
-            self._lines.pop(user, None)
+        if line is None:
+            line = self._lines[user] = _Line()
+        line.length += 1
+        try:
+            async with line.lock:
+                box = self._open.get(user)
+                if box is None:
+                    box = await self._open_box(user, create)
+                else:
+                    self._open.move_to_end(user)
+                yield box
+        finally:
+            line.length -= 1
+            if not line.length:
+                del self._lines[user]
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a query on a held box off the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, function)
-
-    def _is_wanted(self, user: str) -> bool:
-        return user in self._lines
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -134,13 +123,13 @@ class Mailboxes:
         try:
             while self._to_open:
                 portion, self._to_open = self._to_open[:_PORTION], self._to_open[_PORTION:]
-                begun = self._barriers_begun
                 opened = await loop.run_in_executor(self._opener, self._open_many, portion)
                 for (user, _create, future), outcome in zip(portion, opened, strict=True):
                     if isinstance(outcome, Mailbox):
                         self._open[user] = outcome
-                        if outcome.newborn:
-                            self._newborn[user] = begun
+                        self._written[user] = outcome.log_pages()
+                        if outcome.newborn:  # maybe while a barrier ran: only the next one covers it
+                            self._newborn[user] = self._barriers_begun
                     if future.done():
                         continue
                     if isinstance(outcome, Exception):
@@ -235,10 +224,7 @@ class Mailboxes:
         return sum([await self._checkpoint(user) for user in long])
 
     async def _checkpoint(self, user: str) -> bool:
-        box = self.free(user)
-        if box is None or user in self._newborn:
-            if user not in self._open:
-                self._written.pop(user, None)
+        if self.free(user) is None or user in self._newborn:
             return False
         async with self.hold(user, create=False) as held:
             if held is None or user in self._newborn:
@@ -259,7 +245,7 @@ class Mailboxes:
             return
         for user in list(self._open):
             box = self._open[user]
-            if box.held or self._is_wanted(user):
+            if user in self._lines:
                 continue
             del self._open[user]
             self._written.pop(user, None)

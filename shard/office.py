@@ -56,6 +56,7 @@ class Office:
         table: int,
         owned: frozenset[int],
         rows_max: int,
+        waiting_max: int,
         wake: asyncio.Event,
     ) -> None:
         self._journal = journal
@@ -65,6 +66,7 @@ class Office:
         self._table = table
         self._owned = owned
         self._rows_max = rows_max
+        self._waiting_max = waiting_max
         self._wake_postmen = wake
         self._entries: list[tuple[ops.Deliver, Answer]] = []
         self._to_purge: list[int] = []
@@ -91,7 +93,11 @@ class Office:
             return Unavailable("The node is being laid out anew")
         if self.closed is not None:
             return self.closed
-        if len(self._entries) >= _ENTRIES_MAX or self._journal.rows >= self._rows_max:
+        if (
+            len(self._entries) >= _ENTRIES_MAX
+            or self._journal.rows >= self._rows_max
+            or self._backlog.waiting >= self._waiting_max
+        ):
             return Overloaded()
         return None
 
