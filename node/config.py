@@ -56,7 +56,8 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """how long deliveries may keep the loop at a stretch"""
     gather_max_s: Seconds = 3.0
     """under load a letter of normal priority waits this long at most, so that more go at once"""
-    mailboxes_open_max: Count = 5_000
+    mailboxes_open_max: Count = 8_192
+    """about 130 kB and two descriptors each; the limit of descriptors may lower it"""
     wal_pages_max: Count = 512
     """a mailbox is checkpointed when its write-ahead log is this long"""
     barrier_s: Seconds = 5.0

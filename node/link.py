@@ -81,9 +81,7 @@ class Link:
         """
         return body_of(await self.send_request(request, timeout_s=timeout_s), answer)
 
-    def send_request(
-        self, request: ops.AnyRequest, *, timeout_s: float | None = None
-    ) -> asyncio.Future[msgspec.Raw]:
+    def send_request(self, request: ops.AnyRequest, *, timeout_s: float | None = None) -> asyncio.Future[msgspec.Raw]:
         """The first half of :meth:`ask`: several shards are asked at once without a task for each.
 
         Whoever calls it awaits the future (it raises as :meth:`ask` does) and reads it with

@@ -25,8 +25,6 @@ from node.errors import CallerError, Overloaded, PoboxError, TooSlow
 from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
 
 HEADERS_BYTES_MAX = 32_768
-_HEAD_TOO_LARGE = HeadersTooLarge(f"{HEADERS_BYTES_MAX} bytes are the most")
-_NOT_HTTP = CallerError("this is not an HTTP request")
 
 
 class Phase(IntEnum):
@@ -51,7 +49,7 @@ class Bounded(HttpToolsProtocol):
         self._stuck_since: float | None = None
         self._head_bytes = 0
         self._portion = 0
-        self._refusal: CallerError = _NOT_HTTP
+        self._refusal = CallerError("this is not an HTTP request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,7 +63,7 @@ class Bounded(HttpToolsProtocol):
             # What came of a head that isn't complete: the parser has no bound of its own.
             self._head_bytes += len(data)
             if self._head_bytes > HEADERS_BYTES_MAX:
-                self._give_up(_HEAD_TOO_LARGE)
+                self._give_up(_head_too_large())
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
@@ -80,8 +78,8 @@ class Bounded(HttpToolsProtocol):
         if self._head_bytes + self._portion > HEADERS_BYTES_MAX:  # it may be; the portion can hold a body too
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > HEADERS_BYTES_MAX:
-                self._refusal = _HEAD_TOO_LARGE
-                raise _HEAD_TOO_LARGE  # ends the parsing, and comes back as send_400_response
+                self._refusal = _head_too_large()
+                raise self._refusal  # ends the parsing, and comes back as send_400_response
         super().on_headers_complete()
         self._enter(Phase.BODY)  # from here on `cycle` is this request's
 
@@ -160,6 +158,10 @@ def end_late(connections: Iterable[Any], now: float) -> None:
     """End every connection whose caller is late by ``now``; called once a second."""
     for connection in list(connections):
         connection.check(now)
+
+
+def _head_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"{HEADERS_BYTES_MAX} bytes are the most")
 
 
 async def _turn_away(_scope: Any, _receive: Any, send: Any) -> None:

@@ -25,6 +25,8 @@ from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
 from shard.members import Members
 
 _GROUP_MAX = 512
+_GROUP_S = 0.002
+_BUSY_RATE = 1_000.0
 _ENTRIES_MAX = 20_000
 _PURGE_MAX = 5_000
 _RATE_S = 0.5
@@ -114,6 +116,9 @@ class Office:
                 self._idle.set()
                 await self._work.wait()
                 self._idle.clear()
+            if self.rate > _BUSY_RATE and len(self._entries) < _GROUP_MAX:
+                # A commit costs as much as fifty letters: under load they go by the dozen.
+                await asyncio.sleep(_GROUP_S)
             async with self._journal.lock:
                 await self._commit_group()
 

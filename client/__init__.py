@@ -1,0 +1,1 @@
+"""A device: keeps a copy of its user's box in a local folder."""
