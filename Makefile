@@ -28,7 +28,7 @@ check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: debian $(DEV_STAMP) ## measure against the peers, write docs/benchmarks.md
-	$(BIN)/python -m loadtest.bench
+	$(BIN)/python -m loadtest.bench --write docs/benchmarks.md
 
 lock: ## pin again what pyproject.toml asks for (needs uv)
 	uv pip compile pyproject.toml requirements-build.in --universal --python-version 3.11 --upgrade \

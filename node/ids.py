@@ -27,7 +27,8 @@ def check_name(value: str, field: str) -> str:
 
 def check_names(values: list[str], field: str) -> None:
     """The same for many at once: one regular expression over all of them, 20 times faster."""
-    if values and not (_NAMES.fullmatch("\n".join(values) + "\n") and not any("\n" in v for v in values)):
+    joined = "\n".join(values) + "\n"
+    if values and not (joined.count("\n") == len(values) and _NAMES.fullmatch(joined)):
         for index, value in enumerate(values):
             check_name(value, f"{field}[{index}]")
 

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import apsw
 
-from node.errors import Unsure
 from shard.disk import Disk
 
 
@@ -84,19 +82,28 @@ class BarrierEnd:
     began: int
 
 
+class Fact(NamedTuple):
+    """What is to be found in a person's box, or not to be found there."""
+
+    user: str
+    table: str
+    """``messages`` or ``user_channels``"""
+    id: str
+    holds: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A message was handed in and has no answer yet: it may be stored or not."""
+    """Something was asked for and has no answer yet: it may become true or not."""
 
-    id: str
-    users: tuple[str, ...]
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """A message was answered 202: it has to be in every target's box."""
+    """It was answered as done: it is true from now on, whatever happens."""
 
-    id: str
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +114,7 @@ class Purge:
 
 
 Event = (
-    Create
-    | MakeDirectory
-    | Write
-    | Truncate
-    | Rename
-    | Delete
-    | Sync
-    | BarrierBegin
-    | BarrierEnd
-    | Offer
-    | Ack
-    | Purge
+    Create | MakeDirectory | Write | Truncate | Rename | Delete | Sync | BarrierBegin | BarrierEnd | Offer | Ack | Purge
 )
 
 
@@ -238,8 +234,8 @@ class RecordingDisk(Disk):
     def write(self, path: Path, content: bytes) -> None:
         name, is_new = self._name(path), not path.exists()
         super().write(path, content)
-        effects: Iterable[Any] = (Write(name, 0, content), Truncate(name, len(content)))
-        self._recording.add(*((Create(name), *effects) if is_new else effects))
+        birth = [Create(name)] if is_new else []
+        self._recording.add(*birth, Write(name, 0, content), Truncate(name, len(content)))
 
     def sync_file(self, path: Path) -> None:
         began = self._recording.position()
@@ -256,34 +252,3 @@ class RecordingDisk(Disk):
         super().rename(old, new)
         position = self._recording.add(Rename(self._name(old), self._name(new)))
         self._recording.add(Sync(os.path.dirname(self._name(new)) or ".", False, position + 1))
-
-
-class NoBarrierDisk(RecordingDisk):
-    """A control: the barrier does nothing and says that it worked."""
-
-    def flush(self) -> None:
-        return
-
-
-__all__ = [
-    "Ack",
-    "BarrierBegin",
-    "BarrierEnd",
-    "Create",
-    "Delete",
-    "Event",
-    "MakeDirectory",
-    "NoBarrierDisk",
-    "Offer",
-    "Purge",
-    "Recording",
-    "RecordingDisk",
-    "RecordingFile",
-    "RecordingVFS",
-    "Rename",
-    "Sync",
-    "Truncate",
-    "Unsure",
-    "Write",
-    "contents",
-]

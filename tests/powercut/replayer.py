@@ -20,9 +20,10 @@ What makes effects durable:
 - A flush of a *directory*: its names, and those above it in the same way.
 - A *barrier* that succeeded: every effect from before it began.
 
-A disk is built from the durable state and a part of the rest: ``none``, ``all``, ``random`` (each
-sector by itself; how likely is drawn a file) or ``torn`` (everything up to some moment, then
-``random``).
+A disk is built from the durable state and a part of the rest: ``none``, ``all``, ``random`` or
+``torn`` (everything up to some moment, then ``random``). In ``random`` each sector is kept or lost
+by itself; how likely it is to be kept is drawn for one stretch of each file and for the rest of it,
+so that whole sectors, frames and transactions get lost in front of others as well as bits of them.
 
 A cut is a number of events: cut ``n`` happens after event ``n-1`` and before event ``n``.
 """
@@ -32,10 +33,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from .recorder import (
     Ack,
@@ -57,7 +58,7 @@ SECTOR = 512
 Mode = Literal["none", "all", "random", "torn"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-_LIKELY = (0.0, 0.3, 0.7, 0.95, 1.0)
+_LIKELY = (0.0, 0.0, 0.5, 0.95, 1.0, 1.0)
 _UNTOUCHED_NS = 1_000_000_000_000_000_000  # mtime of a file that nobody wrote since it was built
 _END = 1 << 62
 
@@ -101,19 +102,30 @@ class _Naming:
                 tables[directory][name] = node
 
 
+class Place(NamedTuple):
+    """Where a fact would be found: a row of a table of a person's box."""
+
+    user: str
+    table: str
+    id: str
+
+
 class Replayer:
     """Walks the cuts of ``recording`` forward and builds disks in the directory ``into``.
 
     ``into`` belongs to the replayer; whoever replays a disk may change all of it. Only what differs
-    from the disk before is written again.
+    from the disk before is written again. ``promised`` is what was promised before the recording
+    began.
     """
 
-    def __init__(self, recording: Recording, into: Path) -> None:
+    def __init__(
+        self, recording: Recording, into: Path, promised: Mapping[Place, frozenset[bool]] | None = None
+    ) -> None:
         self.cut = 0
-        self.offered: dict[str, tuple[str, ...]] = {}
-        """messages handed in before the cut, with their targets"""
-        self.acked: set[str] = set()
-        """those of them that were answered 202 before the cut"""
+        self.promised: dict[Place, frozenset[bool]] = dict(promised or {})
+        """what may be found at each place at the moment of the cut; nothing at any other place"""
+        self._promises = 0
+        self._seen: set[int] = set()
         self._events = recording.events
         self._into = into
         self._built: dict[str, bytes] = {}
@@ -134,8 +146,9 @@ class Replayer:
         """Go to ``cut``, which is not before the present one."""
         if cut < self.cut:
             raise ValueError("a replayer walks forward only")
-        for self.cut in range(self.cut + 1, cut + 1):
-            self._take(self.cut - 1)
+        while self.cut < cut:
+            self._take(self.cut)
+            self.cut += 1
 
     def _take(self, seq: int) -> None:
         event = self._events[seq]
@@ -158,12 +171,20 @@ class Replayer:
                 for file in list(self._unsynced):
                     self._harden(file, began)
                 self._make_durable([naming for naming in self._namings if naming.seq < began])
-            case Offer(id=id_, users=users):
-                self.offered[id_] = users
-            case Ack(id=id_):
-                self.acked.add(id_)
+            case Offer(facts=facts):
+                for *place, holds in facts:
+                    before = self.promised.get(Place(*place), frozenset({False}))
+                    self._promise(Place(*place), before | {holds})
+            case Ack(facts=facts):
+                for *place, holds in facts:
+                    self._promise(Place(*place), frozenset({holds}))
             case BarrierBegin() | Purge():
                 pass
+
+    def _promise(self, place: Place, states: frozenset[bool]) -> None:
+        if self.promised.get(place) != states:
+            self.promised[place] = states
+            self._promises += 1
 
     def _find(self, path: str) -> _Node:
         node: _Node = self._root
@@ -230,8 +251,11 @@ class Replayer:
 
     # -- building a disk ---------------------------------------------------------------------------
 
-    def rebuild(self, mode: Mode, rng: random.Random) -> None:
-        """Make ``into`` a disk that a power cut at this moment could leave."""
+    def rebuild(self, mode: Mode, rng: random.Random) -> bool:
+        """Make ``into`` a disk that a power cut at this moment could leave.
+
+        False, and nothing is made, if there was the very same disk under the same promises before.
+        """
         horizon = {"none": 0, "all": _END, "random": 0, "torn": self._moment(rng)}[mode]
         by_chance = mode in ("random", "torn")
         names = self._names(horizon, rng if by_chance else None)
@@ -246,7 +270,12 @@ class Replayer:
                     todo.append((f"{prefix}{name}/", node))
                 else:
                     files[prefix + name] = _image(node, horizon, rng if by_chance else None)
+        fingerprint = hash((self._promises, frozenset(directories), frozenset(files.items())))
+        if fingerprint in self._seen:
+            return False
+        self._seen.add(fingerprint)
         self._build(directories, files)
+        return True
 
     def _moment(self, rng: random.Random) -> int:
         """The number of one of the effects that are not durable, for ``torn``."""
@@ -295,18 +324,24 @@ class Replayer:
 
 
 def disks(
-    recording: Recording, into: Path, *, seed: int, modes: Iterable[Mode] = MODES, cuts: Iterable[int] | None = None
+    recording: Recording,
+    into: Path,
+    *,
+    seed: int,
+    modes: Iterable[Mode] = MODES,
+    cuts: Iterable[int] | None = None,
+    promised: Mapping[Place, frozenset[bool]] | None = None,
 ) -> Iterator[tuple[Replayer, Mode]]:
-    """Each mode of each cut (all of them, if not told which), built in ``into``.
+    """Each mode of each cut (all of them, if not told which), built in ``into``; none of them twice.
 
     Chance depends on seed, cut and mode alone: one disk can be had again by itself.
     """
-    replayer = Replayer(recording, into)
+    replayer = Replayer(recording, into, promised)
     for cut in range(len(recording.events) + 1) if cuts is None else sorted(cuts):
         replayer.advance(cut)
         for mode in modes:
-            replayer.rebuild(mode, random.Random(f"{seed}/{cut}/{mode}"))
-            yield replayer, mode
+            if replayer.rebuild(mode, random.Random(f"{seed}/{cut}/{mode}")):
+                yield replayer, mode
 
 
 def _is_untouched(path: str) -> bool:
@@ -331,13 +366,22 @@ def _image(file: _File, horizon: int, rng: random.Random | None) -> bytes:
 
 def _kept(file: _File, horizon: int, rng: random.Random | None) -> list[Write | Truncate]:
     """The effects that reached the disk, writes cut down to the sectors that did, in order."""
-    likely = rng.choice(_LIKELY) if rng is not None else 0.0
-    truncates = [seq for seq, effect in file.pending if isinstance(effect, Truncate)]
-    last_truncate = rng.choice([-1, *truncates]) if rng is not None else -1
+    last_truncate = -1
+    inner = outer = 0.0
+    stretch = range(0)
+    if rng is not None:
+        last_truncate = rng.choice([-1, *(seq for seq, effect in file.pending if isinstance(effect, Truncate))])
+        ends = [
+            bound for _, e in file.pending if isinstance(e, Write) for bound in (_sectors(e)[0], _sectors(e)[-1] + 1)
+        ]
+        if ends:
+            stretch = range(*sorted((rng.choice(ends), rng.choice(ends))))
+        inner, outer = rng.choice(_LIKELY), rng.choice(_LIKELY)
     last_write: dict[int, int] = {}  # sector → the last write that is in it
     for seq, effect in file.pending:
         if isinstance(effect, Write):
             for sector in _sectors(effect):
+                likely = inner if sector in stretch else outer
                 if seq < horizon or (rng is not None and rng.random() < likely):
                     last_write[sector] = seq
     kept: list[Write | Truncate] = []
@@ -356,6 +400,7 @@ def _kept(file: _File, horizon: int, rng: random.Random | None) -> list[Write | 
 
 
 def _sectors(write: Write) -> range:
+    """Never empty: nobody writes nothing."""
     return range(write.offset // SECTOR, (write.offset + len(write.content) + SECTOR - 1) // SECTOR)
 
 

@@ -1,0 +1,32 @@
+"""Processes are killed under load, each kind at least once; ``python -m loadtest.kill`` goes on for longer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from loadtest.kill import Plan, campaign
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("shards", "routers"), [(2, 1), (3, 2)])
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, shards: int, routers: int) -> None:
+    plan = Plan(
+        cycles=4,
+        seconds=1.5,
+        shards=shards,
+        routers=routers,
+        seed=shards,
+        verify_every=2,
+        round_cycles=4,
+        data=tmp_path,
+    )
+    tally = asyncio.run(campaign(plan))
+    assert tally.faults.words == []
+    assert tally.cycles == 4
+    assert tally.kills.keys() >= {"shard", "supervisor", "all"}
+    assert tally.acknowledged > 0
+    assert tally.verified == 2

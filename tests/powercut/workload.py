@@ -1,0 +1,258 @@
+"""A shard's life in small, recorded; and its next start, on whatever a power cut has left.
+
+Both run the real shard without its socket. The life has everything in it that a power cut could
+catch half done: births, groups of letters, letters to a channel, joins and leaves, removals, the
+same letter sent twice, barriers and purges, checkpoints of boxes and journal, boxes closed and
+opened again. Its letters are few, since every write of it is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+
+from node import ops, paths
+from node.clock import iso
+from node.config import Config
+from node.config import Shard as Settings
+from node.placement import Placement
+from node.slots import slot_of
+from shard.core import Shard
+from shard.disk import Disk
+from shard.layout import lay_out
+from shard.mailbox import FILE
+from shard.sqlite import Sync
+
+from .recorder import Ack, Fact, Offer, Purge, Recording, RecordingDisk, RecordingVFS
+from .replayer import Place
+
+USERS = ["ada", "bo", "cy", "di"]
+CHANNEL = "news"
+_LAYOUT = Placement(version=1, shards=1)
+_CONFIG = Config(shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=24))
+_JOURNAL_PAGES = 40  # its log is checkpointed when it is this long: in a short life more than once
+_OPEN_MAX = 3
+_START_US = 1_795_000_000_000_000
+_ROUNDS = 4
+_VFS = "powercut"
+_PATIENCE_S = 30  # for what takes ten milliseconds
+
+
+class Life:
+    """Asks a shard for things, and records what it was asked for and what it answered."""
+
+    def __init__(self, shard: Shard, recording: Recording, rng: random.Random) -> None:
+        self._shard = shard
+        self._recording = recording
+        self._rng = rng
+        self._sent: dict[str, ops.Deliver] = {}
+        self._members: set[str] = set()
+        self._removed: set[tuple[str, str]] = set()
+
+    async def live(self) -> None:
+        await self._shard.put_channel(ops.PutChannel(0, CHANNEL, "News", None, None, _START_US))
+        for round_ in range(_ROUNDS):
+            await asyncio.gather(*(self._send(self._some()) for _ in range(3)))
+            joining = [user for user in self._some() if user not in self._members]
+            leaving = [user for user in self._some() if user in self._members]
+            await self._change_members(joining, leaving)
+            await asyncio.gather(self._send(None), self._send(self._some()), self._send_again())
+            await self._delivered()
+            if round_ % 2:
+                await self._remove()
+            # While the flush runs mail goes on coming in and being delivered, births among it.
+            await asyncio.gather(self._shard.barrier.flush(), self._send(self._some()), self._send(USERS))
+            await self._delivered()
+            await self._shard.mailboxes.tend()
+            await self._send(self._some())
+        await self._delivered()
+
+    def _some(self) -> list[str]:
+        return sorted(self._rng.sample(USERS, self._rng.randint(1, 3)))
+
+    async def _delivered(self) -> None:
+        while self._shard.backlog.waiting:
+            await asyncio.sleep(0.001)
+
+    async def _send(self, users: list[str] | None) -> None:
+        """To ``users``, or to the channel."""
+        message_id = f"m{len(self._sent):03}"
+        now = iso(_START_US + len(self._sent))
+        content = "x" * self._rng.choice([10, 700])
+        channel = CHANNEL if users is None else None
+        priority = self._rng.randint(1, 10)
+        letter = ops.Letter(
+            message_id, channel or "direct", "T", content, "text", priority, None, now, now, None, _START_US
+        )
+        targets = users or []
+        raw = msgspec.Raw(ops.encode(letter))
+        slots = [slot_of(user) for user in targets]
+        request = ops.Deliver(0, 1, message_id, b"digest", False, True, channel, targets, slots, raw)
+        self._sent[message_id] = request
+        await self._deliver(request, targets if users is not None else sorted(self._members))
+
+    async def _send_again(self) -> None:
+        """A letter that the sender believes unanswered."""
+        request = self._rng.choice([r for r in self._sent.values() if r.channel is None])
+        await self._deliver(request, [user for user in request.users if (user, request.id) not in self._removed])
+
+    async def _deliver(self, request: ops.Deliver, targets: list[str]) -> None:
+        facts = tuple(Fact(user, "messages", request.id) for user in targets)
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answer(frame: bytes) -> None:
+            assert isinstance(ops.decode_answer(frame), ops.Done)
+            self._recording.add(Ack(facts))
+            answered.set_result(None)
+
+        self._recording.add(Offer(facts))
+        self._shard.office.take(request, answer)
+        await answered
+
+    async def _change_members(self, joining: list[str], leaving: list[str]) -> None:
+        facts = tuple(
+            Fact(user, "user_channels", CHANNEL, holds)
+            for users, holds in ((joining, True), (leaving, False))
+            for user in users
+        )
+        self._recording.add(Offer(facts))
+        slots = [slot_of(user) for user in joining + leaving]
+        await self._shard.change_members(ops.ChangeMembers(0, 1, CHANNEL, joining, leaving, slots, _START_US))
+        self._recording.add(Ack(facts))
+        self._members = (self._members | set(joining)) - set(leaving)
+
+    async def _remove(self) -> None:
+        request = self._rng.choice([r for r in self._sent.values() if r.channel is None])
+        user = request.users[0]
+        if (user, request.id) in self._removed:
+            return
+        fact = Fact(user, "messages", request.id, holds=False)
+        self._removed.add((user, request.id))
+        self._recording.add(Offer((fact,)))
+        await self._shard.remove(ops.Remove(0, 1, slot_of(user), user, request.id))
+        self._recording.add(Ack((fact,)))
+
+
+def record(data: Path, *, seed: int, disk: type[RecordingDisk] = RecordingDisk, journal: Sync = Sync.FULL) -> Recording:
+    """One life in the directory ``data``, which is made; the same for the same seed but for chance in threads."""
+    lay_out(data, _LAYOUT.shards)
+    return asyncio.run(_recorded(data, disk, journal, seed))
+
+
+def restart_recorded(data: Path) -> Recording:
+    """The next start on ``data``, recorded: replay, delivery, barrier and purge."""
+    return asyncio.run(_recorded(data, RecordingDisk, Sync.FULL, None))
+
+
+async def _recorded(data: Path, kind: type[RecordingDisk], journal: Sync, seed: int | None) -> Recording:
+    recording = Recording(data)
+    vfs = RecordingVFS(_VFS, recording)
+    disk = kind(recording)
+    try:
+        shard = Shard(_CONFIG, _LAYOUT, 0, disk, vfs=_VFS, journal_sync=journal)
+        shard.journal.db.pragma("wal_autocheckpoint", _JOURNAL_PAGES)
+        shard.mailboxes.open_max = _OPEN_MAX
+        _record_purges(shard, recording)
+        shard.start()
+        life = asyncio.create_task(shard.run())
+        if seed is None:
+            await _settle(shard, life)
+        else:
+            await _or_its_end(asyncio.ensure_future(Life(shard, recording, random.Random(seed)).live()), life)
+        await _or_its_end(asyncio.ensure_future(shard.drain()), life)
+        await _end(shard, life)
+    finally:
+        disk.close()
+        vfs.unregister()
+    return recording
+
+
+def _record_purges(shard: Shard, recording: Recording) -> None:
+    purge = shard.journal.purge
+
+    def recorded(seqs: list[int]) -> None:
+        if seqs:
+            recording.add(Purge(tuple(seqs)))
+        purge(seqs)
+
+    setattr(shard.journal, "purge", recorded)  # noqa: B010
+
+
+async def _or_its_end(work: asyncio.Future[Any], life: asyncio.Task[None]) -> None:
+    """Wait for ``work``; what ends the shard meanwhile is raised."""
+    await asyncio.wait([work, life], return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        work.cancel()
+        life.result()
+    work.result()
+
+
+async def _settle(shard: Shard, life: asyncio.Task[None]) -> None:
+    """Until everything that was in the journal is in its boxes. TimeoutError: it never will be."""
+
+    async def delivered() -> None:
+        async with asyncio.timeout(_PATIENCE_S):
+            while shard.backlog.waiting:
+                await asyncio.sleep(0.0005)
+
+    await _or_its_end(asyncio.ensure_future(delivered()), life)
+
+
+async def _end(shard: Shard, life: asyncio.Task[None]) -> None:
+    life.cancel()
+    await asyncio.wait([life])
+    shard.close()
+
+
+async def recover(data: Path) -> int:
+    """The next start on ``data``: replay and deliver, then end. How many boxes were set aside as damaged."""
+    disk = Disk(data)
+    try:
+        shard = Shard(_CONFIG, _LAYOUT, 0, disk)
+        shard.start()
+        life = asyncio.create_task(shard.run())
+        try:
+            await _settle(shard, life)
+        finally:
+            await _end(shard, life)
+        return shard.mailboxes.damaged
+    finally:
+        disk.close()
+
+
+def broken_promises(data: Path, promised: Mapping[Place, frozenset[bool]]) -> list[str]:
+    """What is missing, twice, or not to be found in the boxes under ``data``; empty if all is well."""
+    broken: list[str] = []
+    found: Counter[Place] = Counter()
+    for box in sorted((data / "user_storage").glob(f"*/*/{FILE}")):
+        user = box.parent.name
+        try:
+            found.update(_facts(user, box))
+        except (apsw.Error, AssertionError) as error:
+            broken.append(f"{user}: {error}")
+    broken += [f"twice: {place}" for place, count in found.items() if count > 1]
+    broken += [f"never asked for: {place}" for place in found if place not in promised]
+    for place, states in promised.items():
+        if (place in found) not in states:
+            broken.append(f"{'should be gone' if place in found else 'lost'}: {place}")
+    return broken
+
+
+def _facts(user: str, box: Path) -> Iterable[Place]:
+    assert paths.user_dir(box.parents[3], user) == box.parent
+    db = apsw.Connection(str(box), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        assert db.pragma("integrity_check") == "ok", "damaged"
+        yield from [Place(user, "messages", id_) for (id_,) in db.execute("SELECT id FROM messages NOT INDEXED")]
+        for channel, owner in db.execute("SELECT channel_id, user_id FROM user_channels"):
+            assert owner == user
+            yield Place(user, "user_channels", channel)
+    finally:
+        db.close()
