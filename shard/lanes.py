@@ -10,6 +10,7 @@ mail never does.
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 HIGH, NORMAL, LOW = 0, 1, 2
@@ -18,6 +19,7 @@ _TURNS = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, LOW, HIGH, HIGH, NORMAL, HIGH,
 
 _IDLE_RATE = 1_000.0
 _FULL_RATE = 6_000.0
+_seq = attrgetter("seq")
 
 
 class Queued(Protocol):
@@ -100,9 +102,9 @@ class Lanes(Generic[Item]):
         piles = [pile for mail in self._mail if (pile := mail.pop(user, None))]
         if not piles:
             return []
-        items = piles[0]
-        if len(piles) > 1:
-            items = sorted((item for pile in piles for item in pile), key=lambda item: item.seq)
+        items = piles[0] if len(piles) == 1 else [item for pile in piles for item in pile]
+        if len(items) > 1:  # also one pile: what was put off, or expanded late, lies behind what is newer
+            items.sort(key=_seq)
         self.count -= len(items)
         return items
 

@@ -192,7 +192,8 @@ class Mailboxes:
         """Keep a damaged file under another name, for whoever wants to look into it."""
         self.damaged += 1
         stamp = iso(now_us()).replace(":", "")
-        for name in (path, path.with_name(path.name + "-wal")):
+        # The log first: a new box must never find the log of another one.
+        for name in (path.with_name(path.name + "-wal"), path):
             if name.exists():
                 self._disk.rename(name, name.with_name(f"{name.name}.damaged-{stamp}"))
         log.error("mailbox damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)

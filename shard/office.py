@@ -25,11 +25,12 @@ from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
 from shard.members import Members
 
 _GROUP_MAX = 512
-_GROUP_S = 0.002
+_GROUP_S = 0.004
 _BUSY_RATE = 1_000.0
 _ENTRIES_MAX = 20_000
 _PURGE_MAX = 5_000
 _RATE_S = 0.5
+_LULL_S = 0.1
 
 Answer = Callable[[bytes], None]
 _body = msgspec.msgpack.Decoder(ops.Letter).decode
@@ -75,7 +76,7 @@ class Office:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._arrived = 0
-        self._rated_at = 0.0
+        self._rated_at = self._last_at = 0.0
         self.rate = 0.0
         """deliveries accepted a second, of late"""
         self.closed: PoboxError | None = None
@@ -226,15 +227,15 @@ class Office:
                 self._backlog.put(letter, users, now)
             else:
                 self._expander.put(letter)
+        self._last_at = now
         if now - self._rated_at >= _RATE_S:
             self.rate += 0.5 * (self._arrived / (now - self._rated_at) - self.rate)
             self._arrived, self._rated_at = 0, now
         self._wake_postmen.set()
 
-    def cool(self) -> None:
-        """Called now and then: the rate falls when nothing comes."""
+    def rate_now(self) -> float:
+        """Deliveries accepted a second, of late; 0 as soon as nothing comes any more."""
         now = asyncio.get_running_loop().time()
-        if now - self._rated_at >= 2 * _RATE_S:
-            self.rate += 0.5 * (self._arrived / (now - self._rated_at) - self.rate)
-            self._arrived, self._rated_at = 0, now
-            self._wake_postmen.set()
+        if now - self._last_at > _LULL_S:
+            self.rate, self._arrived, self._rated_at = 0.0, 0, now
+        return self.rate

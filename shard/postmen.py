@@ -30,6 +30,7 @@ from shard.mailboxes import Mailboxes
 
 log = structlog.get_logger()
 
+_LULL_S = 0.1
 _BUSY_TRIES = 3
 _BUSY_PAUSE_S = 0.05
 _PUT_OFF_S = 0.5
@@ -120,10 +121,11 @@ class Postmen:
         return None
 
     async def _rest(self, due_in_s: float | None) -> None:
-        """Until there is new mail, or the next is due."""
+        """Until there is new mail, or the next is due; that may be sooner than it looks, when nothing
+        more comes and nobody need wait for company."""
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(due_in_s):
+            async with asyncio.timeout(None if due_in_s is None else min(due_in_s, _LULL_S)):
                 await self._wake.wait()
 
     async def _deliver(self, user: str, letters: list[Letter]) -> None:

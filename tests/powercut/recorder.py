@@ -156,31 +156,32 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 class RecordingFile(apsw.VFSFile):
+    """One open file of :class:`RecordingVFS`; a nameless (temporary) one leaves no trace."""
+
     def __init__(self, recording: Recording, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         self._recording = recording
         self._name = None if path is None else recording.named(path)
         is_new = path is not None and not os.path.exists(path)
         super().__init__("", name, flags)
-        if is_new:
-            self._log(Create(self._name or ""))
-
-    def _log(self, event: Event) -> None:
-        if self._name is not None:
-            self._recording.add(event)
+        if is_new and self._name is not None:
+            recording.add(Create(self._name))
 
     def xWrite(self, data: bytes, offset: int) -> None:
         super().xWrite(data, offset)
-        self._log(Write(self._name or "", offset, bytes(data)))
+        if self._name is not None:
+            self._recording.add(Write(self._name, offset, bytes(data)))
 
     def xTruncate(self, newsize: int) -> None:
         super().xTruncate(newsize)
-        self._log(Truncate(self._name or "", newsize))
+        if self._name is not None:
+            self._recording.add(Truncate(self._name, newsize))
 
     def xSync(self, flags: int) -> None:
         began = self._recording.position()
         super().xSync(flags)
-        self._log(Sync(self._name or "", bool(flags & apsw.SQLITE_SYNC_DATAONLY), began))
+        if self._name is not None:
+            self._recording.add(Sync(self._name, bool(flags & apsw.SQLITE_SYNC_DATAONLY), began))
 
     def xFileControl(self, op: int, ptr: int) -> bool:
         if op in (apsw.SQLITE_FCNTL_SIZE_HINT, apsw.SQLITE_FCNTL_CHUNK_SIZE):
@@ -207,12 +208,17 @@ class RecordingVFS(apsw.VFS):
                 self._recording.add(Sync(os.path.dirname(name) or ".", False, position + 1))
 
 
+_PATIENCE_S = 30
+
+
 class RecordingDisk(Disk):
     """A shard's other way to the disk, with every effect logged."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(recording.root)
         self._recording = recording
+        self.meanwhile: threading.Event | None = None
+        """a flush that has begun doesn't end before this happens: so much can be done meanwhile"""
 
     def _name(self, path: Path) -> str:
         name = self._recording.named(path)
@@ -222,6 +228,8 @@ class RecordingDisk(Disk):
 
     def flush(self) -> None:
         began = self._recording.add(BarrierBegin())
+        if self.meanwhile is not None:
+            self.meanwhile.wait(_PATIENCE_S)
         super().flush()
         self._recording.add(BarrierEnd(began))
 

@@ -3,10 +3,8 @@
 **The model.** A file is its content, apart from its names; a directory is a table of names. Each
 has a durable state and a list of effects that are not durable yet:
 
-- *Writes* count in sectors of 512 bytes, each written whole or not at all, in any order between
-  sectors. A sector that reached the disk holds all that was written to it up to some moment.
-- *Truncates* (shorter or longer) of one file reach the disk in order, but in no order with writes:
-  new content can lie on the old length with the old tail behind it. ext4 and xfs are kinder.
+- *Writes* count in sectors and *truncates* come in no order with them: see ``sectors``. ext4 and xfs
+  are kinder than that.
 - *Names* (create, delete, rename, mkdir) reach the disk in order within a directory and in no order
   between directories; a rename between two directories is one step in both.
 - The *length* of a file follows from the writes and truncates that were kept; what was never
@@ -53,33 +51,23 @@ from .recorder import (
     Truncate,
     Write,
 )
+from .sectors import File
 
-SECTOR = 512
 Mode = Literal["none", "all", "random", "torn"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-_LIKELY = (0.0, 0.0, 0.5, 0.95, 1.0, 1.0)
 _UNTOUCHED_NS = 1_000_000_000_000_000_000  # mtime of a file that nobody wrote since it was built
 _END = 1 << 62
 
 
 @dataclass(eq=False, slots=True)
-class _File:
-    content: bytearray = field(default_factory=bytearray)
-    """what is durable"""
-    pending: list[tuple[int, Write | Truncate]] = field(default_factory=list)
-    image: bytes | None = None
-    """``content`` once more, unchangeable, as long as it stays as it is"""
-
-
-@dataclass(eq=False, slots=True)
 class _Directory:
-    names: dict[str, _File | _Directory] = field(default_factory=dict)
+    names: dict[str, File | _Directory] = field(default_factory=dict)
     """as the processes see it"""
-    durable: dict[str, _File | _Directory] = field(default_factory=dict)
+    durable: dict[str, File | _Directory] = field(default_factory=dict)
 
 
-_Node = _File | _Directory
+_Node = File | _Directory
 
 
 @dataclass(eq=False, slots=True)
@@ -131,12 +119,12 @@ class Replayer:
         self._built: dict[str, bytes] = {}
         self._root = _Directory()
         self._namings: list[_Naming] = []
-        self._unsynced: dict[_File, None] = {}
+        self._unsynced: dict[File, None] = {}
         self._parents: dict[_Node, _Directory] = {}
         for path in recording.base_directories:
             self._link(path, _Directory())
         for path, content in recording.base.items():
-            self._link(path, _File(bytearray(content)))
+            self._link(path, File(content))
         self._make_durable(self._namings)
         into.mkdir(parents=True, exist_ok=True)
 
@@ -158,7 +146,7 @@ class Replayer:
                 file.pending.append((seq, event))
                 self._unsynced[file] = None
             case Create(path=path):
-                self._link(path, _File(), seq)
+                self._link(path, File(), seq)
             case MakeDirectory(path=path):
                 self._link(path, _Directory(), seq)
             case Delete(path=path):
@@ -193,9 +181,9 @@ class Replayer:
             node = node.names[part]
         return node
 
-    def _file(self, path: str) -> _File:
+    def _file(self, path: str) -> File:
         node = self._find(path)
-        assert isinstance(node, _File)
+        assert isinstance(node, File)
         return node
 
     def _link(self, path: str, node: _Node, seq: int = -1) -> None:
@@ -217,7 +205,7 @@ class Replayer:
     # -- what becomes durable ----------------------------------------------------------------------
 
     def _sync(self, node: _Node, began: int) -> None:
-        if isinstance(node, _File):
+        if isinstance(node, File):
             self._harden(node, began)
         wanted: set[_Node] = {node}
         parent = self._parents.get(node)
@@ -232,14 +220,9 @@ class Replayer:
                 directories |= naming.directories
         self._make_durable(durable[::-1])
 
-    def _harden(self, file: _File, began: int) -> None:
-        late = [(seq, effect) for seq, effect in file.pending if seq >= began]
-        for seq, effect in file.pending:
-            if seq < began:
-                _apply(file.content, effect)
-                file.image = None
-        file.pending = late
-        if not late:
+    def _harden(self, file: File, began: int) -> None:
+        file.harden(began)
+        if not file.pending:
             self._unsynced.pop(file, None)
 
     def _make_durable(self, namings: list[_Naming]) -> None:
@@ -269,7 +252,7 @@ class Replayer:
                     directories.append(prefix + name)
                     todo.append((f"{prefix}{name}/", node))
                 else:
-                    files[prefix + name] = _image(node, horizon, rng if by_chance else None)
+                    files[prefix + name] = node.image(horizon, rng if by_chance else None)
         fingerprint = hash((self._promises, frozenset(directories), frozenset(files.items())))
         if fingerprint in self._seen:
             return False
@@ -349,66 +332,3 @@ def _is_untouched(path: str) -> bool:
         return os.stat(path).st_mtime_ns == _UNTOUCHED_NS
     except FileNotFoundError:
         return False
-
-
-def _image(file: _File, horizon: int, rng: random.Random | None) -> bytes:
-    if file.pending:
-        kept = _kept(file, horizon, rng)
-        if kept:
-            content = bytearray(file.content)
-            for effect in kept:
-                _apply(content, effect)
-            return bytes(content)
-    if file.image is None:
-        file.image = bytes(file.content)
-    return file.image
-
-
-def _kept(file: _File, horizon: int, rng: random.Random | None) -> list[Write | Truncate]:
-    """The effects that reached the disk, writes cut down to the sectors that did, in order."""
-    last_truncate = -1
-    inner = outer = 0.0
-    stretch = range(0)
-    if rng is not None:
-        last_truncate = rng.choice([-1, *(seq for seq, effect in file.pending if isinstance(effect, Truncate))])
-        ends = [
-            bound for _, e in file.pending if isinstance(e, Write) for bound in (_sectors(e)[0], _sectors(e)[-1] + 1)
-        ]
-        if ends:
-            stretch = range(*sorted((rng.choice(ends), rng.choice(ends))))
-        inner, outer = rng.choice(_LIKELY), rng.choice(_LIKELY)
-    last_write: dict[int, int] = {}  # sector → the last write that is in it
-    for seq, effect in file.pending:
-        if isinstance(effect, Write):
-            for sector in _sectors(effect):
-                likely = inner if sector in stretch else outer
-                if seq < horizon or (rng is not None and rng.random() < likely):
-                    last_write[sector] = seq
-    kept: list[Write | Truncate] = []
-    for seq, effect in file.pending:
-        if isinstance(effect, Truncate):
-            if seq < horizon or seq <= last_truncate:
-                kept.append(effect)
-            continue
-        for sector in _sectors(effect):
-            if seq <= last_write.get(sector, -1):
-                begin = max(sector * SECTOR, effect.offset)
-                end = (sector + 1) * SECTOR
-                content = effect.content[begin - effect.offset : end - effect.offset]
-                kept.append(Write(effect.path, begin, content))
-    return kept
-
-
-def _sectors(write: Write) -> range:
-    """Never empty: nobody writes nothing."""
-    return range(write.offset // SECTOR, (write.offset + len(write.content) + SECTOR - 1) // SECTOR)
-
-
-def _apply(content: bytearray, effect: Write | Truncate) -> None:
-    size = effect.size if isinstance(effect, Truncate) else effect.offset
-    if size > len(content):
-        content.extend(bytes(size - len(content)))
-    if isinstance(effect, Truncate):
-        del content[effect.size :]
-    else:
-        content[effect.offset : effect.offset + len(effect.content)] = effect.content

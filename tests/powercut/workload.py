@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ from .replayer import Place
 USERS = ["ada", "bo", "cy", "di"]
 CHANNEL = "news"
 _LAYOUT = Placement(version=1, shards=1)
-_CONFIG = Config(shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=24))
+_CONFIG = Config(shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=8))
 _JOURNAL_PAGES = 40  # its log is checkpointed when it is this long: in a short life more than once
 _OPEN_MAX = 3
 _START_US = 1_795_000_000_000_000
@@ -48,8 +49,9 @@ _PATIENCE_S = 30  # for what takes ten milliseconds
 class Life:
     """Asks a shard for things, and records what it was asked for and what it answered."""
 
-    def __init__(self, shard: Shard, recording: Recording, rng: random.Random) -> None:
+    def __init__(self, shard: Shard, disk: RecordingDisk, recording: Recording, rng: random.Random) -> None:
         self._shard = shard
+        self._disk = disk
         self._recording = recording
         self._rng = rng
         self._sent: dict[str, ops.Deliver] = {}
@@ -67,12 +69,22 @@ class Life:
             await self._delivered()
             if round_ % 2:
                 await self._remove()
-            # While the flush runs mail goes on coming in and being delivered, births among it.
-            await asyncio.gather(self._shard.barrier.flush(), self._send(self._some()), self._send(USERS))
-            await self._delivered()
+            await self._flush_and_go_on(f"newcomer{round_}")
             await self._shard.mailboxes.tend()
             await self._send(self._some())
         await self._delivered()
+
+    async def _flush_and_go_on(self, newcomer: str) -> None:
+        """While a barrier runs mail comes in and is delivered, and a box is born: it covers none of that."""
+        self._disk.meanwhile = threading.Event()
+        flush = asyncio.create_task(self._shard.barrier.flush())
+        await self._send(self._some())
+        for _ in range(2):
+            await self._send([newcomer])
+            await self._delivered()
+        self._disk.meanwhile.set()
+        await flush
+        self._disk.meanwhile = None
 
     def _some(self) -> list[str]:
         return sorted(self._rng.sample(USERS, self._rng.randint(1, 3)))
@@ -165,7 +177,7 @@ async def _recorded(data: Path, kind: type[RecordingDisk], journal: Sync, seed: 
         if seed is None:
             await _settle(shard, life)
         else:
-            await _or_its_end(asyncio.ensure_future(Life(shard, recording, random.Random(seed)).live()), life)
+            await _or_its_end(asyncio.ensure_future(Life(shard, disk, recording, random.Random(seed)).live()), life)
         await _or_its_end(asyncio.ensure_future(shard.drain()), life)
         await _end(shard, life)
     finally:

@@ -1,0 +1,159 @@
+"""What was answered 202 is in every target's box exactly once, through a power cut at any moment.
+
+And the controls: take away any one of the things that the promise rests on, and a disk is found on
+which it is broken. Without them the proof would prove nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shard.sqlite import Sync as Synchronous
+
+from .proof import verdicts
+from .recorder import (
+    Ack,
+    BarrierBegin,
+    BarrierEnd,
+    Create,
+    Event,
+    Purge,
+    Recording,
+    RecordingDisk,
+    Truncate,
+    Write,
+    contents,
+)
+from .replayer import Replayer
+from .scratch import scratch_directory
+from .workload import record, restart_recorded
+
+pytestmark = pytest.mark.slow
+
+_CONTROL_SEEDS = range(8)
+_CONTROL_STEP = 3
+
+
+class NoBarrierDisk(RecordingDisk):
+    """Says that the barrier succeeded, and does nothing."""
+
+    def flush(self) -> None:
+        return
+
+
+class UnflushedLogDisk(RecordingDisk):
+    """Says that a box's cut log is durable, and does nothing."""
+
+    def sync_file(self, path: Path) -> None:
+        return
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    with scratch_directory() as path:
+        yield path
+
+
+def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path) -> None:
+    recording = record(scratch / "data", seed=1)
+    _assert_eventful(recording.events)
+    _assert_faithful(recording, scratch / "disk")
+    for verdict in verdicts(recording, scratch / "disk", seed=1):
+        assert verdict.is_good, verdict
+
+
+def test_a_second_power_cut_while_the_first_is_repaired_loses_and_doubles_nothing(scratch: Path) -> None:
+    first = record(scratch / "data", seed=2)
+    rng = random.Random(2)
+    for number, cut in enumerate(sorted(rng.sample(range(len(first.events)), 12))):
+        into = scratch / f"first-{number}"
+        replayer = Replayer(first, into)
+        replayer.advance(cut)
+        replayer.rebuild("random", rng)
+        second = restart_recorded(into)
+        for verdict in verdicts(
+            second,
+            scratch / f"second-{number}",
+            seed=number,
+            modes=("random",),
+            cuts=range(0, len(second.events) + 1, 3),
+            promised=replayer.promised,
+        ):
+            assert verdict.is_good, (cut, verdict)
+
+
+def test_without_the_barrier_it_is_lost(scratch: Path) -> None:
+    assert _breaks(scratch, disk=NoBarrierDisk)
+
+
+def test_with_a_journal_that_doesnt_flush_it_is_lost(scratch: Path) -> None:
+    assert _breaks(scratch, journal=Synchronous.OFF)
+
+
+def test_with_a_cut_log_that_isnt_flushed_it_is_lost(scratch: Path) -> None:
+    assert _breaks(scratch, disk=UnflushedLogDisk)
+
+
+def test_without_the_repair_of_boxes_torn_at_birth_some_are_damaged(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard.mailboxes.torn_at_birth", lambda content, template: False)
+    assert _breaks(scratch)
+
+
+def _breaks(
+    scratch: Path, *, disk: type[RecordingDisk] = RecordingDisk, journal: Synchronous = Synchronous.FULL
+) -> bool:
+    """Whether a disk is found on which the promise is broken."""
+    for seed in _CONTROL_SEEDS:
+        recording = record(scratch / f"data-{seed}", seed=seed, disk=disk, journal=journal)
+        cuts = range(0, len(recording.events) + 1, _CONTROL_STEP)
+        if any(not verdict.is_good for verdict in verdicts(recording, scratch / f"disk-{seed}", seed=seed, cuts=cuts)):
+            return True
+    return False
+
+
+def _assert_eventful(events: list[Event]) -> None:
+    """Everything that could go wrong did happen, so that it was cut."""
+    seen: Counter[str] = Counter()
+    flushing = False
+    for event in events:
+        match event:
+            case BarrierBegin():
+                flushing = True
+            case BarrierEnd():
+                flushing = False
+                seen["barrier"] += 1
+            case Ack():
+                seen["answer during a barrier" if flushing else "answer"] += 1
+            case Create(path=path) if path.endswith("/messages.db"):
+                seen["birth during a barrier" if flushing else "birth"] += 1
+            case Truncate(path=path, size=0) if path.endswith("/messages.db-wal"):
+                seen["checkpoint of a box"] += 1
+            case Write(path=path) if path.endswith("/shard-0.db"):
+                seen["checkpoint of the journal"] += 1
+            case Purge():
+                seen["purge"] += 1
+    assert set(seen) == {
+        "barrier",
+        "answer during a barrier",
+        "answer",
+        "birth during a barrier",
+        "birth",
+        "checkpoint of a box",
+        "checkpoint of the journal",
+        "purge",
+    }
+
+
+def _assert_faithful(recording: Recording, into: Path) -> None:
+    """With everything kept the last disk is the real one: nothing went past the recorder."""
+    replayer = Replayer(recording, into)
+    replayer.advance(len(recording.events))
+    replayer.rebuild("all", random.Random(0))
+    assert contents(into) == contents(recording.root)

@@ -1,0 +1,329 @@
+"""One box: repeating anything changes nothing, what was removed stays away, pages come in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from node.errors import BadField
+from node.model import Message
+from shard.disk import Disk
+from shard.mailbox import Mailbox, Row, template, torn_at_birth
+
+from .running import letter, scratch
+
+SECTOR = 512
+CHANNEL = ("news", "News", None, None, "2026-01-01T00:00:00.000000Z")
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def path(tmp_path: Path, empty: bytes) -> Path:
+    (tmp_path / "messages.db").write_bytes(empty)
+    return tmp_path / "messages.db"
+
+
+@pytest.fixture
+def box(path: Path) -> Iterator[Mailbox]:
+    box = Mailbox("ada", path)
+    yield box
+    box.close()
+
+
+def row(message_id: str, *, channel: str = "direct", at: int = 0, content: str = "content") -> Row:
+    body = letter(message_id, channel_id=channel, at=at, content=content)
+    return (
+        body.id, body.channel_id, body.title, body.content, body.message_type, body.priority, body.sender,
+        body.created_at, body.updated_at, body.metadata,
+    )  # fmt: skip
+
+
+def change(box: Mailbox, *rows: Row, remove: str | None = None, join: str | None = None, leave: str | None = None) -> None:
+    box.begin()
+    if rows:
+        box.insert(list(rows))
+    if remove:
+        box.remove(remove, "now")
+    if join:
+        box.join(CHANNEL, join)
+    if leave:
+        box.leave(leave)
+    box.commit()
+
+
+def ids(box: Mailbox) -> list[str]:
+    return [message.id for message in box.page(None, 1_000, None).messages]
+
+
+def test_inserting_again_changes_nothing(box: Mailbox) -> None:
+    change(box, row("a", content="first"), row("b"))
+    change(box, row("b"), row("a", content="second"), row("c"))
+    change(box, row("a", content="third"))
+    assert sorted(ids(box)) == ["a", "b", "c"]
+    found = box.read("a")
+    assert found is not None
+    assert found.content == "first"
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_what_was_removed_does_not_come_back(path: Path, reopened: bool) -> None:
+    box = Mailbox("ada", path)
+    change(box, row("a"), row("b"))
+    change(box, remove="a")
+    change(box, remove="never-there")
+    if reopened:
+        box.close()
+        box = Mailbox("ada", path)
+    change(box, row("a"))
+    change(box, row("a"), row("c"), row("never-there"))
+    assert sorted(ids(box)) == ["b", "c"]
+    assert not box.has("a")
+    assert box.read("a") is None
+    box.close()
+
+
+def test_what_was_rolled_back_leaves_nothing_and_later_writes_are_right(box: Mailbox) -> None:
+    box.begin()
+    box.insert([row("a")])
+    box.remove("b", "now")
+    box.join(CHANNEL, "then")
+    box.rollback()
+    box.rollback()
+    change(box, row("b"), row("c", channel="news"))
+    assert sorted(ids(box)) == ["b", "c"]
+    assert box.channels().channels == []
+
+
+def test_writing_outside_a_transaction_is_a_mistake(box: Mailbox) -> None:
+    for work in (
+        lambda: box.insert([row("a")]),
+        lambda: box.remove("a", "now"),
+        lambda: box.leave("c"),
+        lambda: box.join(CHANNEL, "then"),
+    ):
+        with pytest.raises(AssertionError):
+            work()
+
+
+def test_join_leave_and_join_again(box: Mailbox) -> None:
+    change(box, join="2026-01-02T00:00:00.000000Z")
+    change(box, join="2026-01-02T00:00:00.000000Z")
+    [channel] = box.channels().channels
+    assert (channel.id, channel.name, channel.joined_at, channel.is_muted) == ("news", "News", "2026-01-02T00:00:00.000000Z", False)
+    change(box, leave="news")
+    change(box, leave="news")
+    assert box.channels().channels == []
+    change(box, join="2026-01-03T00:00:00.000000Z")
+    assert [c.joined_at for c in box.channels().channels] == ["2026-01-03T00:00:00.000000Z"]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_channel_knows_its_newest_message(path: Path, reopened: bool) -> None:
+    box = Mailbox("ada", path)
+    change(box, join="then")
+    if reopened:
+        box.close()
+        box = Mailbox("ada", path)
+    change(box, row("b", channel="news", at=5), row("a", channel="news", at=9), row("c", channel="other", at=20))
+    change(box, row("d", channel="news", at=7))
+    [newest] = box._db.execute("SELECT last_message_at FROM channels WHERE id='news'").fetchone() or [None]
+    assert newest == row("a", at=9)[7]
+    box.close()
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+@given(
+    made=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["c1", "c2"]), st.booleans()), max_size=25),
+    channel=st.sampled_from([None, "c1", "c2", "c3"]),
+    limit=st.integers(1, 7),
+)
+@settings(max_examples=60)
+def test_pages_are_the_sorted_list_cut_in_pieces(
+    empty: bytes, made: list[tuple[int, str, bool]], channel: str | None, limit: int
+) -> None:
+    """Newest first by time, then as they came; a removed one is in no page."""
+    with scratch() as directory:
+        (directory / "messages.db").write_bytes(empty)
+        box = Mailbox("ada", directory / "messages.db")
+        expected: list[tuple[int, int, str]] = []
+        for number, (at, of, removed) in enumerate(made):
+            change(box, row(f"m{number}", channel=of, at=at))
+            if not removed and channel in (None, of):
+                expected.append((at, number, f"m{number}"))
+        # Only afterwards, so that no rowid is used twice.
+        for number, (_, _, removed) in enumerate(made):
+            if removed:
+                change(box, remove=f"m{number}")
+        pages: list[Message] = []
+        cursor = None
+        while True:
+            page = box.page(channel, limit, cursor)
+            pages += page.messages
+            if page.cursor is None:
+                break
+            assert len(page.messages) == limit
+            cursor = page.cursor
+        box.close()
+    assert [message.id for message in pages] == [name for _, _, name in sorted(expected, reverse=True)]
+
+
+def test_a_message_that_comes_between_two_pages_repeats_and_hides_nothing(box: Mailbox) -> None:
+    change(box, *[row(f"m{number}", at=number) for number in range(6)])
+    first = box.page(None, 3, None)
+    change(box, row("new", at=99), row("old", at=0))
+    second = box.page(None, 100, first.cursor)
+    assert [m.id for m in first.messages] == ["m5", "m4", "m3"]
+    assert [m.id for m in second.messages] == ["m2", "m1", "old", "m0"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "~", "2026~", "2026~-1", "2026~1.5", "~" + "9" * 19, "2026~1~2", "2026~x"])
+def test_a_cursor_that_is_not_ours_is_refused_and_named(box: Mailbox, cursor: str) -> None:
+    with pytest.raises(BadField) as refused:
+        box.page(None, 10, cursor)
+    assert refused.value.field == "cursor"
+
+
+def test_a_message_comes_back_as_it_was_stored(box: Mailbox) -> None:
+    full: Any = ("id", "c", "t", "ü\n'\"", "text", 9, None, "2026", "2027", '{"a": [1, null, {"b": "ä"}]}')
+    change(box, full)
+    found = box.read("id")
+    assert found is not None
+    assert (found.content, found.priority, found.sender, found.metadata) == ("ü\n'\"", 9, None, {"a": [1, None, {"b": "ä"}]})
+
+
+# -- births ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def losses(draw: st.DrawFn) -> tuple[frozenset[int], int]:
+    """Which of up to 200 sectors are lost, and after how many bytes the file ends (in permille)."""
+    return draw(st.frozensets(st.integers(0, 199))), draw(st.integers(0, 1_000))
+
+
+@given(losses())
+@example((frozenset(), 1_000))
+@example((frozenset(range(200)), 1_000))
+@example((frozenset(), 0))
+def test_a_birth_that_lost_any_of_its_sectors_is_seen(empty: bytes, loss: tuple[frozenset[int], int]) -> None:
+    lost, permille = loss
+    content = bytearray(empty)
+    for sector in lost:
+        content[sector * SECTOR : (sector + 1) * SECTOR] = bytes(len(content[sector * SECTOR : (sector + 1) * SECTOR]))
+    del content[len(content) * permille // 1_000 :]
+    assert torn_at_birth(bytes(content), empty) == (bytes(content) != empty)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("insert"), st.integers(0, 5)),
+            st.tuples(st.just("remove"), st.integers(0, 5)),
+            st.just(("join", 0)),
+            st.just(("leave", 0)),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=60)
+def test_a_box_that_was_checkpointed_is_never_taken_for_a_torn_birth(empty: bytes, changes: list[tuple[str, int]]) -> None:
+    with scratch() as directory:
+        path = directory / "messages.db"
+        path.write_bytes(empty)
+        box = Mailbox("ada", path)
+        for kind, number in changes:
+            if kind == "insert":
+                change(box, row(f"m{number}"))
+            elif kind == "remove":
+                change(box, remove=f"m{number}")
+            elif kind == "join":
+                change(box, join="then")
+            else:
+                change(box, leave="news")
+        disk = Disk(directory)
+        box.checkpoint(disk)
+        box.close()
+        disk.close()
+        assert not torn_at_birth(path.read_bytes(), empty)
+
+
+def test_two_templates_are_the_same(tmp_path: Path, empty: bytes) -> None:
+    assert template(tmp_path) == empty
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the file -------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_leaves_no_log_and_the_rows(path: Path) -> None:
+    disk = Disk(path.parent)
+    box = Mailbox("ada", path)
+    change(box, *[row(f"m{number}", content="x" * 900) for number in range(100)])
+    assert box.log_pages() > 20
+    box.checkpoint(disk)
+    assert box.log_path.stat().st_size == 0
+    assert box.log_pages() <= 0
+    change(box, row("after"))
+    box.close()
+    disk.close()
+    again = Mailbox("ada", path)
+    assert len(ids(again)) == 101
+    assert again._db.pragma("integrity_check") == "ok"
+    again.close()
+
+
+def test_a_newborn_is_not_checkpointed(box: Mailbox, tmp_path: Path) -> None:
+    box.newborn = True
+    disk = Disk(tmp_path)
+    with pytest.raises(AssertionError):
+        box.checkpoint(disk)
+    disk.close()
+
+
+def test_a_box_takes_two_descriptors_no_shared_memory_and_a_bounded_cache(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    box = Mailbox("ada", path)
+    change(box, row("a"))
+    assert len(os.listdir("/proc/self/fd")) - before == 2
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["messages.db", "messages.db-wal"]
+    assert box._db.pragma("synchronous") == 0
+    assert box._db.pragma("cache_size") == 8
+    assert box._db.pragma("wal_autocheckpoint") == 0
+    assert box._db.pragma("locking_mode") == "exclusive"
+    change(box, *[row(f"m{number}", content="x" * 3_000) for number in range(300)])
+    for _ in box._db.execute("SELECT * FROM messages"):
+        pass
+    used = box._db.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
+    assert used < 40 * 4_096
+    box.close()
+
+
+def test_closing_keeps_the_log_for_the_next_opening(path: Path) -> None:
+    box = Mailbox("ada", path)
+    change(box, row("a"))
+    box.close()
+    assert path.with_name("messages.db-wal").stat().st_size > 0
+    again = Mailbox("ada", path)
+    assert ids(again) == ["a"]
+    again.close()
+
+
+def test_a_box_that_another_connection_has_open_is_busy(path: Path) -> None:
+    box = Mailbox("ada", path)
+    with pytest.raises(apsw.BusyError):
+        Mailbox("ada", path)
+    box.close()
+    Mailbox("ada", path).close()

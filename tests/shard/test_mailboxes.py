@@ -1,0 +1,289 @@
+"""The set of open boxes: bounded, one holder at a time, in line; births before their first barrier."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import apsw
+import pytest
+
+from shard.disk import Disk
+from shard.mailbox import template
+from shard.mailboxes import Mailboxes
+
+from .running import box_path
+from .test_mailbox import change, ids, row
+
+
+def _make(data: Path, *, open_max: int = 16, wal_pages_max: int = 1) -> Mailboxes:
+    data.mkdir(exist_ok=True)
+    return Mailboxes(Disk(data), template(data), open_max=open_max, wal_pages_max=wal_pages_max)
+
+
+async def _open(boxes: Mailboxes, user: str) -> None:
+    async with boxes.hold(user, create=True) as box:
+        assert box is not None
+
+
+async def _barrier(boxes: Mailboxes) -> None:
+    boxes.barrier_done(boxes.barrier_begun())
+
+
+def test_no_more_boxes_are_open_than_the_bound_and_those_used_last_stay(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        for number in range(40):
+            await _open(boxes, f"u{number}")
+            assert len(boxes) <= 16
+            assert boxes.free("u0") is not None, "it was used a moment ago"
+        assert len(boxes) == 16
+        assert {f"u{number}" for number in range(25, 40)} <= set(boxes._open)
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_many_that_come_at_once_leave_no_more_open_than_the_bound(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        await asyncio.gather(*(_open(boxes, f"u{number}") for number in range(100)))
+        await _open(boxes, "one more")
+        assert len(boxes) <= 16
+        assert boxes._lines == {}
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_box_that_is_held_is_not_closed_to_make_room(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("held", create=True) as box:
+            assert box is not None
+            for number in range(40):
+                await _open(boxes, f"u{number}")
+            change(box, row("a"))
+            assert boxes.free("held") is None
+        assert boxes.free("held") is box
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_whoever_comes_first_holds_first_also_while_the_box_is_being_opened(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        order: list[int] = []
+
+        async def holder(number: int) -> None:
+            async with boxes.hold("ada", create=True) as box:
+                assert box is not None
+                order.append(number)
+                await asyncio.sleep(0.001)
+                assert order[-1] == number, "two at a time"
+
+        tasks = [asyncio.create_task(holder(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        assert boxes.free("ada") is None
+        tasks += [asyncio.create_task(holder(number)) for number in range(3, 8)]
+        await asyncio.gather(*tasks)
+        assert order == list(range(8))
+        assert len(boxes) == 1
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_holder_that_gives_up_while_waiting_leaves_the_line(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True):
+            waiting = asyncio.create_task(_open(boxes, "ada"))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await _open(boxes, "ada")
+        assert boxes._lines == {}
+        assert boxes.free("ada") is not None
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_nobody_is_born_by_being_asked_for(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("nobody", create=False) as box:
+            assert box is None
+        assert not box_path(tmp_path / "data", "nobody").parent.exists()
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_box_is_checkpointed_only_when_a_barrier_has_covered_its_birth(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+
+        async def write(user: str) -> None:
+            async with boxes.hold(user, create=True) as box:
+                assert box is not None
+                change(box, row("a"), row("b"))
+                boxes.wrote(user, 2)
+
+        def log(user: str) -> int:
+            return box_path(tmp_path / "data", user).with_name("messages.db-wal").stat().st_size
+
+        await write("early")
+        assert await boxes.tend() == 0, "no barrier yet in this life of the process"
+        begun = boxes.barrier_begun()
+        await write("during")  # its birth may or may not be covered
+        boxes.barrier_done(begun)
+        assert await boxes.tend() == 1
+        assert (log("early"), log("during") > 0) == (0, True)
+        await _barrier(boxes)
+        assert await boxes.tend() == 1
+        assert log("during") == 0
+        async with boxes.hold("during", create=False) as box:
+            assert box is not None
+            assert sorted(ids(box)) == ["a", "b"]
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_newborn_that_was_closed_and_opened_again_is_still_one(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        await _barrier(boxes)
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("a"))
+        boxes.discard("ada")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("b"))
+        boxes.wrote("ada", 1)
+        assert await boxes.tend() == 0
+        await _barrier(boxes)
+        assert await boxes.tend() == 1
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_box_of_an_earlier_process_is_not_checkpointed_before_the_first_barrier(tmp_path: Path) -> None:
+    async def play() -> None:
+        before = _make(tmp_path / "data")
+        async with before.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("a"))
+        before.close()
+        boxes = _make(tmp_path / "data")
+        await _open(boxes, "ada")
+        assert await boxes.tend() == 0
+        await _barrier(boxes)
+        assert await boxes.tend() == 1
+        boxes.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("damage", ["nothing left", "half", "zeros", "one sector"])
+def test_a_birth_that_a_power_cut_tore_is_completed_and_keeps_its_log(tmp_path: Path, damage: str) -> None:
+    async def play() -> None:
+        before = _make(tmp_path / "data")
+        async with before.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("a"))
+        before.close()
+        path = box_path(tmp_path / "data", "ada")
+        content = path.read_bytes()
+        path.write_bytes({
+            "nothing left": b"",
+            "half": content[: len(content) // 2 + 100],
+            "zeros": bytes(len(content)),
+            "one sector": bytes(512) + content[512:],
+        }[damage])  # fmt: skip
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            assert box.newborn
+            assert ids(box) == ["a"]
+            assert box._db.pragma("integrity_check") == "ok"
+        assert boxes.damaged == 0
+        boxes.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("damage", ["header", "everything", "long zeros", "not in WAL mode"])
+def test_a_damaged_file_is_set_aside_and_kept(tmp_path: Path, damage: str) -> None:
+    async def play() -> None:
+        before = _make(tmp_path / "data")
+        async with before.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, *[row(f"m{n}", content="x" * 2_000) for n in range(50)])
+        await _barrier(before)
+        before.wrote("ada", 50)
+        assert await before.tend() == 1
+        before.close()
+        path = box_path(tmp_path / "data", "ada")
+        content = path.read_bytes()
+        garbage = bytes(range(1, 256)) * (len(content) // 255 + 1)
+        spoilt = {
+            "header": garbage[:100] + content[100:],
+            "everything": garbage[: len(content)],
+            "long zeros": bytes(len(content)),
+            "not in WAL mode": content[:18] + b"\x01\x01" + content[20:],
+        }[damage]
+        path.write_bytes(spoilt)
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            assert ids(box) == []
+            change(box, row("new"))
+        assert boxes.damaged == 1
+        [aside] = path.parent.glob("messages.db.damaged-*")
+        assert aside.read_bytes() == spoilt
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_kill_while_a_damaged_box_is_set_aside_does_not_mix_its_log_with_a_new_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        class Killed(Exception):
+            pass
+
+        before = _make(tmp_path / "data")
+        async with before.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, *[row(f"old{n}", content="x" * 2_000) for n in range(50)])
+        before.close()
+        path = box_path(tmp_path / "data", "ada")
+        boxes = _make(tmp_path / "data")
+        rename = Disk.rename
+        renames: list[Path] = []
+
+        def killed_after_the_first(disk: Disk, old: Path, new: Path) -> None:
+            if renames:
+                raise Killed
+            renames.append(old)
+            rename(disk, old, new)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Disk, "rename", killed_after_the_first)
+            with pytest.raises(Killed):
+                boxes.set_aside(path, apsw.CorruptError("as if"))
+        boxes.close()
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            assert ids(box) == [], "the log of the damaged box must not be taken up by the new one"
+        boxes.close()
+
+    asyncio.run(play())
