@@ -54,7 +54,7 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     postmen: Count = 10
     slice_ms: Annotated[float, Meta(gt=0)] = 2.0
     """how long deliveries may keep the loop at a stretch"""
-    gather_max_s: Seconds = 3.0
+    gather_max_s: Seconds = 5.0
     """under load a letter of normal priority waits this long at most, so that more go at once"""
     mailboxes_open_max: Count = 8_192
     """about 130 kB and two descriptors each; the limit of descriptors may lower it"""

@@ -138,6 +138,8 @@ class Running:
         self.life.cancel()
         await asyncio.wait([self.life])
         self.life = None
+        # A connection that is just being made would outlive its shard, here where the process does.
+        await until(lambda: not self.shard.mailboxes._opening, "the end of what is being opened")
         self.shard.close()
         self.disk.close()
 
