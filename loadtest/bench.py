@@ -47,9 +47,9 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 @click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Write the results into this page.")
 @click.option("--shards", type=click.IntRange(1), default=2, show_default=True)
 @click.option(
-    "--routers", type=click.IntRange(1), default=1, show_default=True, help="The peer gets as many processes."
+    "--routers", type=click.IntRange(1), default=2, show_default=True, help="The peer gets as many processes."
 )
-@click.option("--connections", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--connections", type=click.IntRange(1), default=128, show_default=True)
 @click.option("--members", type=click.IntRange(1), default=100_000, show_default=True, help="Of the channel.")
 def main(
     only: tuple[str, ...],

@@ -1,6 +1,7 @@
 """``python -m loadtest.kill``: kill a node again and again under load; nothing may be lost or doubled.
 
-A cycle is some load and a kill at a random moment, sometimes a second one while the first is mended.
+A cycle is some load and a kill, mostly when much was acknowledged a moment ago that can't be in its
+boxes yet, sometimes with a second one while the first is mended.
 Every few cycles the node drains and stops, and another process reads every box. A data directory serves
 for a round of cycles, each round with other settings (few open boxes, short logs, rare barriers), so
 that checkpoints, evictions and purges are under way when the blow comes.
@@ -9,6 +10,7 @@ that checkpoints, evictions and purges are under way when the blow comes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import sys
@@ -27,15 +29,17 @@ from loadtest import kill_boxes
 from loadtest.errors import BenchError
 from loadtest.kill_ledger import FAULTS_KEPT, Faults, Ledger
 from loadtest.kill_load import Load
-from loadtest.kill_node import KINDS, Victim, wait_drained
+from loadtest.kill_node import KINDS, READY_S, Victim, wait_drained
 
 _USERS, _CHANNELS = 120, 6
 _SECOND_BLOW = 0.3
+_ABSENT_S = 0.05
+_AFTER_A_FLOOD, _FLOOD_S = 0.7, 3.0
 _DRAINED_S = 120.0
 _FINISHED_S = 120.0
 _RECEIPTS_MAX = 500
 _SETTINGS = {
-    "POBOX_SHARD_MAILBOXES_OPEN_MAX": (16, 40, 8192),
+    "POBOX_SHARD_MAILBOXES_OPEN_MAX": (16, 16, 40, 8192),
     "POBOX_SHARD_WAL_PAGES_MAX": (16, 64, 512),
     "POBOX_SHARD_BARRIER_S": (0.1, 0.5, 5),
     "POBOX_SHARD_GATHER_MAX_S": (0, 0.5, 3),
@@ -119,13 +123,15 @@ class Round:
     async def _cycle(self) -> None:
         rng = self._rng
         loading = asyncio.create_task(self._load.run())
-        before = rng.uniform(0.1, self._plan.seconds)
-        await asyncio.sleep(before)
+        began = time.monotonic()
+        await asyncio.sleep(rng.uniform(0.1, self._plan.seconds))
+        if rng.random() < _AFTER_A_FLOOD:
+            await self._flood()
         await self._blow(self._kind())
         if rng.random() < _SECOND_BLOW:
             await asyncio.sleep(rng.uniform(0, 1.5))
             await self._blow(rng.choice(KINDS))
-        await asyncio.sleep(self._plan.seconds - before)
+        await asyncio.sleep(max(0.0, began + self._plan.seconds - time.monotonic()))
         self._load.finish()
         try:
             await asyncio.wait_for(loading, _FINISHED_S)
@@ -133,14 +139,25 @@ class Round:
             self._load.faults.say(f"a request was not answered in {_FINISHED_S:.0f} s; log: {self.node.log}")
         self._count()
 
+    async def _flood(self) -> None:
+        """Until much has just been acknowledged, and a little longer."""
+        self._load.flooded.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._load.flooded.wait(), _FLOOD_S)
+        await asyncio.sleep(self._rng.uniform(0, 0.3))
+
     def _kind(self) -> str:
         """Each has its turn, in an order of chance."""
         self._turns = self._turns or self._rng.sample(KINDS, len(KINDS))
         return self._turns.pop()
 
     async def _blow(self, kind: str) -> None:
-        who = self.node.kill(kind, self._rng)
-        self._tally.kills[who.partition("-")[0] or "missed"] += 1
+        deadline = time.monotonic() + READY_S
+        while not (who := self.node.kill(kind, self._rng)):
+            if time.monotonic() > deadline:
+                raise BenchError(f"no {kind} has come back in {READY_S:.0f} s; log: {self.node.log}")
+            await asyncio.sleep(_ABSENT_S)  # all of that kind are dead from the last blow
+        self._tally.kills[who.partition("-")[0]] += 1
         if kind in ("supervisor", "all"):
             await asyncio.sleep(self._rng.choice((0, 0, 0.2, 1)))
             await self._start()

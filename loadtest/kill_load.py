@@ -21,7 +21,8 @@ from loadtest.kill_ledger import Faults, Ledger, Letter
 from node.model import BatchAccepted, Message, Receipt
 
 USERS_MAX = 30
-_RECENT = 2_000
+_RECENT, _NEWEST = 2_000, 30
+_BATCH_LINES, _FLOOD_LINES = (2, 40), (60, 120)
 _PAUSE_S = (0.02, 0.3)
 _TIMEOUT_S = 20.0
 _REFUSED = frozenset({503, 507})
@@ -47,6 +48,8 @@ class Load:
         self._ledger = ledger
         self._rng = rng
         self._workers = workers
+        self.flooded = asyncio.Event()
+        """set whenever so much was acknowledged that some of it can't be in its boxes yet"""
         self._over = asyncio.Event()
         self._number = 0
         self._recent: deque[tuple[Letter, str]] = deque(maxlen=_RECENT)
@@ -56,7 +59,8 @@ class Load:
             (self._single, 40),
             (self._nameless, 6),
             (self._to_channel, 8),
-            (self._batch, 6),
+            (self._batch, 5),
+            (self._flood, 2),
             (self._again, 12),
             (self._other_body, 3),
             (self._delete, 8),
@@ -208,9 +212,18 @@ class Load:
         await self._post(self._write(users=None, channel=self._rng.choice(self._ledger.channels)))
 
     async def _batch(self) -> None:
-        """Lines until all are taken; one of them is wrong, and must be the only one refused."""
         self.counts["batch"] += 1
-        left = [self._new() for _ in range(self._rng.randint(2, 40))]
+        await self._post_lines([self._new() for _ in range(self._rng.randint(*_BATCH_LINES))])
+
+    async def _flood(self) -> None:
+        """A batch that no postman keeps up with."""
+        self.counts["flood"] += 1
+        users = [self._rng.sample(self._ledger.users, USERS_MAX) for _ in range(self._rng.randint(*_FLOOD_LINES))]
+        await self._post_lines([self._write(users=some, channel=None) for some in users])
+        self.flooded.set()
+
+    async def _post_lines(self, left: list[Letter]) -> None:
+        """Lines until all are taken; one of them is wrong, and must be the only one refused."""
         for letter in left:
             self._ledger.sending(letter)
         wrong = b'{"id": "bad-line", "users": ["%s"], "title": "", "content": ""}' % self._ledger.users[0].encode()
@@ -235,7 +248,7 @@ class Load:
         """The same id and body once more: 202, and nothing changes."""
         if not self._recent:
             return
-        letter, _id = self._rng.choice(self._recent)
+        letter, _id = self._choice()
         if letter.id is not None:
             self.counts["sent again"] += 1
             await self._insist("POST", "/api/v3/messages", letter.body)
@@ -250,11 +263,16 @@ class Load:
             other = msgspec.json.decode(letter.body) | {"title": "another"}
             await self._insist("POST", "/api/v3/messages", msgspec.json.encode(other), expect=(409,))
 
+    def _choice(self) -> tuple[Letter, str]:
+        """One of those that were taken of late; every other time, of the very last."""
+        newest = min(len(self._recent), self._rng.choice((_NEWEST, _RECENT)))
+        return self._recent[-self._rng.randint(1, newest)]
+
     def _one_owed(self) -> tuple[str, str, str] | None:
         """Some user who must have some message, its id, its digest."""
         if not self._recent:
             return None
-        letter, id = self._rng.choice(self._recent)
+        letter, id = self._choice()
         user = self._rng.choice(letter.users or self._ledger.users)
         said = self._ledger.owed(user, id)
         return None if said is None else (user, id, said)

@@ -67,26 +67,32 @@ class Victim:
             return log.read().decode(errors="replace")
 
     def kill(self, kind: str, rng: random.Random) -> str:
-        """SIGKILL for a shard, a router, the supervisor or all of them; who it was, "" if there was nobody."""
+        """SIGKILL for a shard, a router, the supervisor or all of them; who it was, "" if there was nobody.
+
+        Raises :class:`BenchError` if the supervisor has ended by itself.
+        """
         assert self._child is not None
-        supervisor = psutil.Process(self._child.pid)
-        children = supervisor.children()
+        try:
+            supervisor = psutil.Process(self._child.pid)
+            children = supervisor.children()
+        except psutil.NoSuchProcess:
+            raise BenchError(f"the supervisor has ended; log: {self.log}") from None
         if kind == "all":
             # The supervisor first, or it would start again whom the next signal is for.
             for process in (supervisor, *children):
-                _kill(process)
+                _kill(process.pid)
             self._reap(children)
             return "all"
         if kind == "supervisor":
-            _kill(supervisor)
+            _kill(supervisor.pid)
             self._reap([])
             return "supervisor"
         mine = {process.pid for process in children}
-        names = sorted(name for name, pid in self._pids().items() if name.startswith(kind) and pid in mine)
-        if not names:
+        found = {name: pid for name, pid in self._pids().items() if name.startswith(kind) and pid in mine}
+        if not found:
             return ""
-        name = rng.choice(names)
-        _kill(psutil.Process(self._pids()[name]))
+        name = rng.choice(sorted(found))
+        _kill(found[name])
         return name
 
     def _pids(self) -> dict[str, int]:
@@ -112,9 +118,9 @@ class Victim:
         return rundir.leftovers(self.data)
 
 
-def _kill(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def wait_drained(data: Path, shards: int, limit_s: float) -> None:

@@ -15,9 +15,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 5
     """turns of each subject"""
     shards: int = 2
-    routers: int = 1
+    routers: int = 2
     """the peer gets as many HTTP processes"""
-    connections: int = 64
+    connections: int = 128
     users: int = 10_000
     members: int = 100_000
     """of the channel"""

@@ -146,9 +146,7 @@ class Supervisor:
         is_new = placement.load(self._data) is None
         self._layout = self._child("layout", self._commands.layout())
         if code := await asyncio.shield(self._layout.once()):
-            raise StartFailed(
-                f"the data directory can't be used ({ending(code)}): {self._layout.last_words()}"
-            )
+            raise StartFailed(f"the data directory can't be used ({ending(code)}): {self._layout.last_words()}")
         shard_cores, router_cores = process.affinities(node.shards, node.routers, process.cores())
         for index, cores in enumerate(shard_cores):
             child = self._child(f"shard-{index}", self._commands.shard(index), cores=cores)

@@ -69,7 +69,7 @@ class Shard:
         self.backlog = Backlog()
         self.mailboxes = Mailboxes(
             disk,
-            template(paths.journals_dir(data, placement.version)),
+            template(paths.journals_dir(data, placement.version), f"template-{index}.db"),
             open_max=settings.mailboxes_open_max,
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
@@ -138,11 +138,12 @@ class Shard:
         settings = self._settings
         loop = asyncio.get_running_loop()
         while True:
+            long = await self.journal.read(self.journal.used_bytes) > settings.journal_bytes_max
             if self._stopping:
                 self.office.closed = Unavailable("The node is stopping")
             elif loop.time() < self._full_until or self._disk.free_bytes() < settings.disk_reserve_bytes:
                 self.office.closed = DiskFull()
-            elif await self.journal.read(self.journal.used_bytes) > settings.journal_bytes_max:
+            elif long:
                 self.office.closed = Overloaded("The journal is full", retry_after=5)
             else:
                 self.office.closed = None
@@ -158,7 +159,10 @@ class Shard:
             self.members.sweep(self.journal.oldest_seq())
             return self.journal.forget(before, surplus)
 
-        if not self.journal.may_forget(before, surplus):
+        def has_ended() -> bool:
+            return self.members.has_ended(self.journal.oldest_seq())
+
+        if not self.journal.may_forget(before, surplus) and not await self.journal.read(has_ended):
             return
         with contextlib.suppress(DiskFull):
             self.journal.receipts -= await self.journal.write(work)
@@ -238,8 +242,12 @@ class Shard:
         return self.members.channel(q.id).outward()
 
     async def list_channels(self, q: ops.ListChannels) -> list[Channel]:
-        names = sorted(name for name in self.members.channels if name > q.after)[: q.limit]
-        return [self.members.channels[name].outward() for name in names]
+        def work() -> list[Channel]:
+            channels = self.members.channels
+            names = sorted(name for name in channels if name > q.after)[: q.limit]
+            return [channels[name].outward() for name in names]
+
+        return await self.journal.read(work)  # between two changes: they are made in that thread
 
     async def list_members(self, q: ops.ListMembers) -> list[str]:
         self.members.channel(q.channel)
@@ -273,7 +281,7 @@ class Shard:
             record = self.members.channel(q.channel)
             joined, left = self.members.change(q.channel, q.add, q.remove, self.journal.next_seq(), q.now_us)
             seq = self.journal.next_seq()
-            users = joined + left
+            users = list(dict.fromkeys(joined + left))  # who joins and leaves in one change is in both
             if users:
                 body = msgspec.msgpack.encode(record.row())
                 self.journal.add([(seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
@@ -284,7 +292,7 @@ class Shard:
             self.journal.rows += 1
             state: dict[str, str | None] = dict.fromkeys(joined, iso(q.now_us))
             state.update(dict.fromkeys(left))
-            self._enter(letters_of.membership(seq, q.channel, record.row(), state), joined + left)
+            self._enter(letters_of.membership(seq, q.channel, record.row(), state), list(state))
         return MemberChanged(added=len(joined), removed=len(left), members=record.members)
 
     async def ping(self, _q: ops.Ping) -> ops.State:

@@ -66,11 +66,15 @@ class Doctor:
                 self._examine_journal(path, shard, table)
             except apsw.Error as error:
                 self._fault(path, str(error))
+        seen = set()
         for directory in self._boxes():
+            seen.add(directory.name)
             try:
                 self._examine_box(directory)
             except apsw.Error as error:
                 self._fault(directory / mailbox.FILE, str(error))
+        for user in sorted(self._memberships.keys() - seen):
+            self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, set())
         return self.report
 
     def _fault(self, where: Path, what: str) -> None:
@@ -81,8 +85,8 @@ class Doctor:
 
     def _boxes(self) -> Iterator[Path]:
         storage = self._data / "user_storage"
-        for slot in sorted(storage.iterdir()) if storage.exists() else ():
-            yield from sorted(slot.iterdir())
+        for slot in sorted(path for path in storage.glob("*") if path.is_dir()):
+            yield from sorted(path for path in slot.iterdir() if path.is_dir())
 
     def _examine_journal(self, path: Path, shard: int, table: tuple[int, ...]) -> None:
         journal = Journal(path)
@@ -104,7 +108,11 @@ class Doctor:
                     self._fault(path, f"letter {seq} is for users of another shard: {strangers[0]}")
                 self.report.waiting += len(names)
                 if kind == MESSAGE:
-                    letter = msgspec.msgpack.decode(body, type=ops.Letter)
+                    try:
+                        letter = msgspec.msgpack.decode(body, type=ops.Letter)
+                    except msgspec.MsgspecError as error:
+                        self._fault(path, f"letter {seq} can't be read: {error}")
+                        continue
                     for name in names:
                         self._letters.setdefault(name, []).append(letter)
                 elif kind == MEMBERSHIP:
@@ -120,6 +128,7 @@ class Doctor:
             self._note(damaged, "was set aside as damaged")
         if not path.exists():
             self._note(directory, "has no messages.db yet")
+            self._check_memberships(user, path, set())
             return
         if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
             self._note(path, "was cut off at its birth; the next start completes it from the journal")
@@ -130,7 +139,8 @@ class Doctor:
             self.report.mailboxes += 1
             self.report.messages += sum(row[0] for row in db.execute("SELECT count(*) FROM messages"))
             self._check_letters(user, path, db)
-            self._check_memberships(user, path, db)
+            rows = db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (user,))
+            self._check_memberships(user, path, {str(row[0]) for row in rows})
         finally:
             db.close()
 
@@ -151,9 +161,8 @@ class Doctor:
             if tuple(stored) != msgspec.structs.astuple(letter)[1:7]:
                 self._fault(path, f"message {letter.id} is not the one that the journal holds")
 
-    def _check_memberships(self, user: str, path: Path, db: apsw.Connection) -> None:
-        rows = db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (user,))
-        box = {str(row[0]) for row in rows}
+    def _check_memberships(self, user: str, path: Path, box: set[str]) -> None:
+        """``box``: the channels that ``user``'s box knows."""
         journal = self._memberships.get(user, {})
         for channel in box | journal.keys():
             if (user, channel) in self._on_their_way:

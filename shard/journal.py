@@ -162,6 +162,10 @@ class Journal:
         assert self.db.in_transaction
         self.db.executemany("UPDATE receipts SET failed=failed+? WHERE id=?", failures)
 
+    def try_again(self) -> None:
+        """All targets of the letters that wait are tried again; who gave up before isn't counted twice."""
+        self.db.execute("UPDATE receipts SET failed=0 WHERE failed>0 AND seq IN (SELECT seq FROM letters)")
+
     async def commit(self) -> None:
         """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`."""
         try:

@@ -39,10 +39,15 @@ class Move(msgspec.Struct):
 
 
 def lay_out(data: Path, shards: int) -> Move | None:
-    """Make ``data`` fit ``shards``; None if it does already. The node must not be running."""
+    """Make ``data`` fit ``shards``; None if it does already. The node must not be running.
+
+    Raises :class:`ConfigError` if there is no telling which journals count.
+    """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths.run_dir(data).mkdir(mode=0o700, exist_ok=True)
     old = placement.load(data)
+    if old is None:
+        _check_empty(data)
     _sweep(data, old)
     if old is not None and old.shards == shards:
         return None
@@ -62,6 +67,17 @@ def lay_out(data: Path, shards: int) -> Move | None:
     placement.save(data, new)
     _sweep(data, new)
     return move
+
+
+def _check_empty(data: Path) -> None:
+    """Without a placement there may be journals of a first start that was cut short: empty ones."""
+    for path in data.glob("journals-*/shard-*.db"):
+        journal = Journal(path)
+        try:
+            if journal.rows or journal.receipts or Members(journal.db).channels:
+                raise ConfigError(f"{path} is in use, but placement.json is missing: put it back")
+        finally:
+            journal.close()
 
 
 def _sweep(data: Path, current: Placement | None) -> None:

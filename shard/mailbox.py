@@ -65,9 +65,9 @@ CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
 """what a damaged file shows itself by; SQLError is a table that isn't there"""
 
 
-def template(directory: Path) -> bytes:
-    """The bytes of an empty box, made by SQLite itself in ``directory``."""
-    path = directory / "template.db"
+def template(directory: Path, name: str = "template.db") -> bytes:
+    """The bytes of an empty box, made by SQLite itself in ``directory``; nobody else may use ``name`` there."""
+    path = directory / name
     path.unlink(missing_ok=True)
     db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=0, create=True)
     db.execute(_SCHEMA).fetchall()

@@ -28,6 +28,8 @@ ORDER BY user_id LIMIT ?4"""
 _NOW = "SELECT user_id FROM members WHERE channel_id=? AND user_id>? AND left_seq IS NULL ORDER BY user_id LIMIT ?"
 _SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
 _STATE = "SELECT user_id, joined_us FROM members WHERE channel_id=? AND left_seq IS NULL"
+_ENDED = "FROM members WHERE left_seq IS NOT NULL AND left_seq < ?"
+_HAS_ENDED = f"SELECT EXISTS(SELECT 1 {_ENDED})"
 _SET_COUNT = "UPDATE channels SET members=? WHERE id=?"
 _PUT = """
 INSERT INTO channels(id, name, description, created_by, created_us) VALUES(?,?,?,?,?)
@@ -138,6 +140,11 @@ class Members:
         """Since when each member of now is in the channel."""
         return {user: iso(us) for user, us in self._db.execute(_STATE, (channel_id,))}
 
+    def has_ended(self, before_seq: int) -> bool:
+        """Whether :meth:`sweep` would find something."""
+        row = self._db.execute(_HAS_ENDED, (before_seq,)).fetchone()
+        return row is not None and bool(row[0])
+
     def sweep(self, before_seq: int) -> None:
         """Drop memberships that ended before ``before_seq``: no letter asks for them any more."""
-        self._db.execute("DELETE FROM members WHERE left_seq IS NOT NULL AND left_seq < ?", (before_seq,))
+        self._db.execute(f"DELETE {_ENDED}", (before_seq,))

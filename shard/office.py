@@ -183,6 +183,7 @@ class Office:
         fresh: list[tuple[Letter, list[str]]],
     ) -> bytes:
         """Add one letter to the group; the frame that will answer it. Raises what refuses it."""
+        moved = False
         if not request.fresh:
             known = seen.get(request.id)
             if known is None:
@@ -192,8 +193,7 @@ class Office:
                     if record.moved and record.digest == request.digest:
                         # It may be only a part that was accepted before the shards changed. Delivering
                         # the whole again doubles nothing, and gives the receipt its parts back.
-                        self._journal.drop_receipt(request.id)
-                        known = None
+                        moved, known = True, None
             if known is not None:
                 if known[0] != request.digest:
                     raise Conflict(field="id")
@@ -206,13 +206,19 @@ class Office:
                 raise NotFound("no such channel", field="channelId")
             targets = record_of.members if record_of else 0
         seq = self._journal.next_seq()
+        if targets:
+            body = bytes(request.letter)
+            try:
+                letter = letters_of.message(seq, targets, channel, _body(body))
+            except msgspec.MsgspecError as error:  # a router of another version: its letter, not the group's
+                raise PoboxError() from error
+            rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
+            fresh.append((letter, users))
+        if moved:
+            self._journal.drop_receipt(request.id)
         receipts.append((seq, request.id, request.digest, now, targets))
         if not request.fresh:
             seen[request.id] = (request.digest, targets)
-        if targets:
-            body = bytes(request.letter)
-            rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
-            fresh.append((letters_of.message(seq, targets, channel, _body(body)), users))
         return _done(request.rid, targets)
 
     def _hand_over(self, fresh: list[tuple[Letter, list[str]]]) -> None:

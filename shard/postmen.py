@@ -6,7 +6,8 @@ Whatever has to wait (a box that must be opened, one that is being read) is wait
 so that other users notice nothing.
 
 A letter that can't be stored now is put off and tried again, with growing pauses; it stays in the
-journal. Only errors that are named here are met that way; any other ends the process, and the
+journal. Whatever comes for that user meanwhile waits behind it: a join must not be written after the
+leave that followed it. Only errors that are named here are met that way; any other ends the process, and the
 journal is replayed.
 """
 
@@ -31,10 +32,9 @@ from shard.mailboxes import Mailboxes
 log = structlog.get_logger()
 
 _LULL_S = 0.1
-_BUSY_TRIES = 3
-_BUSY_PAUSE_S = 0.05
-_PUT_OFF_S = 0.5
+_PUT_OFF_S = 0.05
 _PUT_OFF_MAX_S = 60.0
+_BUSY_QUIETLY = 4  # somebody who only looks into a box is gone by then
 
 _NO_ROOM = (apsw.FullError, DiskFull)
 _OTHERS = (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, OSError)
@@ -42,7 +42,7 @@ _OTHERS = (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, a
 
 def put_off_s(attempt: int) -> float:
     """Seconds to wait before attempt number ``attempt`` (from 1) is repeated."""
-    return float(min(_PUT_OFF_MAX_S, _PUT_OFF_S * 2.0 ** (attempt - 1)))
+    return min(_PUT_OFF_MAX_S, _PUT_OFF_S * 2.0 ** min(attempt - 1, 16))
 
 
 class Postmen:
@@ -109,6 +109,10 @@ class Postmen:
                 await self._rest(lanes.due_in_s(now, gather))
                 return None
             user, letters = taken
+            if user in self._put_off:
+                self._put_off[user] += letters
+                now = time()
+                continue
             box = self._mailboxes.free(user)
             if box is None:
                 return self._deliver(user, letters)
@@ -130,20 +134,14 @@ class Postmen:
 
     async def _deliver(self, user: str, letters: list[Letter]) -> None:
         """Store letters in a box that is not at hand: open it, or wait for its holder."""
-        for attempt in range(1, _BUSY_TRIES + 1):
-            try:
-                async with self._mailboxes.hold(user, create=True) as box:
-                    assert box is not None
-                    self._store(box, letters)
-                return
-            except apsw.BusyError as error:
-                if attempt == _BUSY_TRIES:
-                    self._trouble(user, letters, error)
-                    return
-                await asyncio.sleep(_BUSY_PAUSE_S * attempt)
-            except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
-                self._trouble(user, letters, error)
-                return
+        try:
+            async with self._mailboxes.hold(user, create=True) as box:
+                assert box is not None
+                if user in self._put_off:  # whoever held it before had no luck: his letters first
+                    letters = sorted(self._put_off.pop(user) + letters, key=lambda letter: letter.seq)
+                self._store(box, letters)
+        except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+            self._trouble(user, letters, error)
 
     def _store(self, box: Mailbox, letters: list[Letter]) -> None:
         """One transaction; nothing runs beside it, and nothing is counted unless it was committed."""
@@ -189,7 +187,7 @@ class Postmen:
             self._mailboxes.discard(user, error)
         elif not isinstance(error, apsw.BusyError):
             self._mailboxes.discard(user)
-        if attempt == 1 and not isinstance(error, CORRUPT):
+        if attempt == (_BUSY_QUIETLY if isinstance(error, apsw.BusyError) else 1) and not isinstance(error, CORRUPT):
             log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
         waiting = self._put_off.setdefault(user, [])
         for letter in letters:

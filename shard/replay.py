@@ -24,6 +24,7 @@ _body = msgspec.msgpack.Decoder(ops.Letter).decode
 def load(journal: Journal, members: Members, backlog: Backlog, expander: Expander) -> None:
     """Enter every letter of ``journal``; takes a few microseconds a target."""
     now = time.monotonic()
+    journal.try_again()
     states: dict[str, dict[str, str]] = {}
     for seq, kind, message_id, targets, channel, users, body in journal.letters():
         names = users.split("\n") if users else []

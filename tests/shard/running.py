@@ -176,6 +176,19 @@ class Running:
     async def deliver(self, request: ops.Deliver) -> int:
         return await self.while_alive(self.send(request))
 
+    async def deliver_until_refused(self, status: int) -> list[str]:
+        """Letters to ada until one is refused with ``status``; the ids that were accepted."""
+        accepted: list[str] = []
+        while True:
+            body = letter(f"n{len(accepted)}", content="x" * 20_000)
+            try:
+                await self.deliver(delivery(body, ["ada"]))
+            except Refused as refused:
+                if refused.status != status:
+                    raise
+                return accepted
+            accepted.append(body.id)
+
     async def settled(self) -> None:
         """Until everything accepted is in its box."""
         await until(lambda: not self.shard.backlog.waiting, "an empty backlog", self.life)
@@ -204,7 +217,9 @@ class Running:
         question = ops.PutChannel(0, name, None, None, None, START_US)
         return await self.while_alive(self.shard.put_channel(question))
 
-    async def change(self, channel: str, *, add: list[str] | None = None, remove: list[str] | None = None) -> MemberChanged:
+    async def change(
+        self, channel: str, *, add: list[str] | None = None, remove: list[str] | None = None
+    ) -> MemberChanged:
         named = (add or []) + (remove or [])
         slots = [slot_of(user) for user in named]
         question = ops.ChangeMembers(0, self.layout.version, channel, add or [], remove or [], slots, START_US)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node import ops
 from shard import expander
 
 from .running import Running, delivery, laid_out, letter, stored
@@ -55,7 +56,7 @@ def test_a_channel_letter_reaches_every_member_once() -> None:
                 assert (part.targets, part.pending) == (len(MEMBERS), 0)
                 await running.let_go()
                 assert running.shard.journal.rows == 0
-            assert stored(data) == dict.fromkeys(MEMBERS, ["m"])
+            assert stored(data) == {key: ["m"] for key in MEMBERS}
 
     play(go())
 
@@ -78,9 +79,7 @@ def test_a_reader_who_comes_before_his_turn_gets_it_at_once_and_once() -> None:
                 await running.settled()
                 assert (await running.receipt("m0")).pending == 0
                 assert running.shard.backlog.lanes.count == 0
-            assert stored(data) == {
-                user: ["direct"] * (user == MEMBERS[-1]) + ["m0", "m1", "m2"] for user in MEMBERS
-            }
+            assert stored(data) == {user: ["direct"] * (user == MEMBERS[-1]) + ["m0", "m1", "m2"] for user in MEMBERS}
 
     play(go())
 
@@ -113,8 +112,6 @@ def test_a_channel_that_is_dropped_still_delivers_what_it_took() -> None:
             async with running:
                 await _channel(running, ["ada", "bo"])
                 await running.deliver(delivery(letter("m"), channel="news"))
-                from node import ops
-
                 assert await running.shard.drop_channel(ops.DropChannel(0, "news"))
                 assert not await running.shard.drop_channel(ops.DropChannel(0, "news"))
                 may_expand.set()
@@ -181,6 +178,6 @@ def test_it_waits_while_the_lanes_are_full(monkeypatch: pytest.MonkeyPatch) -> N
                     await running.deliver(delivery(letter(f"m{number}"), channel="news"))
                 await running.settled()
                 assert most <= 5 + 3
-            assert stored(data) == dict.fromkeys(MEMBERS, ["m0", "m1", "m2"])
+            assert stored(data) == {key: ["m0", "m1", "m2"] for key in MEMBERS}
 
     play(go())

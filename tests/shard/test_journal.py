@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,9 @@ def test_no_number_is_given_twice_to_what_the_journal_still_holds(steps: list[tu
                     )
                     journal.db.execute(change, (seq,))
                 elif step == "purge all":
-                    write(journal, lambda: journal.purge(seqs(journal)))
+                    _purge_all(journal)
                 elif step == "forget all":
-                    write(journal, lambda: journal.forget(1, 0))
+                    _forget_all(journal)
                 else:
                     journal.close()
                     journal = Journal(directory / "shard.db")
@@ -156,11 +157,19 @@ def test_no_number_is_given_twice_to_what_the_journal_still_holds(steps: list[tu
             journal.close()
 
 
+def _purge_all(journal: Journal) -> None:
+    write(journal, lambda: journal.purge(seqs(journal)))
+
+
+def _forget_all(journal: Journal) -> None:
+    write(journal, lambda: journal.forget(1, 0))
+
+
 @given(st.sets(st.integers(1, 60)))
 def test_runs_of_numbers_cover_exactly_the_numbers(numbers: set[int]) -> None:
     runs = list(_ranges(sorted(numbers)))
     assert {number for first, last in runs for number in range(first, last + 1)} == numbers
-    assert all(last + 1 < first for (_, last), (first, _) in zip(runs, runs[1:], strict=False))
+    assert all(last + 1 < first for (_, last), (first, _) in itertools.pairwise(runs))
 
 
 @given(kept=st.sets(st.integers(1, 30)))

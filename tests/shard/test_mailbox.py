@@ -49,7 +49,9 @@ def row(message_id: str, *, channel: str = "direct", at: int = 0, content: str =
     )  # fmt: skip
 
 
-def change(box: Mailbox, *rows: Row, remove: str | None = None, join: str | None = None, leave: str | None = None) -> None:
+def change(
+    box: Mailbox, *rows: Row, remove: str | None = None, join: str | None = None, leave: str | None = None
+) -> None:
     box.begin()
     if rows:
         box.insert(list(rows))
@@ -120,7 +122,12 @@ def test_join_leave_and_join_again(box: Mailbox) -> None:
     change(box, join="2026-01-02T00:00:00.000000Z")
     change(box, join="2026-01-02T00:00:00.000000Z")
     [channel] = box.channels().channels
-    assert (channel.id, channel.name, channel.joined_at, channel.is_muted) == ("news", "News", "2026-01-02T00:00:00.000000Z", False)
+    assert (channel.id, channel.name, channel.joined_at, channel.is_muted) == (
+        "news",
+        "News",
+        "2026-01-02T00:00:00.000000Z",
+        False,
+    )
     change(box, leave="news")
     change(box, leave="news")
     assert box.channels().channels == []
@@ -201,7 +208,12 @@ def test_a_message_comes_back_as_it_was_stored(box: Mailbox) -> None:
     change(box, full)
     found = box.read("id")
     assert found is not None
-    assert (found.content, found.priority, found.sender, found.metadata) == ("ü\n'\"", 9, None, {"a": [1, None, {"b": "ä"}]})
+    assert (found.content, found.priority, found.sender, found.metadata) == (
+        "ü\n'\"",
+        9,
+        None,
+        {"a": [1, None, {"b": "ä"}]},
+    )
 
 
 # -- births ---------------------------------------------------------------------------------------
@@ -239,7 +251,9 @@ def test_a_birth_that_lost_any_of_its_sectors_is_seen(empty: bytes, loss: tuple[
     )
 )
 @settings(max_examples=60)
-def test_a_box_that_was_checkpointed_is_never_taken_for_a_torn_birth(empty: bytes, changes: list[tuple[str, int]]) -> None:
+def test_a_box_that_was_checkpointed_is_never_taken_for_a_torn_birth(
+    empty: bytes, changes: list[tuple[str, int]]
+) -> None:
     with scratch() as directory:
         path = directory / "messages.db"
         path.write_bytes(empty)

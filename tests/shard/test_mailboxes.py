@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import apsw
 import pytest
 
 from shard.disk import Disk
+from shard.layout import lay_out
 from shard.mailbox import template
 from shard.mailboxes import Mailboxes
 
@@ -109,6 +112,50 @@ def test_a_holder_that_gives_up_while_waiting_leaves_the_line(tmp_path: Path) ->
         boxes.close()
 
     asyncio.run(play())
+
+
+_START = """
+import sys
+from pathlib import Path
+from node.placement import Placement
+from shard.core import Shard
+from shard.disk import Disk
+from node.config import Config
+data, index = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    shard = Shard(Config(), Placement(version=1, shards=4), index, Disk(data))
+    assert shard.mailboxes._template == Path(sys.argv[3]).read_bytes(), "half a template"
+    shard.close()
+"""
+
+
+def test_shards_that_start_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each makes its template of an empty box; a half one would spoil every birth."""
+    data = tmp_path / "data"
+    lay_out(data, 4)
+    (tmp_path / "whole").write_bytes(template(tmp_path))
+    command = [sys.executable, "-c", _START, str(data)]
+    shards = [
+        subprocess.Popen(
+            [*command, str(index), str(tmp_path / "whole")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for index in range(4)
+    ]
+    for shard in shards:
+        assert shard.stdout is not None
+        assert shard.stdout.readline()
+    for shard in shards:
+        assert shard.stdin is not None
+        shard.stdin.write(b"go\n")
+        shard.stdin.flush()
+    outcomes = [shard.communicate(timeout=60)[1].decode() for shard in shards]
+    assert [shard.returncode for shard in shards] == [0] * 4, outcomes
+    assert not list((data / "journals-1").glob("template*"))
 
 
 def test_nobody_is_born_by_being_asked_for(tmp_path: Path) -> None:

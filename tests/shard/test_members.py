@@ -83,9 +83,7 @@ def test_letters_see_the_members_of_their_time(steps: list[Any], limit: int) -> 
             _check(members, state, waiting, limit)
 
 
-def _check(
-    members: Members, state: dict[str, set[str]], waiting: dict[int, tuple[str, set[str]]], limit: int
-) -> None:
+def _check(members: Members, state: dict[str, set[str]], waiting: dict[int, tuple[str, set[str]]], limit: int) -> None:
     for seq, (name, expected) in waiting.items():
         found: list[str] = []
         while page := members.at(name, seq, found[-1] if found else "", limit):

@@ -1,0 +1,301 @@
+"""A change of the number of shards: everything that waits arrives once, wherever it is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node import paths, placement
+from node.errors import Refused
+from node.placement import Placement
+from node.slots import SLOTS
+from shard import layout
+from shard.journal import Journal
+from shard.layout import lay_out
+
+from .cluster import Cluster
+from .running import letter, scratch, stored
+
+CHANGES = (1, 2, 3, 5, 2)
+USERS = [f"user{number}" for number in range(24)]
+
+
+def play(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
+
+
+def _hold_back(cluster: Cluster) -> None:
+    """Nothing is delivered: all that is accepted stays in the journals."""
+    for running in cluster.running:
+        running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+
+
+def test_a_new_directory_is_laid_out_and_one_that_fits_is_left_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    move = lay_out(data, 3)
+    assert move is not None
+    assert placement.load(data) == Placement(version=1, shards=3)
+    assert sorted(path.name for path in (data / "journals-1").glob("*.db")) == [f"shard-{i}.db" for i in range(3)]
+    assert lay_out(data, 3) is None
+    assert placement.load(data) == Placement(version=1, shards=3)
+
+
+def test_letters_that_wait_through_every_change_arrive_once_and_their_receipts_add_up() -> None:
+    async def go() -> None:
+        with scratch() as directory:
+            data = directory / "data"
+            async with Cluster(data, CHANGES[0]) as cluster:
+                await cluster.put_channel("news")
+                members: list[str] = []
+                expected: dict[str, set[str]] = {}
+                for number, shards in enumerate(CHANGES):
+                    if number:
+                        move = await cluster.change(shards)
+                        assert move is not None
+                        assert move.letters > 0
+                        old = CHANGES[number - 1]
+                        assert move.slots == pytest.approx(SLOTS * abs(shards - old) / max(shards, old), rel=0.1)
+                    await asyncio.sleep(0)
+                    _hold_back(cluster)
+                    await cluster.join("news", USERS[number::5])
+                    members += USERS[number::5]
+                    await cluster.leave("news", [USERS[number]])
+                    members.remove(USERS[number])
+                    assert await cluster.members("news") == len(members)
+                    for name, kwargs, targets in (
+                        (f"direct{number}", {"users": USERS[number:]}, USERS[number:]),
+                        (f"fresh{number}", {"users": USERS[:number + 1], "fresh": True}, USERS[: number + 1]),
+                        (f"channel{number}", {"channel": "news"}, members),
+                        (f"freshchannel{number}", {"channel": "news", "fresh": True}, members),
+                    ):  # fmt: skip
+                        expected[name] = set(targets)
+                        assert await cluster.deliver(letter(name), **kwargs) == len(targets)  # type: ignore[arg-type]
+                await cluster.change(2 + 1)
+                await cluster.settled()
+                for name, targets in expected.items():
+                    part = await cluster.receipt(name)
+                    assert (name, part.targets, part.pending, part.failed) == (name, len(targets), 0, 0)
+                for user in USERS:
+                    channels = await cluster.at_home(user).channels_of(user)
+                    assert channels == (["news"] if user in members else [])
+                await cluster.let_go()
+                assert cluster.rows == 0
+            assert stored(data) == {
+                user: sorted(name for name, targets in expected.items() if user in targets) for user in sorted(USERS)
+            }
+
+    play(go())
+
+
+# -- everything at once, against a model ----------------------------------------------------------
+
+USER = st.sampled_from(USERS[:6])
+step = st.one_of(
+    st.tuples(st.just("send"), st.integers(0, 4), st.booleans()),
+    st.tuples(st.just("send"), st.integers(0, 4), st.booleans()),
+    st.tuples(st.just("half sent"), st.integers(0, 4), st.just(False)),
+    st.tuples(st.just("to channel"), st.integers(5, 7), st.booleans()),
+    st.tuples(st.just("other body"), st.integers(0, 7), st.just(False)),
+    st.tuples(st.just("remove"), USER, st.integers(0, 7)),
+    st.tuples(st.just("join"), USER, st.just(0)),
+    st.tuples(st.just("leave"), USER, st.just(0)),
+    st.tuples(st.just("settle"), st.just(0), st.booleans()),
+    st.tuples(st.just("change"), st.sampled_from([1, 2, 3]), st.just(0)),
+    st.tuples(st.just("change"), st.sampled_from([1, 2, 3]), st.just(0)),
+)
+
+
+async def _live(data: Path, steps: list[Any]) -> dict[str, list[str]]:
+    accepted: dict[str, set[str]] = {}
+    removed: set[tuple[str, str]] = set()
+    members: set[str] = set()
+    boxes: set[str] = set()
+    changes = 0  # of members, of shards
+    sent_at: dict[str, int] = {}
+    async with Cluster(data, 2) as cluster:
+        await cluster.put_channel("news")
+        for kind, argument, flag in steps:
+            name = f"m{argument}"
+            if kind in ("send", "half sent"):
+                users = USERS[argument : argument + 3]
+                accepted[name] = set(users)
+                half = kind == "half sent"
+                targets = await cluster.deliver(letter(name), users, only_home=half)
+                if half:  # the caller had no answer, so it asks again
+                    targets = await cluster.deliver(letter(name), users)
+                assert targets == 3
+                boxes |= set(users)
+            elif kind == "to channel":
+                # Who joined or left meanwhile makes another letter of it, across a change of shards.
+                if sent_at.setdefault(name, changes) != changes:
+                    continue
+                expected = accepted.setdefault(name, set(members))
+                assert await cluster.deliver(letter(name), channel="news") == len(expected)
+                boxes |= expected
+            elif kind == "other body" and name in accepted:
+                with pytest.raises(Refused) as refused:
+                    await cluster.deliver(letter(name, content="other"), USERS[:6], digest=b"other")
+                assert refused.value.status == 409
+            elif kind == "remove":
+                name = f"m{flag}"
+                if argument in accepted.get(name, ()) and (argument, name) not in removed:
+                    await cluster.at_home(argument).remove(argument, name)
+                    removed.add((argument, name))
+            elif kind in ("join", "leave"):
+                changes += (argument in members) != (kind == "join")
+                await (cluster.join if kind == "join" else cluster.leave)("news", [argument])
+                members = members | {argument} if kind == "join" else members - {argument}
+                boxes |= members
+            elif kind == "settle":
+                await cluster.settled()
+                if flag:
+                    await cluster.let_go()
+            elif kind == "change":
+                await cluster.change(argument)
+        await cluster.settled()
+        assert await cluster.members("news") == len(members)
+        for name, targets in accepted.items():
+            part = await cluster.receipt(name)
+            assert (name, part.targets, part.pending, part.failed) == (name, len(targets), 0, 0)
+        for user in boxes:
+            assert await cluster.at_home(user).channels_of(user) == (["news"] if user in members else [])
+        await cluster.let_go()
+        assert cluster.rows == 0
+    return {
+        user: sorted(name for name, targets in accepted.items() if user in targets and (user, name) not in removed)
+        for user in sorted(boxes)
+    }
+
+
+@given(st.lists(step, max_size=12))
+@settings(max_examples=60)
+def test_a_life_with_changes_of_shards_ends_as_it_should(steps: list[Any]) -> None:
+    with scratch() as directory:
+        expected = asyncio.run(_live(directory / "data", steps))
+        assert stored(directory / "data") == expected
+
+
+# -- sent again -----------------------------------------------------------------------------------
+
+
+def test_another_body_is_refused_also_when_the_first_was_for_a_channel_that_is_gone() -> None:
+    async def go() -> None:
+        with scratch() as directory:
+            async with Cluster(directory / "data", 2) as cluster:
+                await cluster.put_channel("news")
+                await cluster.join("news", USERS[:4])
+                await cluster.deliver(letter("m"), channel="news")
+                await cluster.change(3)
+                await cluster.drop_channel("news")
+                with pytest.raises(Refused):
+                    await cluster.deliver(letter("m"), channel="news")
+                assert (await cluster.receipt("m")).targets == 4
+                with pytest.raises(Refused) as refused:
+                    await cluster.deliver(letter("m", content="other"), USERS[:2], digest=b"other")
+                assert refused.value.status == 409
+
+    play(go())
+
+
+def test_a_letter_accepted_by_its_home_alone_is_completed_after_the_change() -> None:
+    async def go() -> None:
+        with scratch() as directory:
+            async with Cluster(directory / "data", 3) as cluster:
+                assert await cluster.deliver(letter("m"), USERS, only_home=True) < len(USERS)
+                await cluster.change(2)
+                assert await cluster.deliver(letter("m"), USERS) == len(USERS)
+                assert await cluster.deliver(letter("m"), USERS) == len(USERS)
+                await cluster.settled()
+                part = await cluster.receipt("m")
+                assert (part.targets, part.pending) == (len(USERS), 0)
+            assert stored(directory / "data") == {key: ["m"] for key in sorted(USERS)}
+
+    play(go())
+
+
+# -- killed on the way ----------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def _die(*_arguments: object, **_more: object) -> None:
+    raise Killed
+
+
+def _dies_sweeping(data: Path, current: Placement | None) -> None:
+    if current is not None and current.version == 2:
+        raise Killed
+    _sweep(data, current)
+
+
+_sweep = layout._sweep
+
+STEPS: list[tuple[Any, str, Callable[..., Any]]] = [
+    (layout._Mover, "_move_members", _die),
+    (layout._Mover, "_move_letters", _die),
+    (layout._Mover, "_move_receipts", _die),
+    (layout.placement, "sync_directory", _die),
+    (layout.placement, "save", _die),
+    (layout, "_sweep", _dies_sweeping),
+]
+
+
+@pytest.mark.parametrize(("where", "name", "death"), STEPS, ids=[name for _, name, _ in STEPS])
+@pytest.mark.parametrize("then", [2, 3, 5])
+def test_a_kill_at_any_step_leaves_one_whole_layout(
+    where: Any, name: str, death: Callable[..., Any], then: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it the node starts with any number of shards: the old one, the one it was changing to, another."""
+
+    async def go() -> None:
+        with scratch() as directory:
+            data = directory / "data"
+            async with Cluster(data, 2) as cluster:
+                await cluster.put_channel("news")
+                _hold_back(cluster)
+                await cluster.join("news", USERS[:5])
+                await cluster.deliver(letter("m"), USERS)
+                await cluster.deliver(letter("n"), channel="news")
+            with monkeypatch.context() as patch:
+                patch.setattr(where, name, death)
+                with pytest.raises(Killed):
+                    lay_out(data, 3)
+            async with Cluster(data, then) as cluster:
+                await cluster.settled()
+                assert (await cluster.receipt("m")).targets == len(USERS)
+                assert await cluster.members("news") == 5
+                assert len(list(data.glob("journals-*"))) == 1
+            assert stored(data) == {user: ["m", "n"] if user in USERS[:5] else ["m"] for user in sorted(USERS)}
+
+    play(go())
+
+
+def test_what_another_layout_left_behind_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    lay_out(data, 2)
+    shutil.copytree(paths.journals_dir(data, 1), paths.journals_dir(data, 7))
+    (data / "user_storage").mkdir()
+    lay_out(data, 2)
+    assert sorted(path.name for path in data.iterdir()) == ["journals-1", "placement.json", "run", "user_storage"]
+
+
+def test_journals_without_a_placement_that_hold_letters_are_not_thrown_away(tmp_path: Path) -> None:
+    """``placement.json`` may be lost by hand; what was accepted must not follow it."""
+    data = tmp_path / "data"
+    lay_out(data, 1)
+    journal = Journal(paths.shard_db(data, 1, 0))
+    journal.db.execute("INSERT INTO letters VALUES(1, 0, 'm', 1, NULL, 'ada', x'00')")
+    journal.close()
+    (data / "placement.json").unlink()
+    with pytest.raises(Exception, match="placement"):
+        lay_out(data, 1)
+    assert paths.shard_db(data, 1, 0).exists()
