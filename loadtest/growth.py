@@ -99,7 +99,7 @@ def _insert(box: Mailbox, portions: list[list[Message]]) -> float:
 def measure(data: Path, *, rows: int, rounds: int) -> Grown:
     """Make both boxes in ``data`` and insert into them in turns."""
     set_up()
-    disk, empty, grown = Disk(data), template(data), Grown()
+    disk, empty, grown = Disk(data), template(), Grown()
     paths = {"small": data / "small.db", "large": data / "large.db"}
     writers = {name: _Writer(seed) for seed, name in enumerate(paths)}
     for name, count in (("small", SMALL), ("large", rows)):

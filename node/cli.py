@@ -10,7 +10,7 @@ from node import commands_channel, commands_mail, commands_serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="pobox")
 def main() -> None:
-    """Messages are delivered to a person's own box: two SQLite files a user."""
+    """Messages are delivered to a person's own box: a SQLite file a user."""
 
 
 for command in (

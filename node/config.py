@@ -66,7 +66,10 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """letters accepted and not yet let go; above it: 503"""
     waiting_max: Count = 5_000_000
     """letters times targets not yet in their boxes; above it: 503"""
-    journal_bytes_max: Bytes = 4 * 1024**3
+    waiting_bytes_max: Bytes = 512 * 1024**2
+    """of the bodies of letters not yet in their boxes, which are held in memory; above it: 503"""
+    journal_bytes_max: Bytes = 1024**3
+    """a start holds as much of it in memory as waits to be let go"""
     disk_reserve_bytes: Bytes = 64 * 1_048_576
     """with less free on the disk nothing new is accepted: 507"""
     receipt_s: Seconds = 86_400

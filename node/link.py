@@ -64,6 +64,16 @@ class Link:
     def up(self) -> bool:
         return self._wire is not None and self._wire.transport is not None
 
+    def check(self) -> _Wire:
+        """The connection, if a request may be sent on it now; raises :class:`Unavailable` or
+        :class:`Overloaded`. What it says holds until the next await."""
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            raise Unavailable()
+        if not wire.writable or len(wire.waiting) >= IN_FLIGHT_MAX:
+            raise Overloaded()
+        return wire
+
     def start(self) -> None:
         """Begin to connect, in the background."""
         self._keeper = asyncio.create_task(self._keep(), name=f"link {self.path}")
@@ -87,11 +97,7 @@ class Link:
         Whoever calls it awaits the future (it raises as :meth:`ask` does) and reads it with
         :func:`body_of`.
         """
-        wire = self._wire
-        if wire is None or wire.transport is None:
-            raise Unavailable()
-        if not wire.writable or len(wire.waiting) >= IN_FLIGHT_MAX:
-            raise Overloaded()
+        wire = self.check()
         loop = asyncio.get_running_loop()
         self._rid = rid = self._rid + 1
         request.rid = rid

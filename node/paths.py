@@ -3,7 +3,7 @@
 ::
 
     node.lock                       held by the supervisor
-    placement.json                  table version, number of shards, name of the journal directory
+    placement.json                  table version and number of shards
     journals-<version>/shard-<i>.db journal, receipts, members of one shard
     run/shard-<i>.sock|.lock        one shard's socket, and the lock that makes it the only one
     user_storage/<slot>/<userId>/   one person's box
@@ -37,8 +37,12 @@ def shard_db(data: Path, version: int, shard: int) -> Path:
     return journals_dir(data, version) / f"shard-{shard}.db"
 
 
+def boxes_dir(data: Path) -> Path:
+    return data / "user_storage"
+
+
 def user_dir(data: Path, user: str) -> Path:
-    return data / "user_storage" / str(slot_of(user)) / user
+    return boxes_dir(data) / str(slot_of(user)) / user
 
 
 _ADDRESS_MAX = 100  # of sun_path's 108 bytes

@@ -15,6 +15,7 @@ import falcon.asgi
 
 from node.errors import Overloaded, PoboxError, TooLarge
 from node.model import BatchAccepted, LineError, NewMessage
+from router import query
 from router.body import Bodies, Request, check_type, decoder
 from router.delivery import Deliverer
 from router.messages import encode
@@ -41,6 +42,7 @@ class Batch:
     async def post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Deliver every line; 202 with the lines that weren't. If none was, and for no fault of
         the caller, the answer is that problem."""
+        query.parameters(req)
         check_type(req, MEDIA_TYPE)
         body = await self._bodies.read(req, self._batch_bytes_max)
         if body.count(b"\n") >= LINES_MAX:

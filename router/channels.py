@@ -38,7 +38,7 @@ class ChannelList:
         spec = _decode(body) if body else ChannelSpec()
         request = ops.PutChannel(0, id, spec.name, spec.description, spec.created_by, clock.now_us())
         home = self._links.home(id)
-        self._links.check_up(self._links.shards)
+        self._links.check(self._links.shards)
         await self._links.ask_each([(shard, request) for shard in self._others(home)], bool)
         new = await self._links.ask(home, request, bool)
         resp.status = 201 if new else 200
@@ -55,7 +55,7 @@ class ChannelList:
         query.parameters(req)
         home = self._links.home(id)
         request = ops.DropChannel(0, id)
-        self._links.check_up(self._links.shards)
+        self._links.check(self._links.shards)
         there = await self._links.ask(home, request, bool)
         # Asked even if home didn't know it: an earlier try may have come no further than home.
         rest = await self._links.ask_each([(shard, request) for shard in self._others(home)], bool)

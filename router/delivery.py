@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from node import clock, ops
+from node.errors import Overloaded, Unavailable
 from node.ids import check_name, new_id
 from node.model import Accepted, NewMessage
 from node.slots import slot_of
@@ -29,7 +30,8 @@ Share = tuple[list[str], list[int]]
 class Deliverer(Protocol):
     async def deliver(self, message: NewMessage, key: str | None = None) -> Accepted:
         """Have ``message`` journaled by every shard that has targets; ``key`` is its id if it
-        brings none. Raises the problem that the caller is to be told."""
+        brings none. Raises the problem that the caller is to be told; :class:`Overloaded` only if
+        nothing was sent to any shard."""
 
 
 class Delivery:
@@ -44,7 +46,7 @@ class Delivery:
         given = given_id(message, key)
         id = given or new_id()
         letter = letters.letter(message, id, clock.now_us())
-        digest = b"" if given is None else letters.digest(message, users)
+        digest = letters.digest(message, users)  # also of an id made here: the caller may send it again
         call = _Call(self._links, id, digest, given is None, letter)
         if users is None:
             assert message.channel_id is not None
@@ -89,19 +91,25 @@ class _Call:
         """The home first, then the others; how many targets."""
         shares = split(self._links.table, users)
         first = self._frame(shares.pop(home, ([], [])), claim=True)
-        self._links.check_up([home, *shares])
+        self._links.check([home, *shares])
         taken = await self._links.ask(home, first, ops.Taken)
-        return taken.targets + await self._rest(shares)
+        try:
+            return taken.targets + await self._rest(shares)
+        except Overloaded as error:
+            raise Unavailable() from error  # not "nothing was sent": the home has it
 
     async def to_channel(self, channel: str, home: int) -> int:
         """To every shard's members, ``home`` first; how many targets. Once the channel is known at
         ``home``, a shard that doesn't know it has no members of it."""
-        self._links.check_up(self._links.shards)
+        self._links.check(self._links.shards)
         first = self._frame(([], []), claim=not self._fresh, channel=channel)
         taken = await self._links.ask(home, first, ops.Taken)
         rest = self._frame(([], []), channel=channel)
         others = [(shard, rest) for shard in self._links.shards if shard != home]
-        parts = await self._links.ask_each(others, ops.Taken, unknown=_NOBODY)
+        try:
+            parts = await self._links.ask_each(others, ops.Taken, unknown=_NOBODY)
+        except Overloaded as error:
+            raise Unavailable() from error
         return taken.targets + sum(part.targets for part in parts)
 
     async def _rest(self, shares: dict[int, Share]) -> int:

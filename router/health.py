@@ -7,6 +7,7 @@ import falcon.asgi
 from node import ops
 from node.errors import Unavailable
 from node.model import Health
+from router import query
 from router.body import Request
 from router.links import Links
 from router.messages import encode
@@ -18,12 +19,14 @@ class Healths:
     def __init__(self, links: Links) -> None:
         self._links = links
 
-    async def alive(self, _req: Request, resp: falcon.asgi.Response) -> None:
+    async def alive(self, req: Request, resp: falcon.asgi.Response) -> None:
         """200 as long as the process answers at all."""
+        query.parameters(req)
         resp.data = encode(Health(status="ok"))
 
-    async def ready(self, _req: Request, resp: falcon.asgi.Response) -> None:
+    async def ready(self, req: Request, resp: falcon.asgi.Response) -> None:
         """200 when every shard answers, and means the same node as this process does."""
+        query.parameters(req)
         ping = ops.Ping(0)
         states = await self._links.ask_each([(shard, ping) for shard in self._links.shards], ops.State)
         if any(s.table != self._links.version or s.shards != len(self._links.shards) for s in states):

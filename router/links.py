@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from node import ops
-from node.errors import NotFound, PoboxError, Refused, Unavailable
+from node.errors import NotFound, PoboxError, Refused
 from node.link import Link, body_of
 from node.paths import socket_path
 from node.placement import Placement
@@ -48,17 +48,12 @@ class Links:
         """Ask several shards at once; the answers in the order of ``requests``.
 
         ``unknown`` is what a shard's 404 counts as, if it counts. Raises the first other refusal,
-        after all have answered: by then it is settled what each of them did. With a shard down
-        nobody is asked.
+        after all have answered: by then it is settled what each of them did. With a shard down, or
+        one that has no room, nobody is asked.
         """
-        self.check_up([shard for shard, _request in requests])
-        futures = []
+        self.check([shard for shard, _request in requests])
+        futures = [self._links[shard].send_request(request) for shard, request in requests]
         failure: PoboxError | None = None
-        for shard, request in requests:
-            try:
-                futures.append(self._links[shard].send_request(request))
-            except PoboxError as error:
-                failure = error
         answers = []
         for future in futures:
             try:
@@ -72,8 +67,7 @@ class Links:
             raise failure
         return answers
 
-    def check_up(self, shards: Sequence[int]) -> None:
-        """Raises :class:`Unavailable` if one of ``shards`` can't be asked now."""
+    def check(self, shards: Sequence[int]) -> None:
+        """Raises :class:`Unavailable` or :class:`Overloaded` if one of ``shards`` can't be asked now."""
         for shard in shards:
-            if not self._links[shard].up:
-                raise Unavailable()
+            self._links[shard].check()

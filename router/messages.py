@@ -29,6 +29,8 @@ class Messages:
 
     async def post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Deliver one message; 202 when it is on disk for every target."""
+        if req.scope["query_string"]:
+            query.parameters(req)
         check_type(req, "application/json")
         message = _decode(await self._bodies.read(req, self._bytes_max))
         key = req.header(_KEY) if message.id is None else None

@@ -27,8 +27,9 @@ class OpenApi:
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._document = msgspec.json.encode(document(operations))
 
-    async def get(self, _req: Request, resp: falcon.asgi.Response) -> None:
+    async def get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """This document."""
+        query.parameters(req)
         resp.data = self._document
 
 

@@ -51,10 +51,12 @@ async def serve(config: Config, layout: placement.Placement, index: int, data: P
     disk = Disk(data)  # its descriptor is open before the first write
     shard = Shard(config, layout, index, disk)
     ended: asyncio.Future[None] = loop.create_future()
+    failures: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
-        if not ended.done():
-            ended.set_exception(error)
+        log.error("failed", error=_told(error))
+        failures.append(error)
+        finish()
 
     def finish() -> None:
         if not ended.done():
@@ -70,13 +72,13 @@ async def serve(config: Config, layout: placement.Placement, index: int, data: P
     gc.collect()
     gc.freeze()
     log.info("ready", shard=index, of=layout.shards, replayed=shard.backlog.waiting)
-    try:
-        await ended
-    except BaseException as error:
-        log.error("stopped", error=_told(error))
+    await ended
+    if not failures:
+        await listener.stop()
+    if not failures:
+        await shard.drain()
+    if failures:  # nothing more may be believed, flushed or let go: the next start replays
         return EXIT_UNSURE
-    await listener.stop()
-    await shard.drain()
     life.cancel()
     await asyncio.wait([life])
     listener.close()

@@ -12,15 +12,13 @@ from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, Lanes, lane_of
 from shard.mailbox import Row
 
-_ROW = 10  # the first fields of a body are a row of ``messages``
-
 
 class Letter:
     """One journal row on its way. ``left`` targets are not stored yet."""
 
     __slots__ = (
         "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane", "left", "row",
-        "seq",
+        "seq", "size",
     )  # fmt: skip
 
     def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
@@ -28,6 +26,8 @@ class Letter:
         self.kind = kind
         self.id = message_id
         self.left = targets
+        self.size = 0
+        """bytes of its body"""
         self.lane = HIGH
         self.row: Row | None = None
         self.deadline_us = 0
@@ -43,9 +43,10 @@ class Letter:
         """of a membership: since when each user is in the channel, None for out of it"""
 
 
-def message(seq: int, targets: int, channel: str | None, body: Body) -> Letter:
+def message(seq: int, targets: int, channel: str | None, body: Body, size: int) -> Letter:
     """A letter with a message; ``channel`` if it goes to that channel's members."""
     letter = Letter(seq, MESSAGE, body.id, targets)
+    letter.size = size
     letter.lane = lane_of(body.priority)
     letter.row = (
         body.id, body.channel_id, body.title, body.content, body.message_type, body.priority, body.sender,
@@ -85,12 +86,15 @@ class Backlog:
         self._done: list[int] = []
         self.waiting = 0
         """letters times targets not yet stored, the unexpanded ones too"""
+        self.bytes = 0
+        """of the bodies of letters that are not done"""
         self.stored = 0
         self.failed: list[tuple[int, str]] = []
         """targets that gave up, for the journal: (how many, message id)"""
 
     def enter(self, letter: Letter) -> None:
         self.waiting += letter.left
+        self.bytes += letter.size
         if letter.kind == MESSAGE and self._live.setdefault(letter.id, letter) is not letter:
             self._twins.setdefault(letter.id, []).append(letter)
 
@@ -121,8 +125,13 @@ class Backlog:
             self._finish(letter)
 
     def _finish(self, letter: Letter) -> None:
+        self.bytes -= letter.size
         if self._live.get(letter.id) is letter:
             del self._live[letter.id]
+        elif letter.kind == MESSAGE and letter.id in self._twins:
+            self._twins[letter.id].remove(letter)
+            if not self._twins[letter.id]:
+                del self._twins[letter.id]
         self._done.append(letter.seq)
 
     def pending(self, message_id: str) -> int:

@@ -19,7 +19,7 @@ import msgspec
 from node import ops, paths
 from node.clock import iso, now_us
 from node.config import Config
-from node.errors import DiskFull, NotFound, Overloaded, Unavailable
+from node.errors import DiskFull, NotFound, Overloaded, PoboxError, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserChannels
 from node.placement import Placement
 from node.slots import table_for
@@ -40,6 +40,7 @@ from shard.sqlite import Sync
 
 T = TypeVar("T")
 _HOUSE_S = 0.5
+_FORGET_PORTIONS = 20
 _DRAIN_S = 5.0
 
 
@@ -69,7 +70,7 @@ class Shard:
         self.backlog = Backlog()
         self.mailboxes = Mailboxes(
             disk,
-            template(paths.journals_dir(data, placement.version), f"template-{index}.db"),
+            template(),
             open_max=settings.mailboxes_open_max,
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
@@ -84,6 +85,7 @@ class Shard:
             owned=self._owned,
             rows_max=settings.journal_rows_max,
             waiting_max=settings.waiting_max,
+            bytes_max=settings.waiting_bytes_max,
             wake=self._wake,
         )
         self.postmen = Postmen(
@@ -147,24 +149,26 @@ class Shard:
                 self.office.closed = Overloaded("The journal is full", retry_after=5)
             else:
                 self.office.closed = None
-            await self._forget()
+            self.office.nudge()
+            with contextlib.suppress(PoboxError):  # no room, or stopping: the old ones stay a little longer
+                await self._forget()
             await asyncio.sleep(_HOUSE_S)
 
     async def _forget(self) -> None:
         """Receipts past their time; memberships that no letter asks for."""
         before = now_us() - int(self._settings.receipt_s * 1e6)
-        surplus = self.journal.receipts - self._settings.receipts_max
 
         def work() -> int:
-            self.members.sweep(self.journal.oldest_seq())
-            return self.journal.forget(before, surplus)
+            return self.journal.forget(before, self.journal.receipts - self._settings.receipts_max)
 
         def has_ended() -> bool:
             return self.members.has_ended(self.journal.oldest_seq())
 
-        if not self.journal.may_forget(before, surplus) and not await self.journal.read(has_ended):
-            return
-        with contextlib.suppress(DiskFull):
+        if await self.journal.read(has_ended):
+            await self._change(lambda: self.members.sweep(self.journal.oldest_seq()))
+        for _ in range(_FORGET_PORTIONS):
+            if not self.journal.may_forget(before, self.journal.receipts - self._settings.receipts_max):
+                return
             self.journal.receipts -= await self.journal.write(work)
 
     async def _tend(self) -> None:
@@ -310,15 +314,16 @@ class Shard:
     # -- helpers -----------------------------------------------------------------------------------
 
     def _accepting(self) -> None:
-        if self.office.closed is not None:
-            raise self.office.closed
+        refusal = self.office.refusal()
+        if refusal is not None:
+            raise refusal
 
     async def _change(self, work: Callable[[], T]) -> T:
         """A durable change of channels or members."""
         self._accepting()
         try:
             return await self.journal.write(work)
-        except BaseException:
+        except Exception:
             self.members.load()  # what memory says must be what was committed
             raise
 

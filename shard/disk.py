@@ -14,6 +14,7 @@ import ctypes
 import os
 from pathlib import Path
 
+from node import paths
 from node.errors import Unsure
 from node.placement import sync_directory
 
@@ -21,20 +22,26 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Disk:
-    """The file system that holds ``data``."""
+    """The file system (or the two) of ``data`` and of the mailboxes in it, which may be a mount of its own."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self._fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+        boxes = paths.boxes_dir(data)
+        boxes.mkdir(mode=0o700, exist_ok=True)
+        self._fd = os.open(boxes, os.O_RDONLY | os.O_DIRECTORY)
+        self._data_fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+        self._failed: str | None = None
 
     def flush(self) -> None:
-        """The barrier. Raises :class:`Unsure` if the disk didn't take all of it."""
-        if _libc.syncfs(self._fd) != 0:
-            raise Unsure(f"syncfs: {os.strerror(ctypes.get_errno())}")
+        """The barrier. Raises :class:`Unsure` if the disk didn't take all of it, then and ever after."""
+        if self._failed is None and _libc.syncfs(self._fd) != 0:
+            self._failed = f"syncfs: {os.strerror(ctypes.get_errno())}"
+        if self._failed is not None:
+            raise Unsure(self._failed)
 
     def free_bytes(self) -> int:
-        status = os.fstatvfs(self._fd)
-        return status.f_bavail * status.f_frsize
+        """What is left on the fuller of the two."""
+        return min(status.f_bavail * status.f_frsize for status in (os.fstatvfs(self._fd), os.fstatvfs(self._data_fd)))
 
     def make_directory(self, path: Path) -> None:
         """``path`` and its parent, private to the owner; no flush."""
@@ -79,3 +86,4 @@ class Disk:
 
     def close(self) -> None:
         os.close(self._fd)
+        os.close(self._data_fd)

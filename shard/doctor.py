@@ -13,7 +13,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import apsw
 import msgspec
@@ -49,8 +48,7 @@ class Doctor:
         self._memberships: dict[str, dict[str, str]] = {}  # user → channel → joined
         self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
         self._letters: dict[str, list[ops.Letter]] = {}  # user → what waits for him
-        with TemporaryDirectory(prefix="pobox-doctor-") as directory:
-            self._template = mailbox.template(Path(directory))
+        self._template = mailbox.template()
 
     def examine(self) -> Report:
         layout = placement.load(self._data)
@@ -84,7 +82,7 @@ class Doctor:
         self.report.notes.append(f"{where.relative_to(self._data)}: {what}")
 
     def _boxes(self) -> Iterator[Path]:
-        storage = self._data / "user_storage"
+        storage = paths.boxes_dir(self._data)
         for slot in sorted(path for path in storage.glob("*") if path.is_dir()):
             yield from sorted(path for path in slot.iterdir() if path.is_dir())
 
@@ -125,7 +123,7 @@ class Doctor:
         if directory.parent.name != str(slot_of(user)):
             self._fault(directory, f"lies under the wrong slot: {slot_of(user)} is right")
         for damaged in directory.glob(f"{mailbox.FILE}*.damaged-*"):
-            self._note(damaged, "was set aside as damaged")
+            self._fault(damaged, "was set aside as damaged: what it held is missing from the box")
         if not path.exists():
             self._note(directory, "has no messages.db yet")
             self._check_memberships(user, path, set())

@@ -49,12 +49,14 @@ PRAGMA user_version={SCHEMA_VERSION};
 _ADD_LETTER = "INSERT INTO letters(seq, kind, id, targets, channel, users, body) VALUES(?,?,?,?,?,?,?)"
 _ADD_RECEIPT = "INSERT INTO receipts(seq, id, digest, accepted_us, targets) VALUES(?,?,?,?,?)"
 _MERGE_RECEIPT = """
-INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,1)
+INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,?)
 ON CONFLICT(id) DO UPDATE SET digest=max(digest, excluded.digest), targets=targets+excluded.targets,
-    accepted_us=min(accepted_us, excluded.accepted_us), failed=failed+excluded.failed"""
+    accepted_us=min(accepted_us, excluded.accepted_us), failed=failed+excluded.failed, moved=moved+excluded.moved-1"""
+_WHOLE = "SELECT id, digest, accepted_us FROM receipts WHERE moved=? ORDER BY seq"
+_SETTLE = "UPDATE receipts SET moved=iif(moved=?, 0, 1) WHERE moved>0"
 _RECEIPT = "SELECT seq, digest, accepted_us, targets, failed, moved FROM receipts WHERE id=?"
-_OLDEST_RECEIPTS = "SELECT seq, accepted_us FROM receipts ORDER BY seq LIMIT ?"
-_FORGET = "DELETE FROM receipts WHERE seq<=? AND NOT EXISTS(SELECT 1 FROM letters l WHERE l.seq=receipts.seq)"
+_OLDEST_RECEIPTS = "SELECT seq, accepted_us FROM receipts WHERE seq>? ORDER BY seq LIMIT ?"
+_FORGET = "DELETE FROM receipts WHERE seq>? AND seq<=? AND NOT EXISTS(SELECT 1 FROM letters l WHERE l.seq=receipts.seq)"
 _LETTERS = "SELECT seq, kind, id, targets, channel, users, body FROM letters ORDER BY seq"
 _LAST_SEQ = """
 SELECT max((SELECT coalesce(max(seq),0) FROM letters), (SELECT coalesce(max(seq),0) FROM receipts),
@@ -75,7 +77,7 @@ class ReceiptRecord(msgspec.Struct, frozen=True):
     targets: int
     failed: int
     moved: int
-    """1 for the sum of what an earlier layout of shards had accepted"""
+    """1 for the sum of what some shards of an earlier layout had accepted, and maybe not all"""
 
 
 class Journal:
@@ -84,7 +86,8 @@ class Journal:
     def __init__(self, path: Path, *, sync: Sync = Sync.FULL, vfs: str | None = None) -> None:
         self.path = path
         self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs)
-        self.db.execute(_SCHEMA).fetchall()
+        if self.db.pragma("user_version") != SCHEMA_VERSION:  # no write where none is needed: the disk may be full
+            self.db.execute(_SCHEMA).fetchall()
         self.db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
         self.lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "journal")
@@ -93,6 +96,7 @@ class Journal:
         """letters not yet let go"""
         self.receipts: int = self._one("SELECT count(*) FROM receipts")
         self._oldest_receipt_us = 0  # not looked up yet
+        self._forgot_to = 0
 
     def _one(self, sql: str) -> Any:
         row = self.db.execute(sql).fetchone()
@@ -143,14 +147,26 @@ class Journal:
         self.db.executemany(_ADD_LETTER, letters)
         self.db.executemany(_ADD_RECEIPT, receipts)
 
-    def merge_receipt(self, message_id: str, digest: bytes, accepted_us: int, targets: int, failed: int) -> None:
-        """Take over a part's receipt from another layout; parts of one message add up."""
+    def merge_receipt(
+        self, message_id: str, digest: bytes, accepted_us: int, targets: int, failed: int, parts: int = 0
+    ) -> None:
+        """Take over a receipt from another layout, one part or an unknown number (0) of them; they add up."""
         assert self.db.in_transaction
-        self.db.execute(_MERGE_RECEIPT, (self.next_seq(), message_id, digest, accepted_us, targets, failed))
+        row = (self.next_seq(), message_id, digest, accepted_us, targets, failed, 1 + parts)
+        self.db.execute(_MERGE_RECEIPT, row)
+
+    def settle_receipts(self, parts: int) -> list[tuple[str, bytes, int]]:
+        """All parts are here: the receipts that have ``parts`` of them are whole, and no different from
+        those that were made here. Returns these: id, digest, time of acceptance."""
+        assert self.db.in_transaction
+        whole = [(id, digest, at) for id, digest, at in self.db.execute(_WHOLE, (1 + parts,))]
+        self.db.execute(_SETTLE, (1 + parts,))
+        return whole
 
     def drop_receipt(self, message_id: str) -> None:
         assert self.db.in_transaction
         self.db.execute("DELETE FROM receipts WHERE id=?", (message_id,))
+        self.receipts -= 1
 
     def purge(self, seqs: list[int]) -> None:
         """Let letters go; the caller knows that a barrier has covered their delivery."""
@@ -166,10 +182,20 @@ class Journal:
         """All targets of the letters that wait are tried again; who gave up before isn't counted twice."""
         self.db.execute("UPDATE receipts SET failed=0 WHERE failed>0 AND seq IN (SELECT seq FROM letters)")
 
-    async def commit(self) -> None:
-        """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`."""
+    async def commit(self, purge: list[int], failures: list[tuple[int, str]]) -> None:
+        """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`.
+
+        What is let go of, and the failures that are counted, are part of it, and of the thread's work:
+        freeing the pages of long letters may read the disk.
+        """
+
+        def work() -> None:
+            self.purge(purge)
+            self.fail(failures)
+            self._commit()
+
         try:
-            await self.in_thread(self._commit)
+            await self.in_thread(work)
         except apsw.FullError as error:
             self.rollback()
             raise DiskFull() from error
@@ -204,23 +230,27 @@ class Journal:
 
     def may_forget(self, before_us: int, surplus: int) -> bool:
         """Whether :meth:`forget` would find something, as far as is known without looking."""
-        return surplus > 0 or (self.receipts > 0 and self._oldest_receipt_us < before_us)
+        return self._forgot_to > 0 or surplus > 0 or (self.receipts > 0 and self._oldest_receipt_us < before_us)
 
     def forget(self, before_us: int, surplus: int, portion: int = 2_000) -> int:
         """Drop the oldest receipts: those from before ``before_us``, and ``surplus`` in any case.
 
-        At most ``portion`` at a time; a receipt stays as long as its letter. Returns how many went.
+        At most ``portion`` at a time, the next call goes on from there; a receipt stays as long as its
+        letter. Returns how many went.
         """
         assert self.db.in_transaction
-        last = 0
-        self._oldest_receipt_us = before_us
-        oldest: list[Any] = self.db.execute(_OLDEST_RECEIPTS, (portion,)).fetchall()
+        first = last = self._forgot_to
+        oldest: list[Any] = self.db.execute(_OLDEST_RECEIPTS, (first, portion)).fetchall()
+        self._forgot_to, self._oldest_receipt_us = 0, before_us
         for index, (seq, accepted_us) in enumerate(oldest):
             if accepted_us >= before_us and index >= surplus:
                 self._oldest_receipt_us = accepted_us
                 break
             last = seq
-        self.db.execute(_FORGET, (last,))
+        else:
+            if len(oldest) == portion:
+                self._forgot_to = last
+        self.db.execute(_FORGET, (first, last))
         return self.db.changes()
 
     def used_bytes(self) -> int:

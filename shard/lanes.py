@@ -36,7 +36,7 @@ def lane_of(priority: int) -> int:
 
 
 def gather_s(rate: float, most_s: float) -> float:
-    """How long normal and low mail may wait for company, in seconds, at ``rate`` letters a second.
+    """How long normal and low mail may wait for company, in seconds, at ``rate`` deliveries a second.
 
     Nothing up to 1,000 a second: a letter is then stored as soon as the loop gets to it. From there
     it grows evenly to ``most_s`` at 6,000 a second, where a transaction for one letter costs more

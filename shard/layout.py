@@ -44,7 +44,8 @@ def lay_out(data: Path, shards: int) -> Move | None:
     Raises :class:`ConfigError` if there is no telling which journals count.
     """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    paths.run_dir(data).mkdir(mode=0o700, exist_ok=True)
+    for directory in (paths.run_dir(data), paths.boxes_dir(data)):
+        directory.mkdir(mode=0o700, exist_ok=True)
     old = placement.load(data)
     if old is None:
         _check_empty(data)
@@ -161,14 +162,25 @@ class _Mover:
         return count
 
     def _move_receipts(self, sources: list[Journal]) -> int:
-        """One receipt a message, at the home of its id, with the targets of all its parts."""
+        """One receipt a message, at the home of its id, with the targets of all its parts.
+
+        Where every old shard had a part, the message was accepted as a whole, and every new shard is to
+        know it: sent again it isn't delivered again, to members of its channel who joined since.
+        """
         count = 0
         for source in sources:
-            rows = source.db.execute("SELECT id, digest, accepted_us, targets, failed FROM receipts ORDER BY seq")
-            for message_id, digest, accepted_us, targets, failed in rows:
+            rows = source.db.execute(
+                "SELECT id, digest, accepted_us, targets, failed, moved FROM receipts ORDER BY seq"
+            )
+            for message_id, digest, accepted_us, targets, failed, moved in rows:
                 journal = self._journals[self._owner(message_id)]
-                journal.merge_receipt(message_id, digest, accepted_us, targets, failed)
+                journal.merge_receipt(message_id, digest, accepted_us, targets, failed, 0 if moved else 1)
                 count += 1
+        whole = [journal.settle_receipts(len(sources)) for journal in self._journals]
+        for journal in self._journals:
+            for home, receipts in zip(self._journals, whole, strict=True):
+                if home is not journal:
+                    journal.add([], [(journal.next_seq(), id, digest, at, 0) for id, digest, at in receipts])
         return count
 
 

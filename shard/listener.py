@@ -1,7 +1,7 @@
 """The shard's socket: frames in, answers out.
 
 A delivery goes straight to the office, without a task of its own; every other question gets one, so
-that a slow read holds up nobody. What is refused is answered as a problem; what nobody foresaw is
+that a slow one holds up no delivery. What is refused is answered as a problem; what nobody foresaw is
 logged once and answered as an internal error, without its inside.
 """
 
@@ -17,9 +17,9 @@ import msgspec
 import structlog
 
 from node import ops
-from node.errors import DiskFull, Overloaded, PoboxError, Unsure
+from node.errors import DiskFull, Overloaded, PoboxError, Unavailable, Unsure
 from node.paths import socket_address
-from node.wire import Framed
+from node.wire import FRAME_MAX, Framed
 from shard.core import Shard
 
 log = structlog.get_logger()
@@ -107,6 +107,8 @@ class Listener:
         except Exception:
             log.exception("a question failed", question=type(request).__name__)
             frame = ops.encode(ops.Failed(request.rid, PoboxError().problem()))
+        if len(frame) > FRAME_MAX:
+            frame = ops.encode(ops.Failed(request.rid, Unavailable("the answer is too large").problem()))
         answer(frame)
 
     async def stop(self) -> None:

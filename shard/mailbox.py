@@ -60,23 +60,22 @@ _LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
 _CACHE_PAGES = 8
+_PAGE_CHARS = 4 * 1024 * 1024  # of a page of messages; one more message at the most goes beyond it
 
-CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
-"""what a damaged file shows itself by; SQLError is a table that isn't there"""
+CORRUPT = (apsw.CorruptError, apsw.NotADBError)
+"""what a damaged file shows itself by"""
+CORRUPT_AT_OPENING = (*CORRUPT, apsw.SQLError, UnicodeDecodeError, msgspec.MsgspecError)
+"""the same, with a table that isn't there and text that is none"""
 
 
-def template(directory: Path, name: str = "template.db") -> bytes:
-    """The bytes of an empty box, made by SQLite itself in ``directory``; nobody else may use ``name`` there."""
-    path = directory / name
-    path.unlink(missing_ok=True)
-    db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=0, create=True)
+def template() -> bytes:
+    """The bytes of an empty box, made by SQLite itself; in memory, since the disk may be full."""
+    db = apsw.Connection(":memory:")
     db.execute(_SCHEMA).fetchall()
-    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+    content = bytearray(db.serialize("main"))
     db.close()
-    content = path.read_bytes()
-    path.unlink()
-    return content
+    content[18:20] = b"\x02\x02"  # write and read version of the file format: WAL
+    return bytes(content)
 
 
 def torn_at_birth(content: bytes, template: bytes) -> bool:
@@ -110,7 +109,8 @@ class Mailbox:
         try:
             # One read transaction takes the lock, reads the schema, and recovers the log.
             found = self._db.execute(
-                "SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels)"
+                "SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),"
+                " (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels))"
             ).fetchone()
             assert found is not None
             self._removed = bool(found[0])
@@ -176,7 +176,8 @@ class Mailbox:
         return self._db.execute("SELECT 1 FROM messages WHERE id=?", (message_id,)).fetchone() is not None
 
     def page(self, channel_id: str | None, limit: int, cursor: str | None) -> Messages:
-        """``limit`` messages from ``cursor`` on, newest first (by created_at, then as they came)."""
+        """``limit`` messages from ``cursor`` on, newest first (by created_at, then as they came); fewer, and
+        a cursor, where they are long."""
         where, values = ["TRUE"], list[Any]()
         if channel_id is not None:
             where.append("channel_id=?")
@@ -187,13 +188,18 @@ class Mailbox:
                 raise BadField("cursor is not one of ours", field="cursor")
             where.append("(created_at, rowid) < (?, ?)")
             values += [created_at, int(rowid)]
-        rows = self._db.execute(
+        rows: list[Any] = []
+        size, more = 0, False
+        for row in self._db.execute(
             f"SELECT {_COLUMNS}, rowid FROM messages WHERE {' AND '.join(where)}"
             " ORDER BY created_at DESC, rowid DESC LIMIT ?",
             (*values, limit + 1),
-        ).fetchall()
-        more = len(rows) > limit
-        rows = rows[:limit]
+        ):
+            if len(rows) == limit or size > _PAGE_CHARS:
+                more = True
+                break
+            rows.append(row)
+            size += sum(len(value) for value in row if isinstance(value, str))
         return Messages(
             messages=[_message(row) for row in rows],
             cursor=f"{rows[-1][7]}~{rows[-1][10]}" if more else None,
@@ -221,17 +227,16 @@ class Mailbox:
     def checkpoint(self, disk: Disk) -> None:
         """Move the log into the database, durably, and cut it to nothing, durably.
 
-        Without room on the disk the log stays as it was (``apsw.FullError``). Any other failure may
-        leave a log that is half started over: :class:`Unsure`.
+        If SQLite can't (``apsw.Error``: no room, a bad sector) nothing is lost, but this connection's
+        picture of the log may be: it must be closed, and the next one reads the log as it is. If the
+        cut isn't durable, old and new frames could mix: :class:`Unsure`.
         """
         assert not self.newborn
         self._db.pragma("synchronous", Sync.FULL.value)
         try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             disk.sync_file(self.log_path)
-        except apsw.FullError:
-            raise
-        except (apsw.Error, OSError) as error:
+        except OSError as error:
             raise Unsure(f"checkpoint of {self.path.parent.name}: {error}") from error
         finally:
             self._db.pragma("synchronous", Sync.OFF.value)

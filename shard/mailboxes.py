@@ -25,7 +25,7 @@ from node import paths
 from node.clock import iso, now_us
 from node.errors import DiskFull
 from shard.disk import Disk
-from shard.mailbox import CORRUPT, FILE, Mailbox, torn_at_birth
+from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -63,7 +63,8 @@ class Mailboxes:
         self._reader = ThreadPoolExecutor(1, "reader")
         self._keeper = ThreadPoolExecutor(1, "keeper")
         self._to_open: list[tuple[str, bool, asyncio.Future[Mailbox | None]]] = []
-        self._opening = False
+        self._opening: asyncio.Future[None] | None = None
+        self._unsound: set[str] = set()  # boxes whose checkpoint failed: they are left alone
         self._written: dict[str, int] = {}  # pages written to a box's log, roughly, since its last checkpoint
         self._newborn: dict[str, int] = {}  # user → number of barriers begun before the birth
         self._barriers_begun = 0
@@ -113,23 +114,19 @@ class Mailboxes:
     async def _open_box(self, user: str, create: bool) -> Mailbox | None:
         future: asyncio.Future[Mailbox | None] = asyncio.get_running_loop().create_future()
         self._to_open.append((user, create, future))
-        if not self._opening:
-            self._opening = True
-            asyncio.get_running_loop().call_soon(asyncio.ensure_future, self._open_portions())
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open_portions())
         return await future
 
     async def _open_portions(self) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            while self._to_open:
-                portion, self._to_open = self._to_open[:_PORTION], self._to_open[_PORTION:]
+        await asyncio.sleep(0)  # whoever else asks in this turn of the loop comes along
+        while self._to_open:
+            portion, self._to_open = self._to_open[:_PORTION], self._to_open[_PORTION:]
+            try:
                 opened = await loop.run_in_executor(self._opener, self._open_many, portion)
                 for (user, _create, future), outcome in zip(portion, opened, strict=True):
-                    if isinstance(outcome, Mailbox):
-                        self._open[user] = outcome
-                        self._written[user] = outcome.log_pages()
-                        if outcome.newborn:  # maybe while a barrier ran: only the next one covers it
-                            self._newborn[user] = self._barriers_begun
+                    self._opened(user, outcome)
                     if future.done():
                         continue
                     if isinstance(outcome, Exception):
@@ -137,8 +134,20 @@ class Mailboxes:
                     else:
                         future.set_result(outcome)
                 self._evict()
-        finally:
-            self._opening = False
+            except Exception as error:  # nobody waits for this task: those who wait for a box are told
+                for _user, _create, future in portion:
+                    if not future.done():
+                        future.set_exception(error)
+        self._opening = None
+
+    def _opened(self, user: str, outcome: Mailbox | Exception | None) -> None:
+        if not isinstance(outcome, Mailbox):
+            return
+        self._open[user] = outcome
+        if user not in self._unsound:
+            self._written[user] = outcome.log_pages()
+        if outcome.newborn:  # maybe while a barrier ran: only the next one covers it
+            self._newborn[user] = self._barriers_begun
 
     def _open_many(
         self, portion: list[tuple[str, bool, asyncio.Future[Mailbox | None]]]
@@ -168,10 +177,8 @@ class Mailboxes:
             self._give_birth(path)
         try:
             box = Mailbox(user, path, self._vfs)
-        except CORRUPT as error:
+        except CORRUPT_AT_OPENING as error:
             self.set_aside(path, error)
-            if not create:
-                return None
             self._give_birth(path)
             born = True
             box = Mailbox(user, path, self._vfs)
@@ -202,6 +209,8 @@ class Mailboxes:
 
     def wrote(self, user: str, rows: int) -> None:
         """Note a commit of ``rows`` rows: four index pages and about six rows to a page of data."""
+        if user in self._unsound:
+            return
         self._written[user] = self._written.get(user, 0) + 5 + rows // 5
 
     def barrier_begun(self) -> int:
@@ -236,7 +245,11 @@ class Mailboxes:
             self._written.pop(user, None)
             try:
                 await asyncio.get_running_loop().run_in_executor(self._keeper, held.checkpoint, self._disk)
-            except apsw.FullError:
+            except apsw.Error as error:
+                self.discard(user)
+                if not isinstance(error, apsw.FullError):
+                    self._unsound.add(user)
+                    log.error("a mailbox could not be checkpointed; its log grows", user=user, error=str(error))
                 return False
         return True
 

@@ -28,9 +28,11 @@ _GROUP_MAX = 512
 _GROUP_S = 0.004
 _BUSY_RATE = 1_000.0
 _ENTRIES_MAX = 20_000
+_ENTRIES_BYTES_MAX = 64 * 1024 * 1024
 _PURGE_MAX = 5_000
 _RATE_S = 0.5
 _LULL_S = 0.1
+_FULL_PAUSE_S = 0.5
 
 Answer = Callable[[bytes], None]
 _body = msgspec.msgpack.Decoder(ops.Letter).decode
@@ -60,6 +62,7 @@ class Office:
         owned: frozenset[int],
         rows_max: int,
         waiting_max: int,
+        bytes_max: int,
         wake: asyncio.Event,
     ) -> None:
         self._journal = journal
@@ -70,15 +73,17 @@ class Office:
         self._owned = owned
         self._rows_max = rows_max
         self._waiting_max = waiting_max
+        self._bytes_max = bytes_max
         self._wake_postmen = wake
         self._entries: list[tuple[ops.Deliver, Answer]] = []
+        self._entries_bytes = 0
         self._to_purge: list[int] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._arrived = 0
         self._rated_at = self._last_at = 0.0
         self.rate = 0.0
-        """deliveries accepted a second, of late"""
+        """deliveries (letters times targets) accepted a second, of late"""
         self.closed: PoboxError | None = None
         """why nothing is accepted just now"""
 
@@ -89,20 +94,32 @@ class Office:
             answer(ops.encode(ops.Failed(request.rid, error.problem())))
             return
         self._entries.append((request, answer))
+        self._entries_bytes += memoryview(request.letter).nbytes
         self._work.set()
 
     def _refusal(self, request: ops.Deliver) -> PoboxError | None:
         if request.table != self._table or not self._owned.issuperset(request.slots):
             return Unavailable("The node is being laid out anew")
+        if len(self._entries) >= _ENTRIES_MAX or self._entries_bytes >= _ENTRIES_BYTES_MAX:
+            return Overloaded()
+        return self.refusal()
+
+    def refusal(self) -> PoboxError | None:
+        """Why nothing that is to be journaled is taken just now, None if it is."""
         if self.closed is not None:
             return self.closed
         if (
-            len(self._entries) >= _ENTRIES_MAX
-            or self._journal.rows >= self._rows_max
+            self._journal.rows >= self._rows_max
             or self._backlog.waiting >= self._waiting_max
+            or self._backlog.bytes >= self._bytes_max
         ):
             return Overloaded()
         return None
+
+    def nudge(self) -> None:
+        """See to what has to be noted down, though no letter comes."""
+        if self._backlog.failed:
+            self._work.set()
 
     def let_go(self, seqs: list[int]) -> None:
         """A barrier has covered the delivery of these; their rows go with the next commits."""
@@ -121,7 +138,9 @@ class Office:
                 # A commit costs as much as fifty letters: under load they go by the dozen.
                 await asyncio.sleep(_GROUP_S)
             async with self._journal.lock:
-                await self._commit_group()
+                in_order = await self._commit_group()
+            if not in_order and not self._entries:
+                await asyncio.sleep(_FULL_PAUSE_S)  # only housekeeping is left: not again at once
 
     async def drain(self) -> None:
         """Until everything taken in has been answered."""
@@ -134,8 +153,10 @@ class Office:
         self._journal.purge(seqs)
         self._journal.rows -= len(seqs)
 
-    async def _commit_group(self) -> None:
+    async def _commit_group(self) -> bool:
+        """Journal and answer what has gathered; False if the disk is full."""
         group, self._entries = self._entries[:_GROUP_MAX], self._entries[_GROUP_MAX:]
+        self._entries_bytes -= sum(memoryview(request.letter).nbytes for request, _answer in group)
         purge, self._to_purge = self._to_purge[:_PURGE_MAX], self._to_purge[_PURGE_MAX:]
         failed, self._backlog.failed = self._backlog.failed, []
         rows: list[LetterRow] = []
@@ -154,9 +175,7 @@ class Office:
                 else:
                     answers.append((answer, targets))
             self._journal.add(rows, receipts)
-            self._journal.purge(purge)
-            self._journal.fail(failed)
-            await self._journal.commit()
+            await self._journal.commit(purge, failed)
         except (DiskFull, apsw.FullError):
             self._journal.rollback()
             self._to_purge += purge
@@ -164,14 +183,13 @@ class Office:
             refusal = DiskFull().problem()
             for request, answer in group:
                 answer(ops.encode(ops.Failed(request.rid, refusal)))
-            if not group:
-                await asyncio.sleep(0.5)  # only the housekeeping found no room: not again at once
-            return
+            return False
         self._journal.rows += len(rows) - len(purge)
         self._journal.receipts += len(receipts)
         for answer, frame in answers:
             answer(frame)
         self._hand_over(fresh)
+        return True
 
     def _enter(
         self,
@@ -209,7 +227,7 @@ class Office:
         if targets:
             body = bytes(request.letter)
             try:
-                letter = letters_of.message(seq, targets, channel, _body(body))
+                letter = letters_of.message(seq, targets, channel, _body(body), len(body))
             except msgspec.MsgspecError as error:  # a router of another version: its letter, not the group's
                 raise PoboxError() from error
             rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))

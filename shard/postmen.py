@@ -22,7 +22,7 @@ import apsw
 import structlog
 
 from node.clock import iso, now_us
-from node.errors import DiskFull
+from node.errors import DiskFull, Unsure
 from shard.backlog import Backlog, Letter, expired
 from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE
@@ -32,12 +32,21 @@ from shard.mailboxes import Mailboxes
 log = structlog.get_logger()
 
 _LULL_S = 0.1
+_PORTION = 256  # letters in one transaction; of ordinary size a few milliseconds
 _PUT_OFF_S = 0.05
 _PUT_OFF_MAX_S = 60.0
 _BUSY_QUIETLY = 4  # somebody who only looks into a box is gone by then
 
 _NO_ROOM = (apsw.FullError, DiskFull)
-_OTHERS = (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, OSError)
+_OTHERS = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.SQLError,  # a table is gone: opened anew, the box is found damaged
+    OSError,
+)
 
 
 def put_off_s(attempt: int) -> float:
@@ -85,7 +94,10 @@ class Postmen:
         letters = self._backlog.lanes.take_user(user) + early + self._put_off.pop(user, [])
         if letters:
             letters.sort(key=lambda letter: letter.seq)
-            await self._deliver(user, letters)
+            try:
+                await self._deliver(user, letters)
+            except Exception as error:  # the letters are in no lane any more: only a replay finds them
+                raise Unsure(f"delivery to a reader: {error!r}") from error
 
     # -- one postman -------------------------------------------------------------------------------
 
@@ -114,7 +126,7 @@ class Postmen:
                 now = time()
                 continue
             box = self._mailboxes.free(user)
-            if box is None:
+            if box is None or len(letters) > _PORTION:
                 return self._deliver(user, letters)
             try:
                 self._store(box, letters)
@@ -133,12 +145,17 @@ class Postmen:
                 await self._wake.wait()
 
     async def _deliver(self, user: str, letters: list[Letter]) -> None:
-        """Store letters in a box that is not at hand: open it, or wait for its holder."""
+        """Store letters in a box that is not at hand (open it, or wait for its holder), or that are many:
+        the loop gets its turn between two portions."""
         try:
             async with self._mailboxes.hold(user, create=True) as box:
                 assert box is not None
                 if user in self._put_off:  # whoever held it before had no luck: his letters first
                     letters = sorted(self._put_off.pop(user) + letters, key=lambda letter: letter.seq)
+                while len(letters) > _PORTION:
+                    self._store(box, letters[:_PORTION])
+                    letters = letters[_PORTION:]
+                    await asyncio.sleep(0)
                 self._store(box, letters)
         except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
             self._trouble(user, letters, error)

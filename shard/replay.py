@@ -29,7 +29,7 @@ def load(journal: Journal, members: Members, backlog: Backlog, expander: Expande
     for seq, kind, message_id, targets, channel, users, body in journal.letters():
         names = users.split("\n") if users else []
         if kind == MESSAGE:
-            letter = letters_of.message(seq, targets, channel, _body(body))
+            letter = letters_of.message(seq, targets, channel, _body(body), len(body))
         elif kind == MEMBERSHIP:
             if message_id not in states:
                 states[message_id] = members.joined_at(message_id)

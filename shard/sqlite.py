@@ -69,7 +69,7 @@ def connect(
             ("wal_autocheckpoint", 0),
         ):
             db.pragma(name, value)
-        if create:
+        if create or db.pragma("journal_mode") != "wal":  # a copy that somebody put here may be in another mode
             db.pragma("journal_mode", "wal")
         db.release_memory()  # the first read took room for 20 pages; the next takes it for cache_pages
         if db.pragma("journal_mode") != "wal":

@@ -198,6 +198,11 @@ class Running:
         await self.while_alive(self.shard.barrier.flush())
         await self.while_alive(self.shard.office.drain())
 
+    async def checkpointed(self, user: str) -> None:
+        """Until ``user``'s box has no log any more; its birth must be covered by a barrier."""
+        log = box_path(self.data, user).with_name(f"{FILE}-wal")
+        await until(lambda: not log.stat().st_size, "the checkpoint", self.life)
+
     async def page(self, user: str) -> list[Message]:
         """All messages of ``user``, newest first; nobody has none."""
         question = ops.Page(0, self.layout.version, slot_of(user), user, None, 100_000, None)

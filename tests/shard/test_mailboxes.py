@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ from .test_mailbox import change, ids, row
 
 def _make(data: Path, *, open_max: int = 16, wal_pages_max: int = 1) -> Mailboxes:
     data.mkdir(exist_ok=True)
-    return Mailboxes(Disk(data), template(data), open_max=open_max, wal_pages_max=wal_pages_max)
+    return Mailboxes(Disk(data), template(), open_max=open_max, wal_pages_max=wal_pages_max)
 
 
 async def _open(boxes: Mailboxes, user: str) -> None:
@@ -135,7 +137,7 @@ def test_shards_that_start_at_once_do_not_disturb_each_other(tmp_path: Path) -> 
     """Each makes its template of an empty box; a half one would spoil every birth."""
     data = tmp_path / "data"
     lay_out(data, 4)
-    (tmp_path / "whole").write_bytes(template(tmp_path))
+    (tmp_path / "whole").write_bytes(template())
     command = [sys.executable, "-c", _START, str(data)]
     shards = [
         subprocess.Popen(
@@ -265,7 +267,29 @@ def test_a_birth_that_a_power_cut_tore_is_completed_and_keeps_its_log(tmp_path: 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("damage", ["header", "everything", "long zeros", "not in WAL mode"])
+def test_a_sound_box_that_was_put_back_in_another_journal_mode_is_taken_as_it_is(tmp_path: Path) -> None:
+    async def play() -> None:
+        before = _make(tmp_path / "data")
+        async with before.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("a"))
+        before.close()
+        path = box_path(tmp_path / "data", "ada")
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA journal_mode=delete").fetchone() == ("delete",)
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("b"))
+            assert sorted(ids(box)) == ["a", "b"]
+            assert box._db.pragma("journal_mode") == "wal"
+        assert boxes.damaged == 0
+        boxes.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("damage", ["header", "everything", "long zeros"])
 def test_a_damaged_file_is_set_aside_and_kept(tmp_path: Path, damage: str) -> None:
     async def play() -> None:
         before = _make(tmp_path / "data")
@@ -283,7 +307,6 @@ def test_a_damaged_file_is_set_aside_and_kept(tmp_path: Path, damage: str) -> No
             "header": garbage[:100] + content[100:],
             "everything": garbage[: len(content)],
             "long zeros": bytes(len(content)),
-            "not in WAL mode": content[:18] + b"\x01\x01" + content[20:],
         }[damage]
         path.write_bytes(spoilt)
         boxes = _make(tmp_path / "data")

@@ -211,8 +211,7 @@ def test_a_damaged_box_is_set_aside_and_its_owner_keeps_receiving(damage: str, m
                     await running.deliver(delivery(letter(f"old{number}", content="x" * 3_000), ["ada"]))
                 await running.settled()
                 await running.let_go()
-                while not await running.shard.mailboxes.tend():
-                    await asyncio.sleep(0.01)
+                await running.checkpointed("ada")
             path = box_path(data, "ada")
             content = bytearray(path.read_bytes())
             if damage == "header":
