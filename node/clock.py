@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)
 
 
 def now_us() -> int:
@@ -15,7 +16,7 @@ def now_us() -> int:
 
 def iso(us: int) -> str:
     """``2026-11-24T08:44:00.000000Z``: always 27 characters, so that text sorts as time does."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_NAIVE_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds") + "Z"
 
 
 def us_of(moment: datetime) -> int:

@@ -12,6 +12,7 @@ memory of which ids were used, and with which body.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -179,8 +180,10 @@ class Journal:
         self.db.executemany("UPDATE receipts SET failed=failed+? WHERE id=?", failures)
 
     def try_again(self) -> None:
-        """All targets of the letters that wait are tried again; who gave up before isn't counted twice."""
-        self.db.execute("UPDATE receipts SET failed=0 WHERE failed>0 AND seq IN (SELECT seq FROM letters)")
+        """All targets of the letters that wait are tried again; who gave up before isn't counted twice.
+        On a full disk the count stays too high: starting, and reading, matter more."""
+        with contextlib.suppress(apsw.FullError):
+            self.db.execute("UPDATE receipts SET failed=0 WHERE failed>0 AND seq IN (SELECT seq FROM letters)")
 
     async def commit(self, purge: list[int], failures: list[tuple[int, str]]) -> None:
         """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`.
