@@ -1,7 +1,7 @@
 """A shard without its socket: the parts, wired, and the questions that may be asked of it.
 
 ``start`` replays the journal into the lanes before anything is accepted. ``run`` is the shard's
-life: if one of its tasks fails, all end and the error comes out. ``stop`` stores what waits as far
+life: if one of its tasks fails, all end and the error comes out. ``drain`` stores what waits as far
 as time allows and lets go of what it can; the rest is in the journal.
 """
 
@@ -63,7 +63,7 @@ class Shard:
         self._placement = placement
         self._disk = disk
         data: Path = disk.data
-        self._owned = frozenset(s for s, owner in enumerate(table_for(placement.shards)) if owner == index)
+        owned = frozenset(s for s, owner in enumerate(table_for(placement.shards)) if owner == index)
         self._wake = asyncio.Event()
         self.journal = Journal(paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs)
         self.members = Members(self.journal.db)
@@ -82,7 +82,7 @@ class Shard:
             self.backlog,
             self.expander,
             table=placement.version,
-            owned=self._owned,
+            owned=owned,
             rows_max=settings.journal_rows_max,
             waiting_max=settings.waiting_max,
             bytes_max=settings.waiting_bytes_max,
@@ -185,8 +185,9 @@ class Shard:
 
     def check(self, table: int, slots: list[int]) -> None:
         """Refuse what isn't this shard's to answer."""
-        if table != self._placement.version or not self._owned.issuperset(slots):
-            raise Unavailable("The node is being laid out anew")
+        stranger = self.office.stranger(table, slots)
+        if stranger is not None:
+            raise stranger
 
     @contextlib.asynccontextmanager
     async def _box(self, user: str) -> AsyncIterator[Mailbox]:
@@ -228,7 +229,6 @@ class Shard:
             return seq
 
         seq = await self.journal.write(work)
-        self.journal.rows += 1
         self._enter(letters_of.removal(seq, q.id), [q.user])
         await self.postmen.deliver_now(q.user)
 
@@ -272,7 +272,6 @@ class Shard:
 
         seq, left = await self._change(work)
         if left:
-            self.journal.rows += 1
             self._enter(letters_of.membership(seq, q.id, None, dict.fromkeys(left)), left)
         return True
 
@@ -293,7 +292,6 @@ class Shard:
 
         seq, joined, left, record = await self._change(work)
         if joined or left:
-            self.journal.rows += 1
             state: dict[str, str | None] = dict.fromkeys(joined, iso(q.now_us))
             state.update(dict.fromkeys(left))
             self._enter(letters_of.membership(seq, q.channel, record.row(), state), list(state))
@@ -328,6 +326,8 @@ class Shard:
             raise
 
     def _enter(self, letter: letters_of.Letter, users: list[str]) -> None:
+        """A letter that was journaled here goes to the lanes."""
+        self.journal.rows += 1
         self.backlog.enter(letter)
         self.backlog.put(letter, users, asyncio.get_running_loop().time())
         self._wake.set()

@@ -14,7 +14,6 @@ from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 HIGH, NORMAL, LOW = 0, 1, 2
-LANES = ("high", "normal", "low")
 _TURNS = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, LOW, HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL)
 
 _IDLE_RATE = 1_000.0
@@ -56,15 +55,7 @@ class Lanes(Generic[Item]):
         """letters waiting, each target counted"""
 
     def put(self, user: str, item: Item, now: float) -> None:
-        lane = item.lane
-        mail = self._mail[lane]
-        waiting = mail.get(user)
-        if waiting is None:
-            mail[user] = [item]
-            self._queue[lane].append((now, user))
-        else:
-            waiting.append(item)
-        self.count += 1
+        self.put_many([user], item, now)
 
     def put_many(self, users: list[str], item: Item, now: float) -> None:
         """The same letter for many users; the hot path of a fan-out."""

@@ -98,11 +98,18 @@ class Office:
         self._work.set()
 
     def _refusal(self, request: ops.Deliver) -> PoboxError | None:
-        if request.table != self._table or not self._owned.issuperset(request.slots):
-            return Unavailable("The node is being laid out anew")
+        stranger = self.stranger(request.table, request.slots)
+        if stranger is not None:
+            return stranger
         if len(self._entries) >= _ENTRIES_MAX or self._entries_bytes >= _ENTRIES_BYTES_MAX:
             return Overloaded()
         return self.refusal()
+
+    def stranger(self, table: int, slots: list[int]) -> PoboxError | None:
+        """The refusal of what isn't this shard's to answer, None if it is."""
+        if table != self._table or not self._owned.issuperset(slots):
+            return Unavailable("The node is being laid out anew")
+        return None
 
     def refusal(self) -> PoboxError | None:
         """Why nothing that is to be journaled is taken just now, None if it is."""
@@ -169,11 +176,11 @@ class Office:
             self._journal.begin()
             for request, answer in group:
                 try:
-                    targets = self._enter(request, now, seen, rows, receipts, fresh)
+                    frame = self._enter(request, now, seen, rows, receipts, fresh)
                 except PoboxError as error:
                     answers.append((answer, ops.encode(ops.Failed(request.rid, error.problem()))))
                 else:
-                    answers.append((answer, targets))
+                    answers.append((answer, frame))
             self._journal.add(rows, receipts)
             await self._journal.commit(purge, failed)
         except (DiskFull, apsw.FullError):

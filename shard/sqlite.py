@@ -30,7 +30,7 @@ def set_up() -> None:
     No mutex a connection (each is used by one thread at a time), no memory statistics (a global
     mutex), and little memory set aside in advance: thousands of connections are open at once.
     """
-    if apsw.sqlite_lib_version() and apsw.SQLITE_VERSION_NUMBER < SQLITE_MIN:
+    if apsw.SQLITE_VERSION_NUMBER < SQLITE_MIN:
         raise RuntimeError(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 is the least")
     apsw.shutdown()
     apsw.config(apsw.SQLITE_CONFIG_MULTITHREAD)
