@@ -11,6 +11,7 @@ makes the cut durable before a new frame is written, so that old and new frames 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import msgspec
 from node.errors import BadField, Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
 from shard.disk import Disk
-from shard.sqlite import Sync, connect
+from shard.sqlite import LOCKLESS, Sync, connect, lock
 
 SCHEMA_VERSION = 1
 FILE = "messages.db"
@@ -97,7 +98,7 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
 class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
-    __slots__ = ("_channels", "_db", "_removed", "newborn", "path", "user")
+    __slots__ = ("_channels", "_db", "_lock", "_removed", "newborn", "path", "user")
 
     def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
         """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
@@ -105,9 +106,14 @@ class Mailbox:
         self.path = path
         self.newborn = False
         """no barrier has covered its birth yet: it must not be checkpointed"""
-        self._db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs)
+        self._lock = lock(path)
         try:
-            # One read transaction takes the lock, reads the schema, and recovers the log.
+            self._db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs or LOCKLESS)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
+            # One read transaction reads the schema and recovers the log.
             found = self._db.execute(
                 "SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),"
                 " (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels))"
@@ -116,7 +122,7 @@ class Mailbox:
             self._removed = bool(found[0])
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def begin(self) -> None:
@@ -243,7 +249,10 @@ class Mailbox:
 
     def close(self) -> None:
         """Without a checkpoint: the log stays and is taken up at the next opening."""
-        self._db.close()
+        try:
+            self._db.close()
+        finally:
+            os.close(self._lock)
 
 
 def _message(row: Iterable[Any]) -> Message:

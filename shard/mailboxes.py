@@ -30,7 +30,7 @@ from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 T = TypeVar("T")
 log = structlog.get_logger()
 
-_FDS_A_BOX = 2
+_FDS_A_BOX = 3
 _FDS_KEPT = 256
 _PORTION = 32
 

@@ -7,12 +7,20 @@ shared memory file, no locks to take and give back), and never checkpoint by the
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from enum import Enum
 from pathlib import Path
+from struct import pack
 
 import apsw
 
 SQLITE_MIN = 3_051_003
+LOCKLESS = "unix-none"
+"""SQLite's way to the disk without its locks, for files that :func:`lock` has"""
+
+_LOCK = pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0x4000_0000, 512, 0)  # PENDING, RESERVED and SHARED bytes
 
 
 class Sync(Enum):
@@ -37,6 +45,28 @@ def set_up() -> None:
     apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
     apsw.config(apsw.SQLITE_CONFIG_LOOKASIDE, 128, 16)
     apsw.initialize()
+
+
+def lock(path: Path) -> int:
+    """Keep every other program's SQLite out of the database at ``path``, until the descriptor that is returned
+    is closed; raises ``apsw.BusyError`` if one is in.
+
+    SQLite would take the same lock itself. But since closing a file drops all POSIX locks that the process has
+    on it, it keeps a list of the files that are open, and walks it twice at each opening: 1.5 ms with 8,000
+    boxes open. A lock of the open file description belongs to its descriptor alone and needs no list.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _LOCK)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise apsw.BusyError("database is locked") from error
+        raise
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def connect(

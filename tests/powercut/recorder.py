@@ -158,12 +158,12 @@ def contents(root: Path) -> dict[str, bytes]:
 class RecordingFile(apsw.VFSFile):
     """One open file of :class:`RecordingVFS`; a nameless (temporary) one leaves no trace."""
 
-    def __init__(self, recording: Recording, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+    def __init__(self, base: str, recording: Recording, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         self._recording = recording
         self._name = None if path is None else recording.named(path)
         is_new = path is not None and not os.path.exists(path)
-        super().__init__("", name, flags)
+        super().__init__(base, name, flags)
         if is_new and self._name is not None:
             recording.add(Create(self._name))
 
@@ -190,14 +190,15 @@ class RecordingFile(apsw.VFSFile):
 
 
 class RecordingVFS(apsw.VFS):
-    """SQLite's own way to the disk, under ``name``, with every effect logged. Shared memory works."""
+    """SQLite's own way to the disk, or the one called ``base``, under ``name``, with every effect logged."""
 
-    def __init__(self, name: str, recording: Recording) -> None:
+    def __init__(self, name: str, recording: Recording, base: str = "") -> None:
         self._recording = recording
-        super().__init__(name, "")
+        self._base = base
+        super().__init__(name, base)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
-        return RecordingFile(self._recording, name, flags)
+        return RecordingFile(self._base, self._recording, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         super().xDelete(filename, syncdir)

@@ -29,7 +29,7 @@ from shard.core import Shard
 from shard.disk import Disk
 from shard.layout import lay_out
 from shard.mailbox import FILE
-from shard.sqlite import Sync
+from shard.sqlite import LOCKLESS, Sync
 
 from .recorder import Ack, Fact, Offer, Purge, Recording, RecordingDisk, RecordingVFS
 from .replayer import Place
@@ -165,7 +165,7 @@ def restart_recorded(data: Path) -> Recording:
 
 async def _recorded(data: Path, kind: type[RecordingDisk], journal: Sync, seed: int | None) -> Recording:
     recording = Recording(data)
-    vfs = RecordingVFS(_VFS, recording)
+    vfs = RecordingVFS(_VFS, recording, LOCKLESS)
     disk = kind(recording)
     try:
         shard = Shard(_CONFIG, _LAYOUT, 0, disk, vfs=_VFS, journal_sync=journal)

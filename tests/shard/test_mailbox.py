@@ -306,11 +306,11 @@ def test_a_newborn_is_not_checkpointed(box: Mailbox, tmp_path: Path) -> None:
     disk.close()
 
 
-def test_a_box_takes_two_descriptors_no_shared_memory_and_a_bounded_cache(path: Path) -> None:
+def test_a_box_takes_three_descriptors_no_shared_memory_and_a_bounded_cache(path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     box = Mailbox("ada", path)
     change(box, row("a"))
-    assert len(os.listdir("/proc/self/fd")) - before == 2
+    assert len(os.listdir("/proc/self/fd")) - before == 3
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["messages.db", "messages.db-wal"]
     assert box._db.pragma("synchronous") == 0
     assert box._db.pragma("cache_size") == 8
