@@ -47,6 +47,10 @@ class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     body_timeout_s: Seconds = 30
     idle_timeout_s: Seconds = 60
     shard_timeout_s: Seconds = 5
+    delta_bytes_max: Bytes = 8 * 1_048_576
+    """the page hashes of one device's file: eight bytes for each four thousand of it"""
+    stall_timeout_s: Seconds = 60
+    """a client that takes nothing of its answer for this long is given up"""
     connections_max: Count = 10_000
 
 
@@ -76,6 +80,12 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     receipt_s: Seconds = 86_400
     """how long receipts, and with them the check for a second body, are kept"""
     receipts_max: Count = 2_000_000
+    statuses_open_max: Count = 512
+    """read_status.db files held open"""
+    snapshot_bytes_max: Bytes = 1024**3
+    """of the snapshots kept for devices that download"""
+    snapshot_s: Seconds = 600
+    """how long one is kept after it was last asked for"""
 
 
 class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ Timestamp = Annotated[datetime, Meta(tz=True)]
 PlainName = Annotated[str, Meta(max_length=128)]
 
 USERS_MAX = 10_000
+CHANGES_MAX = 10_000
 
 
 class In(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
@@ -138,6 +139,98 @@ class UserChannel(Out):
 
 class UserChannels(Out):
     channels: list[UserChannel]
+
+
+class SyncCheck(Out):
+    """What the server has, and whether a device with ``localVersion`` needs it. ``serverVersion`` is an ISO
+    time with microseconds; it grows strictly with each version of one box."""
+
+    server_version: str
+    server_size: int
+    server_checksum: str
+    local_version: str | None
+    need_sync: bool
+
+
+class StatusChange(In):
+    """What a person did to a message on a device. ``at`` is the device's clock."""
+
+    message_id: Name
+    status: Literal["read", "unread", "archived", "unarchived", "starred", "unstarred"]
+    at: Timestamp
+    device: PlainName | None = None
+
+
+class PositionChange(In):
+    """How far a person has come in a channel; ``position`` is the device's own measure within the message."""
+
+    channel_id: Name
+    message_id: Name
+    at: Timestamp
+    position: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
+class StatusChanges(In):
+    """``clock`` is the device's time of sending: with it the server takes a wrong clock out of every ``at``.
+    ``since`` is what the device got last."""
+
+    changes: Annotated[list[StatusChange], Meta(max_length=CHANGES_MAX)] = []
+    positions: Annotated[list[PositionChange], Meta(max_length=CHANGES_MAX)] = []
+    since: Annotated[str, Meta(max_length=64)] | None = None
+    clock: Timestamp | None = None
+
+
+class Status(Out):
+    """All that is known of one message; None: it isn't so."""
+
+    message_id: str
+    read_at: str | None
+    read_device: str | None
+    archived_at: str | None
+    starred_at: str | None
+
+
+class ReadingPosition(Out):
+    channel_id: str
+    last_read_message_id: str
+    last_read_at: str
+    position: int
+
+
+class ReadStatus(Out):
+    """What changed after the ``since`` that was asked for, oldest change first; ask again with the new ``since``,
+    at once if there is ``more``. ``full``: it is everything from the beginning, forget what you had."""
+
+    since: str
+    full: bool
+    more: bool
+    statuses: list[Status]
+    positions: list[ReadingPosition]
+
+
+class StatusConflict(Out):
+    """A change that was not made: ``newer`` (the server's is later; it is among the statuses), or ``no_message``
+    (not in the box, or no longer)."""
+
+    index: int
+    message_id: str
+    status: str
+    reason: Literal["newer", "no_message"]
+
+
+class StatusMerged(ReadStatus):
+    """``accepted`` changes hold now, also those that held already; ``index`` of a conflict counts the list that was
+    sent, changes first, then positions."""
+
+    accepted: int
+    conflicts: list[StatusConflict]
+
+
+class Counts(Out):
+    """Messages without a read mark: in all, and in each channel that has any."""
+
+    unread: int
+    channels: dict[str, int]
 
 
 class Health(Out):

@@ -177,6 +177,94 @@ class State(msgspec.Struct, array_like=True, gc=False):
     transactions: int
 
 
+class AskSync(Request, tag=14):
+    """What the box is now; what waits for ``user`` is delivered first. ``device`` is noted in
+    ``last_sync.json``. Done body: :class:`SyncState`. Refusals: 404 (no such box), 503, 507."""
+
+    table: int
+    slot: int
+    user: str
+    device: str | None
+
+
+class SyncState(msgspec.Struct, array_like=True, gc=False):
+    """A version of a box: ``checksum`` (``sha256:`` and 64 hex digits) and ``size`` (bytes) of the file that
+    a device gets."""
+
+    version: str
+    size: int
+    checksum: str
+
+
+class AskSnapshot(Request, tag=15):
+    """The file of a box, for a device to download. ``encoding`` is ``identity``, ``zstd`` or ``gzip``. If
+    ``version`` is given and still kept it is that one, else the newest. Done body: :class:`Snapshot`.
+    Refusals: 404, 503 (too many are being made), 507."""
+
+    table: int
+    slot: int
+    user: str
+    encoding: str
+    version: str | None
+    device: str | None
+
+
+class Snapshot(msgspec.Struct, array_like=True, gc=False):
+    """An immutable file; it may be unlinked at any moment, so whoever reads it opens it at once (and asks
+    again if it is gone). ``file`` is relative to the data directory, ``file_size`` its bytes (as encoded);
+    ``state`` is of the identity."""
+
+    state: SyncState
+    file: str
+    file_size: int
+
+
+class AskStatuses(Request, tag=18):
+    """What changed after ``since`` (None: everything). Done body: ``node.model.ReadStatus``. Refusals: 404."""
+
+    table: int
+    slot: int
+    user: str
+    since: str | None
+    limit: int
+
+
+class ChangeStatuses(Request, tag=16):
+    """Merge a device's changes, durably, and say what it doesn't know. ``skew_us`` is the node's clock minus the
+    device's, as the router saw it. Done body: ``node.model.StatusMerged``. Refusals: 404, 503, 507."""
+
+    table: int
+    slot: int
+    user: str
+    since: str | None
+    limit: int
+    skew_us: int
+    changes: list[StatusRow]
+    positions: list[PositionRow]
+
+
+class StatusRow(msgspec.Struct, array_like=True, gc=False):
+    message_id: str
+    status: str
+    at_us: int
+    device: str | None
+
+
+class PositionRow(msgspec.Struct, array_like=True, gc=False):
+    channel_id: str
+    message_id: str
+    at_us: int
+    position: int
+
+
+class AskCounts(Request, tag=17):
+    """Done body: ``node.model.Counts``. Refusals: 404."""
+
+    table: int
+    slot: int
+    user: str
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -191,6 +279,11 @@ AnyRequest = (
     | ListMembers
     | AskUserChannels
     | Ping
+    | AskSync
+    | AskSnapshot
+    | ChangeStatuses
+    | AskStatuses
+    | AskCounts
 )
 
 
