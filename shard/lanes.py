@@ -88,6 +88,17 @@ class Lanes(Generic[Item]):
                 return user, self.take_user(user)
         return None
 
+    def put_back(self, user: str, items: list[Item]) -> None:
+        """What :meth:`take` gave a moment ago: it is due again, before everybody else."""
+        for item in items:
+            mail = self._mail[item.lane]
+            if user in mail:
+                mail[user].append(item)
+            else:
+                mail[user] = [item]
+                self._queue[item.lane].appendleft((float("-inf"), user))
+        self.count += len(items)
+
     def take_user(self, user: str) -> list[Item]:
         """Everything that waits for ``user``, in the order of acceptance; empty if nothing does."""
         piles = [pile for mail in self._mail if (pile := mail.pop(user, None))]

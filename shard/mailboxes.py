@@ -1,7 +1,10 @@
 """The boxes of a shard: which are open, who holds one, and what is done to them in the background.
 
-At most ``open_max`` boxes are open; the one that was used longest ago goes first. A box has one
-holder at a time. On the loop a delivery needs no holding, since nothing runs beside it; whatever
+At most ``open_max`` boxes are open; the one that was used longest ago goes first. When even that one
+was used a moment ago, mail for others doesn't push it out: their boxes are opened, written and closed
+at one go (:meth:`Mailboxes.visit`). Otherwise a message to everybody would have each box opened anew.
+
+A box has one holder at a time. On the loop a delivery needs no holding, since nothing runs beside it; whatever
 waits in a thread (opening, reading, checkpoint) holds the box, and whoever comes next waits in
 line. Opening and checkpoints touch the disk and therefore run in threads, in portions.
 """
@@ -10,29 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import resource
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import apsw
 import structlog
 
-from node import paths
-from node.clock import iso, now_us
-from node.errors import DiskFull
 from shard.disk import Disk
-from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
+from shard.mailbox import Mailbox
+from shard.opener import Errand, Opener
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 _FDS_A_BOX = 3
-_FDS_KEPT = 256
-_PORTION = 32
+_FDS_KEPT = 2_048  # sockets, status files, snapshots
+PORTION = 32
+"""boxes that are opened at one go"""
+_RECENT_S = 5.0
 
 
 class _Line:
@@ -51,15 +53,15 @@ class Mailboxes:
     def __init__(
         self, disk: Disk, template: bytes, *, open_max: int, wal_pages_max: int, vfs: str | None = None
     ) -> None:
+        self.opener = Opener(disk, template, wal_pages_max=wal_pages_max, vfs=vfs)
         self._disk = disk
-        self._template = template
-        self._vfs = vfs
         self._wal_pages_max = wal_pages_max
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.open_max = max(16, min(open_max, (fds - _FDS_KEPT) // _FDS_A_BOX))
         self._open: OrderedDict[str, Mailbox] = OrderedDict()
         self._lines: dict[str, _Line] = {}
-        self._opener = ThreadPoolExecutor(1, "opener")
+        self._openers = ThreadPoolExecutor(1, "opener")
+        self._visitor = ThreadPoolExecutor(1, "visitor")  # a reader doesn't wait behind a message to everybody
         self._reader = ThreadPoolExecutor(1, "reader")
         self._keeper = ThreadPoolExecutor(1, "keeper")
         self._to_open: list[tuple[str, bool, asyncio.Future[Mailbox | None]]] = []
@@ -69,7 +71,6 @@ class Mailboxes:
         self._newborn: dict[str, int] = {}  # user → number of barriers begun before the birth
         self._barriers_begun = 0
         self._may_checkpoint = False
-        self.damaged = 0
 
     # -- holding ---------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class Mailboxes:
         box = self._open.get(user)
         if box is None or user in self._lines:
             return None
-        self._open.move_to_end(user)
+        self._use(box)
         return box
 
     @contextlib.asynccontextmanager
@@ -88,22 +89,60 @@ class Mailboxes:
         Whoever comes first holds it first. Raises ``apsw.BusyError`` if another process has it
         open, :class:`DiskFull` at birth.
         """
+        async with self._line(user):
+            box = self._open.get(user)
+            if box is None:
+                box = await self._open_box(user, create)
+            else:
+                self._use(box)
+            yield box
+
+    @contextlib.asynccontextmanager
+    async def _line(self, user: str) -> AsyncIterator[None]:
+        """Wait in line for ``user``'s box."""
         line = self._lines.get(user)
         if line is None:
             line = self._lines[user] = _Line()
         line.length += 1
         try:
             async with line.lock:
-                box = self._open.get(user)
-                if box is None:
-                    box = await self._open_box(user, create)
-                else:
-                    self._open.move_to_end(user)
-                yield box
+                yield
         finally:
             line.length -= 1
             if not line.length:
                 del self._lines[user]
+
+    def _use(self, box: Mailbox) -> None:
+        box.used_s = monotonic()
+        self._open.move_to_end(box.user)
+
+    def is_crowded(self) -> bool:
+        """Whether opening a box would close one that was used a moment ago."""
+        if len(self._open) < self.open_max:
+            return False
+        oldest = next(iter(self._open.values()))
+        return monotonic() - oldest.used_s < _RECENT_S
+
+    def is_at_rest(self, user: str) -> bool:
+        """Whether the box is neither open nor held, nor waited for."""
+        return user not in self._open and user not in self._lines
+
+    async def visit(self, errands: list[tuple[str, Errand]]) -> list[Exception | None]:
+        """Do each errand in its user's box, made if need be, in a thread; what each failed with. The boxes must
+        be at rest, and are so again afterwards."""
+        assert all(self.is_at_rest(user) for user, _errand in errands)
+        async with contextlib.AsyncExitStack() as lines:
+            for user, _errand in errands:
+                await lines.enter_async_context(self._line(user))  # nobody is in it: no waiting
+            loop = asyncio.get_running_loop()
+            visits = await loop.run_in_executor(self._visitor, self.opener.visit_many, errands)
+            for (user, _errand), visit in zip(errands, visits, strict=True):
+                if visit.kept is not None:
+                    self._opened(user, visit.kept)
+                elif visit.born:
+                    self._newborn[user] = self._barriers_begun
+            self._evict()
+        return [visit.error for visit in visits]
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a query on a held box off the loop."""
@@ -122,9 +161,10 @@ class Mailboxes:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0)  # whoever else asks in this turn of the loop comes along
         while self._to_open:
-            portion, self._to_open = self._to_open[:_PORTION], self._to_open[_PORTION:]
+            portion, self._to_open = self._to_open[:PORTION], self._to_open[PORTION:]
+            wanted = [(user, create) for user, create, _future in portion]
             try:
-                opened = await loop.run_in_executor(self._opener, self._open_many, portion)
+                opened = await loop.run_in_executor(self._openers, self.opener.open_many, wanted)
                 for (user, _create, future), outcome in zip(portion, opened, strict=True):
                     self._opened(user, outcome)
                     if future.done():
@@ -144,66 +184,11 @@ class Mailboxes:
         if not isinstance(outcome, Mailbox):
             return
         self._open[user] = outcome
+        outcome.used_s = monotonic()
         if user not in self._unsound:
             self._written[user] = outcome.log_pages()
         if outcome.newborn:  # maybe while a barrier ran: only the next one covers it
             self._newborn[user] = self._barriers_begun
-
-    def _open_many(
-        self, portion: list[tuple[str, bool, asyncio.Future[Mailbox | None]]]
-    ) -> list[Mailbox | Exception | None]:
-        """In the opener's thread: a box, None, or the error for each."""
-        outcomes: list[Mailbox | Exception | None] = []
-        for user, create, _future in portion:
-            try:
-                outcomes.append(self._open_one(user, create))
-            except Exception as error:
-                outcomes.append(error)
-        return outcomes
-
-    def _open_one(self, user: str, create: bool) -> Mailbox | None:
-        path = paths.user_dir(self._disk.data, user) / FILE
-        born = False
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            if not create:
-                return None
-            born = True
-        else:
-            if size <= len(self._template):
-                born = torn_at_birth(path.read_bytes(), self._template)
-        if born:
-            self._give_birth(path)
-        try:
-            box = Mailbox(user, path, self._vfs)
-        except CORRUPT_AT_OPENING as error:
-            self.set_aside(path, error)
-            self._give_birth(path)
-            born = True
-            box = Mailbox(user, path, self._vfs)
-        box.newborn = born
-        return box
-
-    def _give_birth(self, path: Path) -> None:
-        """An empty box, or the template's bytes once more for one that lost some of them."""
-        try:
-            self._disk.make_directory(path.parent)
-            self._disk.write(path, self._template)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull() from error
-            raise
-
-    def set_aside(self, path: Path, error: Exception) -> None:
-        """Keep a damaged file under another name, for whoever wants to look into it."""
-        self.damaged += 1
-        stamp = iso(now_us()).replace(":", "")
-        # The log first: a new box must never find the log of another one.
-        for name in (path.with_name(path.name + "-wal"), path):
-            if name.exists():
-                self._disk.rename(name, name.with_name(f"{name.name}.damaged-{stamp}"))
-        log.error("mailbox damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)
 
     # -- in the background -----------------------------------------------------------------------
 
@@ -273,17 +258,21 @@ class Mailboxes:
         box = self._open.pop(user, None)
         self._written.pop(user, None)
         if box is not None:
-            path = box.path
             box.close()
-            if error is not None:
-                self.set_aside(path, error)
+        if error is not None:
+            self.opener.set_aside(self.opener.path(user), error)
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def damaged(self) -> int:
+        """Boxes that were set aside."""
+        return self.opener.damaged
+
     def close(self) -> None:
         """Close all boxes; whoever calls has stopped everything else."""
-        for pool in (self._opener, self._reader, self._keeper):
+        for pool in (self._openers, self._visitor, self._reader, self._keeper):
             pool.shutdown()
         while self._open:
             self._open.popitem()[1].close()

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import apsw
 import structlog
@@ -27,15 +28,17 @@ from shard.backlog import Backlog, Letter, expired
 from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE
 from shard.mailbox import CORRUPT, Mailbox, Row
-from shard.mailboxes import Mailboxes
+from shard.mailboxes import PORTION, Mailboxes
+from shard.opener import Errand
 
 log = structlog.get_logger()
 
 _LULL_S = 0.1
 _PORTION = 256  # letters in one transaction; of ordinary size a few milliseconds
+_TRIES = 3  # in quick succession: somebody who only looks into a box is gone by then
 _PUT_OFF_S = 0.05
+_PUT_OFF_LONG_S = 0.5
 _PUT_OFF_MAX_S = 60.0
-_BUSY_QUIETLY = 4  # somebody who only looks into a box is gone by then
 
 _NO_ROOM = (apsw.FullError, DiskFull)
 _OTHERS = (
@@ -50,8 +53,11 @@ _OTHERS = (
 
 
 def put_off_s(attempt: int) -> float:
-    """Seconds to wait before attempt number ``attempt`` (from 1) is repeated."""
-    return min(_PUT_OFF_MAX_S, _PUT_OFF_S * 2.0 ** min(attempt - 1, 16))
+    """Seconds to wait when attempt number ``attempt`` (from 1) has failed: 50 ms times attempt for the first three,
+    then half a second, doubled each time, up to a minute."""
+    if attempt <= _TRIES:
+        return min(_PUT_OFF_MAX_S, _PUT_OFF_S * attempt)
+    return min(_PUT_OFF_MAX_S, _PUT_OFF_LONG_S * 2.0 ** min(attempt - _TRIES - 1, 16))
 
 
 class Postmen:
@@ -68,6 +74,7 @@ class Postmen:
         slice_ms: float,
         gather: Callable[[], float],
         no_room: Callable[[], None],
+        stored: Callable[[str], None],
     ) -> None:
         self._backlog = backlog
         self._mailboxes = mailboxes
@@ -76,6 +83,7 @@ class Postmen:
         self._slice_s = slice_ms / 1000
         self._gather = gather
         self._no_room = no_room
+        self._tell_stored = stored
         self._wake = wake
         self._floor = asyncio.Lock()
         self._put_off: dict[str, list[Letter]] = {}
@@ -99,6 +107,10 @@ class Postmen:
             except Exception as error:  # the letters are in no lane any more: only a replay finds them
                 raise Unsure(f"delivery to a reader: {error!r}") from error
 
+    def waits_for(self, user: str) -> bool:
+        """Whether something for ``user`` could not be stored, and is to be tried again."""
+        return user in self._put_off
+
     # -- one postman -------------------------------------------------------------------------------
 
     async def _work(self) -> None:
@@ -115,9 +127,12 @@ class Postmen:
         gather = self._gather()
         now = time()
         until = now + self._slice_s
+        visits: list[tuple[str, list[Letter]]] = []
         while now < until:
             taken = lanes.take(now, gather)
             if taken is None:
+                if visits:
+                    break
                 await self._rest(lanes.due_in_s(now, gather))
                 return None
             user, letters = taken
@@ -126,13 +141,23 @@ class Postmen:
                 now = time()
                 continue
             box = self._mailboxes.free(user)
-            if box is None or len(letters) > _PORTION:
+            if box is not None and len(letters) <= _PORTION:
+                try:
+                    self._store(box, letters)
+                except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+                    self._trouble(user, letters, error)
+            elif len(letters) <= _PORTION and self._mailboxes.is_at_rest(user) and self._mailboxes.is_crowded():
+                visits.append((user, letters))
+                if len(visits) == PORTION:
+                    break
+            elif visits:
+                lanes.put_back(user, letters)  # a read must find them, there or in the line for the box
+                break
+            else:
                 return self._deliver(user, letters)
-            try:
-                self._store(box, letters)
-            except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
-                self._trouble(user, letters, error)
             now = time()
+        if visits:
+            return self._visit(visits)
         await asyncio.sleep(0)
         return None
 
@@ -143,6 +168,20 @@ class Postmen:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if due_in_s is None else min(due_in_s, _LULL_S)):
                 await self._wake.wait()
+
+    async def _visit(self, visits: list[tuple[str, list[Letter]]]) -> None:
+        """Store letters in boxes that are opened for nothing else, in a thread."""
+        errands: list[tuple[str, Errand]] = [
+            (addressee, partial(self._write, letters=letters)) for addressee, letters in visits
+        ]
+        failures = await self._mailboxes.visit(errands)
+        for (addressee, letters), error in zip(visits, failures, strict=True):
+            if error is None:
+                self._stored(addressee, letters)
+            elif isinstance(error, (*CORRUPT, *_NO_ROOM, *_OTHERS)):
+                self._trouble(addressee, letters, error)
+            else:
+                raise error
 
     async def _deliver(self, user: str, letters: list[Letter]) -> None:
         """Store letters in a box that is not at hand (open it, or wait for its holder), or that are many:
@@ -162,6 +201,20 @@ class Postmen:
 
     def _store(self, box: Mailbox, letters: list[Letter]) -> None:
         """One transaction; nothing runs beside it, and nothing is counted unless it was committed."""
+        self._write(box, letters)
+        self._mailboxes.wrote(box.user, len(letters))
+        self._stored(box.user, letters)
+
+    def _stored(self, user: str, letters: list[Letter]) -> None:
+        """They are in the box of ``user``."""
+        self.transactions += 1
+        self._backlog.stored_for_one(letters)
+        self._tell_stored(user)
+        if self._attempts:
+            self._attempts.pop(user, None)
+
+    def _write(self, box: Mailbox, letters: list[Letter]) -> None:
+        """The transaction; in the thread of whoever holds the box."""
         box.begin()
         try:
             rows: list[Row] = []
@@ -179,11 +232,6 @@ class Postmen:
         except BaseException:
             box.rollback()
             raise
-        self.transactions += 1
-        self._mailboxes.wrote(box.user, len(letters))
-        self._backlog.stored_for_one(letters)
-        if self._attempts:
-            self._attempts.pop(box.user, None)
 
     def _apply(self, box: Mailbox, letter: Letter) -> None:
         if letter.kind == MEMBERSHIP:
@@ -204,7 +252,7 @@ class Postmen:
             self._mailboxes.discard(user, error)
         elif not isinstance(error, apsw.BusyError):
             self._mailboxes.discard(user)
-        if attempt == (_BUSY_QUIETLY if isinstance(error, apsw.BusyError) else 1) and not isinstance(error, CORRUPT):
+        if attempt == (_TRIES + 1 if isinstance(error, apsw.BusyError) else 1) and not isinstance(error, CORRUPT):
             log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
         waiting = self._put_off.setdefault(user, [])
         for letter in letters:

@@ -14,6 +14,8 @@ import pytest
 from loadtest import kill_boxes
 from loadtest.kill_node import wait_drained
 from node.paths import user_dir
+from tests.e2e.people import owned_by
+from tests.shard.elsewhere import held_elsewhere
 from tests.support import Node, eventually
 
 pytestmark = pytest.mark.slow
@@ -52,4 +54,40 @@ def test_a_join_that_had_to_wait_does_not_undo_the_leave_that_came_after_it(tmp_
         asyncio.run(wait_drained(node.data, 2, 60))
     [box] = kill_boxes.elsewhere(node.data)
     assert (sorted(box.messages), box.channels) == (["first", "second"], [])
+    assert kill_boxes.doctor(node.data) is None
+
+
+@pytest.mark.parametrize("how", ["write", "read"])
+def test_a_box_that_another_process_holds_is_waited_for_and_others_notice_nothing(tmp_path: Path, how: str) -> None:
+    """The neighbour lives on the same shard; all that is theirs comes through while the box is held."""
+    ada, bo = owned_by(0, 2, 2)
+    with Node(tmp_path / "data") as node, httpx.Client(timeout=30, trust_env=False) as http:
+
+        def send(message_id: str, *users: str) -> None:
+            message = {"id": message_id, "users": users, "title": "t", "content": "c"}
+            assert http.post(f"{node.url}/api/v3/messages", json=message).status_code == 202
+
+        def ids(user: str) -> list[str]:
+            answer = http.get(f"{node.url}/api/v3/users/{user}/messages")
+            assert answer.status_code == 200, answer.text
+            return sorted(message["id"] for message in answer.json()["messages"])
+
+        send("first", ada, bo)
+        assert ids(ada) == ids(bo) == ["first"]
+        asyncio.run(wait_drained(node.data, 2, 60))
+        node.restart()  # no box is open after it
+        with held_elsewhere(user_dir(node.data, ada) / "messages.db", how) as holder:
+            for number in range(20):
+                send(f"m{number:02}", ada, bo)
+                assert ids(bo)[-1] == f"m{number:02}"
+            for path in (f"users/{ada}/messages", f"users/{ada}/counts"):
+                busy = http.get(f"{node.url}/api/v3/{path}")
+                assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+            assert http.get(f"{node.url}/api/v3/users/{bo}/counts").json()["unread"] == 21
+            eventually(lambda: "delivery put off" in node.output(), "the retry schedule")
+            holder.kill()
+            holder.wait()
+        asyncio.run(wait_drained(node.data, 2, 60))
+        assert ids(ada) == ids(bo)
+        assert len(ids(ada)) == 21
     assert kill_boxes.doctor(node.data) is None

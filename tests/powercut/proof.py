@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .recorder import Recording
 from .replayer import Mode, Place, disks
-from .workload import broken_promises, recover
+from .workload import broken_promises, broken_versions, recover
 
 MODES: tuple[Mode, ...] = ("none", "random", "torn")
 
@@ -47,6 +47,7 @@ def verdicts(
         for replayer, mode in disks(recording, into, seed=seed, modes=modes, cuts=cuts, promised=promised):
             try:
                 set_aside, broken = runner.run(recover(into)), broken_promises(into, replayer.promised)
+                broken += broken_versions(into, recording.versions)
             except Exception as error:
                 set_aside, broken = 0, ["".join(traceback.format_exception(error))]
             yield Verdict(seed, replayer.cut, mode, tuple(broken), set_aside, dict(replayer.promised))

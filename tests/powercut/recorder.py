@@ -126,6 +126,8 @@ class Recording:
         self.base = contents(self.root)
         self.base_directories = [str(p.relative_to(self.root)) for p in sorted(self.root.rglob("*")) if p.is_dir()]
         self.events: list[Event] = []
+        self.versions: dict[tuple[str, str], str] = {}
+        """the checksum that a device was told, by user and version"""
         self._lock = threading.Lock()
 
     def add(self, *events: Event) -> int:
@@ -146,12 +148,15 @@ class Recording:
         return None if relative.split(os.sep)[0] == os.pardir else relative
 
 
+_CACHES = {"run", "snapshots", ".sync"}
+
+
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file under ``root`` that is disk and not memory, by relative path."""
+    """Every file under ``root`` that is disk and not memory, and counts after a start, by relative path."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.endswith("-shm")
+        if path.is_file() and not path.name.endswith("-shm") and not _CACHES.intersection(path.parts)
     }
 
 

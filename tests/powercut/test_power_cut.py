@@ -102,7 +102,14 @@ def test_with_a_cut_log_that_isnt_flushed_it_is_lost(scratch: Path) -> None:
 def test_without_the_repair_of_boxes_torn_at_birth_some_are_damaged(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shard.mailboxes.torn_at_birth", lambda content, template: False)
+    monkeypatch.setattr("shard.opener.torn_at_birth", lambda content, template: False)
+    assert _breaks(scratch)
+
+
+def test_without_the_note_of_a_change_a_version_is_given_to_two_contents(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard.mailbox._SOIL", "SELECT 1")
     assert _breaks(scratch)
 
 

@@ -28,7 +28,8 @@ from node.slots import slot_of
 from shard.core import Shard
 from shard.disk import Disk
 from shard.layout import lay_out
-from shard.mailbox import FILE
+from shard.mailbox import FILE, Mailbox
+from shard.snapshots import seal
 from shard.sqlite import LOCKLESS, Sync
 
 from .recorder import Ack, Fact, Offer, Purge, Recording, RecordingDisk, RecordingVFS
@@ -67,10 +68,12 @@ class Life:
             await self._change_members(joining, leaving)
             await asyncio.gather(self._send(None), self._send(self._some()), self._send_again())
             await self._delivered()
+            await self._check()
             if round_ % 2:
                 await self._remove()
             await self._flush_and_go_on(f"newcomer{round_}")
             await self._shard.mailboxes.tend()
+            await self._check()
             await self._send(self._some())
         await self._delivered()
 
@@ -139,6 +142,12 @@ class Life:
         await self._shard.change_members(ops.ChangeMembers(0, 1, CHANNEL, joining, leaving, slots, _START_US))
         self._recording.add(Ack(facts))
         self._members = (self._members | set(joining)) - set(leaving)
+
+    async def _check(self) -> None:
+        """A device asks what there is."""
+        for user in self._some():
+            state = await self._shard.devices.check(ops.AskSync(0, 1, slot_of(user), user, None))
+            self._recording.versions[user, state.version] = state.checksum
 
     async def _remove(self) -> None:
         request = self._rng.choice([r for r in self._sent.values() if r.channel is None])
@@ -254,6 +263,25 @@ def broken_promises(data: Path, promised: Mapping[Place, frozenset[bool]]) -> li
     for place, states in promised.items():
         if (place in found) not in states:
             broken.append(f"{'should be gone' if place in found else 'lost'}: {place}")
+    return broken
+
+
+def broken_versions(data: Path, versions: Mapping[tuple[str, str], str]) -> list[str]:
+    """Which boxes under ``data`` claim to be a version of which a device was told something else."""
+    broken: list[str] = []
+    for path in sorted((data / "user_storage").glob(f"*/*/{FILE}")):
+        box = Mailbox(path.parent.name, path)
+        try:
+            told = versions.get((box.user, box.version or "")) if box.clean else None
+            if told is not None:
+                copy = data / "copy.db"
+                box.copy_to(copy)
+                _size, checksum = seal(copy)
+                copy.unlink()
+                if checksum != told:
+                    broken.append(f"another content under a version that was told: {box.user} {box.version}")
+        finally:
+            box.close()
     return broken
 
 

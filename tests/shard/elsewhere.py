@@ -16,7 +16,7 @@ if sys.argv[2] == "write":
     db.execute("BEGIN EXCLUSIVE")
 elif sys.argv[2] == "read":
     db.execute("BEGIN")
-db.execute("SELECT count(*) FROM messages").fetchall()
+db.execute("SELECT count(*) FROM sqlite_master").fetchall()
 print("held", flush=True)
 sys.stdin.read()
 """

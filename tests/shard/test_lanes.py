@@ -81,6 +81,14 @@ class LanesAgainstAModel(RuleBasedStateMachine):
             soonest = min(since for mail in self.waiting.values() for _item, since in mail)
             assert due_in_s <= soonest + gather - self.now
 
+    @rule(gather=st.sampled_from([0.0, GATHER_S]))
+    def take_and_put_back(self, gather: float) -> None:
+        taken = self.lanes.take(self.now, gather)
+        if taken is not None:
+            self._gone(*taken)
+            self.lanes.put_back(*taken)
+            self.waiting[taken[0]] = [(item, float("-inf")) for item in taken[1]]
+
     def _gone(self, user: str, items: list[Item]) -> None:
         expected = [item for item, _since in self.waiting.pop(user, [])]
         assert items == sorted(expected, key=lambda item: item.seq)

@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -14,8 +15,9 @@ import pytest
 
 from shard.disk import Disk
 from shard.layout import lay_out
-from shard.mailbox import template
+from shard.mailbox import Mailbox, template
 from shard.mailboxes import Mailboxes
+from shard.opener import Errand
 
 from .running import box_path
 from .test_mailbox import change, ids, row
@@ -118,6 +120,7 @@ def test_a_holder_that_gives_up_while_waiting_leaves_the_line(tmp_path: Path) ->
 
 _START = """
 import sys
+import threading
 from pathlib import Path
 from node.placement import Placement
 from shard.core import Shard
@@ -128,7 +131,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
     shard = Shard(Config(), Placement(version=1, shards=4), index, Disk(data))
-    assert shard.mailboxes._template == Path(sys.argv[3]).read_bytes(), "half a template"
+    assert shard.mailboxes.opener._template == Path(sys.argv[3]).read_bytes(), "half a template"
     shard.close()
 """
 
@@ -348,12 +351,94 @@ def test_a_kill_while_a_damaged_box_is_set_aside_does_not_mix_its_log_with_a_new
         with monkeypatch.context() as patch:
             patch.setattr(Disk, "rename", killed_after_the_first)
             with pytest.raises(Killed):
-                boxes.set_aside(path, apsw.CorruptError("as if"))
+                boxes.opener.set_aside(path, apsw.CorruptError("as if"))
         boxes.close()
         boxes = _make(tmp_path / "data")
         async with boxes.hold("ada", create=True) as box:
             assert box is not None
             assert ids(box) == [], "the log of the damaged box must not be taken up by the new one"
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_visit_pushes_no_box_out_and_leaves_none_open(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data", wal_pages_max=64)
+        for number in range(16):
+            assert not boxes.is_crowded()
+            await _open(boxes, f"u{number}")
+        assert boxes.is_crowded()
+        before = set(boxes._open)
+        errands: list[tuple[str, Errand]] = [(f"v{n}", lambda box: change(box, row("a"))) for n in range(20)]
+        assert await boxes.visit(errands) == [None] * 20
+        assert set(boxes._open) == before
+        assert boxes._lines == {}
+        async with boxes.hold("v7", create=False) as box:
+            assert box is not None
+            assert ids(box) == ["a"]
+            assert not await boxes._checkpoint("v7"), "no barrier has covered its birth"
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_box_with_a_long_log_stays_open_after_a_visit_and_is_checkpointed(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data", wal_pages_max=20)
+        many = [row(f"m{number}", content="x" * 2_000) for number in range(50)]
+        errands: list[tuple[str, Errand]] = [("ada", lambda box: change(box, *many)), ("bo", lambda box: None)]
+        assert await boxes.visit(errands) == [None, None]
+        assert list(boxes._open) == ["ada"]
+        await _barrier(boxes)
+        assert await boxes.tend() == 1
+        assert boxes._open["ada"].log_pages() == 0
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_who_wants_a_box_that_is_visited_waits_in_line(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        going = threading.Event()
+
+        def errand(box: Mailbox) -> None:
+            assert going.wait(30)
+            change(box, row("a"))
+
+        visit = asyncio.ensure_future(boxes.visit([("ada", errand)]))
+        await asyncio.sleep(0)
+        assert not boxes.is_at_rest("ada")
+
+        async def read() -> list[str]:
+            async with boxes.hold("ada", create=False) as box:
+                assert box is not None
+                return ids(box)
+
+        reader = asyncio.ensure_future(read())
+        await asyncio.sleep(0.05)
+        assert not reader.done()
+        going.set()
+        assert await visit == [None]
+        assert await reader == ["a"]
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_one_visit_that_fails_fails_alone(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+
+        def fail(box: Mailbox) -> None:
+            raise apsw.FullError("as if")
+
+        done: Errand = lambda box: change(box, row("a"))  # noqa: E731
+        [first, second, third] = await boxes.visit([("ada", done), ("bo", fail), ("cy", done)])
+        assert (first, third) == (None, None)
+        assert isinstance(second, apsw.FullError)
+        assert boxes.is_at_rest("bo")
         boxes.close()
 
     asyncio.run(play())

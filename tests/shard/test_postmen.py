@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from node.errors import Unavailable
 from shard import postmen
 from shard.layout import lay_out
+from shard.opener import Errand, Visit
 from shard.postmen import put_off_s
 
 from .disks import fill, small_disk
@@ -257,3 +259,97 @@ def test_pauses_grow_and_are_bounded() -> None:
     assert pauses == sorted(pauses)
     assert 0 < pauses[0] < pauses[-1] <= postmen._PUT_OFF_MAX_S
     assert put_off_s(5_000) == postmen._PUT_OFF_MAX_S
+
+
+def test_a_message_to_everybody_is_stored_without_pushing_out_a_box_in_use() -> None:
+    """More people than open boxes: those that are open stay so, also when one of the others is held or damaged."""
+
+    async def play() -> None:
+        with laid_out() as data:
+            await _begun(data, "held", "damaged")
+            box_path(data, "damaged").write_bytes(b"no database" * 1_000)
+            everybody = [f"u{number}" for number in range(60)]
+            async with Running(data, postmen=2, mailboxes_open_max=16) as running:
+                for user in everybody[:16]:
+                    await running.deliver(delivery(letter(f"own-{user}"), [user]))
+                await running.settled()
+                hot = set(running.shard.mailboxes._open)
+                assert len(hot) == 16
+                with held_elsewhere(box_path(data, "held"), "read"):
+                    await running.deliver(delivery(letter("all"), [*everybody, "held", "damaged"]))
+                    await until(lambda: running.shard.backlog.waiting == 1, "all but the held box", running.life)
+                await running.settled()
+                assert set(running.shard.mailboxes._open) >= hot - {"u0", "u1"}
+                assert running.shard.mailboxes.damaged == 1
+                assert (await running.receipt("all")).pending == 0
+            boxes = stored(data)
+            assert all("all" in boxes[user] for user in [*everybody, "held", "damaged"])
+            assert boxes["held"] == ["all", "first-held"]
+
+    asyncio.run(play())
+
+
+def test_a_box_in_use_is_tried_three_times_in_quick_succession_then_ever_more_seldom() -> None:
+    pauses_ms = [round(1_000 * put_off_s(attempt)) for attempt in range(1, 13)]
+    assert pauses_ms == [50, 100, 150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_attempts_are_counted_from_the_first_again_once_a_box_was_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    def noted(attempt: int) -> float:
+        attempts.append(attempt)
+        return put_off_s(attempt)
+
+    async def play() -> None:
+        with laid_out() as data:
+            await _begun(data, "ada")
+            monkeypatch.setattr(postmen, "put_off_s", noted)
+            async with Running(data, postmen=2) as running:
+                for number in range(2):
+                    with held_elsewhere(box_path(data, "ada"), "write") as holder:
+                        await running.deliver(delivery(letter(f"m{number}"), ["ada", "bo"]))
+                        wanted = len(attempts) + 5
+                        await until(lambda: len(attempts) >= wanted, "five attempts", running.life)  # noqa: B023
+                        _release(holder)
+                    await running.settled()
+                    running.shard.mailboxes.discard("ada")
+                assert attempts[:5] == [1, 2, 3, 4, 5]
+                second = attempts.index(1, 1)
+                assert attempts[second : second + 5] == [1, 2, 3, 4, 5]
+                assert sorted(await running.ids("bo")) == ["m0", "m1"]
+
+    asyncio.run(play())
+
+
+def test_a_read_waits_for_letters_that_were_taken_up_together_with_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters for a held box come up while letters for closed ones are gathered: they may not be out of sight."""
+
+    async def play() -> None:
+        with laid_out() as data:
+            await _begun(data, "cold", "ada")
+            async with Running(data, postmen=1, mailboxes_open_max=16) as running:
+                boxes = running.shard.mailboxes
+                for number in range(16):
+                    await running.deliver(delivery(letter(f"own-{number}"), [f"u{number}"]))
+                await running.settled()
+                assert boxes.is_crowded()
+                going = threading.Event()
+                visit_many = boxes.opener.visit_many
+                visited: list[int] = []
+
+                def slowly(errands: list[tuple[str, Errand]]) -> list[Visit]:
+                    visited.append(len(errands))
+                    assert going.wait(PATIENCE_S)
+                    return visit_many(errands)
+
+                monkeypatch.setattr(boxes.opener, "visit_many", slowly)
+                async with boxes.hold("ada", create=False):
+                    await running.deliver(delivery(letter("all"), ["cold", "ada"]))
+                    await until(lambda: visited, "the visit", running.life)
+                assert "all" in await running.ids("ada")
+                going.set()
+                assert "all" in await running.ids("cold")
+
+    asyncio.run(play())

@@ -1,0 +1,127 @@
+"""How a box is opened: found, born, repaired, set aside. All of it touches the disk and runs in threads.
+
+A damaged file is kept under another name and an empty box takes its place; what a power cut took
+from an empty box is written again.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from node import paths
+from node.clock import iso, now_us
+from node.errors import DiskFull
+from shard.disk import Disk
+from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
+
+log = structlog.get_logger()
+
+Errand = Callable[[Mailbox], None]
+
+
+class Visit:
+    """What became of a box that was opened for one errand."""
+
+    __slots__ = ("born", "error", "kept")
+
+    def __init__(self) -> None:
+        self.born = False
+        self.kept: Mailbox | None = None
+        """the box, still open, since its log is long enough for a checkpoint"""
+        self.error: Exception | None = None
+
+
+class Opener:
+    """Opens the boxes on ``disk``; ``template`` is an empty box's file."""
+
+    def __init__(self, disk: Disk, template: bytes, *, wal_pages_max: int, vfs: str | None = None) -> None:
+        self._disk = disk
+        self._template = template
+        self._wal_pages_max = wal_pages_max
+        self._vfs = vfs
+        self.damaged = 0
+        """boxes that were set aside"""
+
+    def path(self, user: str) -> Path:
+        return paths.user_dir(self._disk.data, user) / FILE
+
+    def open_many(self, wanted: list[tuple[str, bool]]) -> list[Mailbox | Exception | None]:
+        """For each user, and whether a box may be made: the box, None, or what is in the way."""
+        outcomes: list[Mailbox | Exception | None] = []
+        for user, create in wanted:
+            try:
+                outcomes.append(self.open(user, create=create))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    def visit_many(self, errands: list[tuple[str, Errand]]) -> list[Visit]:
+        """Open each box, do the errand, close it."""
+        return [self._visit(user, errand) for user, errand in errands]
+
+    def _visit(self, user: str, errand: Errand) -> Visit:
+        visit = Visit()
+        try:
+            box = self.open(user, create=True)
+            assert box is not None
+            visit.born = box.newborn
+            try:
+                errand(box)
+                if box.log_pages() >= self._wal_pages_max:
+                    visit.kept = box
+            finally:
+                if visit.kept is None:
+                    box.close()
+        except Exception as error:
+            visit.error = error
+        return visit
+
+    def open(self, user: str, *, create: bool) -> Mailbox | None:
+        """``user``'s box, None if there is none and none may be made. Raises ``apsw.BusyError`` if another
+        program has it open, :class:`DiskFull` at birth."""
+        path = self.path(user)
+        born = False
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            if not create:
+                return None
+            born = True
+        else:
+            if size <= len(self._template):
+                born = torn_at_birth(path.read_bytes(), self._template)
+        if born:
+            self._give_birth(path)
+        try:
+            box = Mailbox(user, path, self._vfs)
+        except CORRUPT_AT_OPENING as error:
+            self.set_aside(path, error)
+            self._give_birth(path)
+            born = True
+            box = Mailbox(user, path, self._vfs)
+        box.newborn = born
+        return box
+
+    def _give_birth(self, path: Path) -> None:
+        """An empty box, or the template's bytes once more for one that lost some of them."""
+        try:
+            self._disk.make_directory(path.parent)
+            self._disk.write(path, self._template)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull() from error
+            raise
+
+    def set_aside(self, path: Path, error: Exception) -> None:
+        """Keep a damaged file under another name, for whoever wants to look into it."""
+        self.damaged += 1
+        stamp = iso(now_us()).replace(":", "")
+        # The log first: a new box must never find the log of another one.
+        for name in (path.with_name(path.name + "-wal"), path):
+            if name.exists():
+                self._disk.rename(name, name.with_name(f"{name.name}.damaged-{stamp}"))
+        log.error("mailbox damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)
