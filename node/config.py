@@ -49,6 +49,8 @@ class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     shard_timeout_s: Seconds = 5
     delta_bytes_max: Bytes = 8 * 1_048_576
     """the page hashes of one device's file: eight bytes for each four thousand of it"""
+    listeners_max: Count = 5_000
+    """devices that listen for events, a router"""
     stall_timeout_s: Seconds = 60
     """a client that takes nothing of its answer for this long is given up"""
     connections_max: Count = 10_000

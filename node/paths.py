@@ -6,6 +6,8 @@
     placement.json                  table version and number of shards
     journals-<version>/shard-<i>.db journal, receipts, members of one shard
     run/shard-<i>.sock|.lock        one shard's socket, and the lock that makes it the only one
+    run/changes-<i>                 counters that say for which users something came (node.changes)
+    snapshots/shard-<i>/            copies of boxes for devices; emptied when the shard starts
     user_storage/<slot>/<userId>/   one person's box
 """
 
@@ -35,6 +37,14 @@ def journals_dir(data: Path, version: int) -> Path:
 
 def shard_db(data: Path, version: int, shard: int) -> Path:
     return journals_dir(data, version) / f"shard-{shard}.db"
+
+
+def changes_path(data: Path, shard: int) -> Path:
+    return run_dir(data) / f"changes-{shard}"
+
+
+def snapshots_dir(data: Path, shard: int) -> Path:
+    return data / "snapshots" / f"shard-{shard}"
 
 
 def boxes_dir(data: Path) -> Path:

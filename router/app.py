@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +16,18 @@ from router.body import Bodies, Request
 from router.boxes import Boxes
 from router.channels import ChannelList
 from router.delivery import Deliverer
+from router.delta import Deltas
+from router.download import Downloads
+from router.events import Events
 from router.health import Healths
 from router.links import Links
 from router.members import MemberList
 from router.messages import Messages, Receipts
 from router.openapi import OpenApi
+from router.pages import Pages
 from router.routes import ROUTES
+from router.statuses import Statuses
+from router.sync import Checks, Versions
 
 App = falcon.asgi.App[Request, falcon.asgi.Response]
 
@@ -45,6 +52,8 @@ class _Path:
 def build(links: Links, delivery: Deliverer, config: Router) -> App:
     """The app that serves every route over ``links``; messages go in by ``delivery``."""
     bodies = Bodies()
+    versions = Versions(links)
+    turn = asyncio.Lock()
     resources: Mapping[str, object] = {
         "messages": Messages(delivery, bodies, config.body_bytes_max),
         "batch": Batch(
@@ -57,6 +66,11 @@ def build(links: Links, delivery: Deliverer, config: Router) -> App:
         "boxes": Boxes(links),
         "channels": ChannelList(links, bodies, config.body_bytes_max),
         "members": MemberList(links, bodies, config.body_bytes_max),
+        "checks": Checks(versions),
+        "downloads": Downloads(links, versions, turn),
+        "deltas": Deltas(links, bodies, config.delta_bytes_max, turn),
+        "statuses": Statuses(links, bodies),
+        "events": Events(links, config.listeners_max),
         "health": Healths(links),
         "openapi": OpenApi(ROUTES),
     }
@@ -71,6 +85,7 @@ def build(links: Links, delivery: Deliverer, config: Router) -> App:
             path.on_head = action  # type: ignore[attr-defined]
     for template, path in paths.items():
         app.add_route(falcon_template(template), path)
+    Pages().install(app)
     return app
 
 

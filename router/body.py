@@ -27,7 +27,7 @@ _FIELD_MAX = 128
 
 _PATH = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(.*?)`$", re.DOTALL)
-_TOP = re.compile(r"[^.\[]+(?:\[\d+\])?")
+_TOP = re.compile(r"[^.\[]+(?:\[\d+\](?:\.\w+)?)?")
 
 
 class Request(falcon.asgi.Request):

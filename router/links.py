@@ -20,6 +20,7 @@ class Links:
     """A link to each shard of ``placement``."""
 
     def __init__(self, data: Path, placement: Placement, *, timeout_s: float) -> None:
+        self.data = data
         self.table = table_for(placement.shards)
         self.version = placement.version
         self.shards = range(placement.shards)
@@ -38,9 +39,9 @@ class Links:
         """The shard that decides about ``name``, be it a user, a channel or a message id."""
         return self.table[slot_of(name)]
 
-    async def ask(self, shard: int, request: ops.AnyRequest, answer: type[T]) -> T:
+    async def ask(self, shard: int, request: ops.AnyRequest, answer: type[T], *, timeout_s: float | None = None) -> T:
         """As :meth:`node.link.Link.ask`."""
-        return await self._links[shard].ask(request, answer)
+        return await self._links[shard].ask(request, answer, timeout_s=timeout_s)
 
     async def ask_each(
         self, requests: Sequence[tuple[int, ops.AnyRequest]], answer: type[T], *, unknown: T | None = None

@@ -16,9 +16,15 @@ from router.body import Request
 from router.routes import Operation
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
-    "limit": {"type": "integer", "minimum": 1, "maximum": query.LIMIT_MAX, "default": query.LIMIT_DEFAULT},
+    "since": {"type": "string", "format": "date-time", "description": "the since of an earlier answer"},
+    "localVersion": {"type": "string", "maxLength": 64, "description": "the serverVersion of the file it has"},
+    "device": {"type": "string", "maxLength": 128, "description": "what the device calls itself"},
     "cursor": {"type": "string", "description": "the cursor of an earlier answer"},
 }
+_PARAMETERS |= {name: {"type": "string"} for name in ("Accept-Encoding", "If-None-Match", "If-Range", "Range")}
+_BINARY: dict[str, Any] = {}
+"""what is no JSON has no schema"""
+_WITH_BODY = (200, 206)
 
 
 class OpenApi:
@@ -62,11 +68,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "tags": [operation.noun],
         "summary": operation.summary,
         "parameters": [_parameter(name, "path") for name in re.findall(r"{(\w+)}", operation.path)]
-        + [_parameter(name, "query") for name in operation.query]
+        + [_limit(operation) if name == "limit" else _parameter(name, "query") for name in operation.query]
         + [_parameter(name, "header") for name in operation.headers],
         "responses": _responses(operation),
     }
-    if operation.request is not None:
+    if operation.request is None and operation.media_type != "application/json":
+        made["requestBody"] = {"required": True, "content": {operation.media_type: _BINARY}}
+    elif operation.request is not None:
         made["requestBody"] = {
             "required": operation.body_required,
             "content": {operation.media_type: {"schema": _ref(operation.request)}},
@@ -79,11 +87,19 @@ def _parameter(name: str, place: str) -> dict[str, Any]:
     return {"name": name, "in": place, "required": place == "path", "schema": schema}
 
 
+def _limit(operation: Operation) -> dict[str, Any]:
+    default, most = operation.page
+    schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return {"name": "limit", "in": "query", "required": False, "schema": schema}
+
+
 def _responses(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status in operation.statuses:
         responses[str(status)] = {"description": operation.summary}
-        if operation.response is not None:
+        if operation.response_type != "application/json" and status in _WITH_BODY:
+            responses[str(status)]["content"] = {operation.response_type: _BINARY}
+        elif operation.response is not None:
             content = {"application/json": {"schema": _ref(operation.response)}}
             responses[str(status)]["content"] = content
     by_status: dict[int, list[type[PoboxError]]] = {}

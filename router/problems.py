@@ -33,7 +33,13 @@ class HeadersTooLarge(CallerError):
     title = "The request's headers are too large"
 
 
-ALL: tuple[type[PoboxError], ...] = (*PROBLEMS, HeadersTooLarge)
+class RangeNotSatisfiable(CallerError):
+    status = 416
+    code = "range_not_satisfiable"
+    title = "The file has no such range"
+
+
+ALL: tuple[type[PoboxError], ...] = (*PROBLEMS, HeadersTooLarge, RangeNotSatisfiable)
 """every problem this process can answer"""
 
 

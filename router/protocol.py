@@ -8,12 +8,15 @@ A connection is in one of four phases, and in three of them it is the caller's t
 - IDLE: nothing is due but the next request (``idle_timeout_s``)
 
 A phase only notes when it began. One look at all connections a second finds those that are late,
-so no request pays for a timer. An answer that nobody takes (``body_timeout_s``) is cut off too.
+so no request pays for a timer. An answer of which nobody takes anything (``stall_timeout_s``) is cut off too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
@@ -25,6 +28,8 @@ from node.errors import CallerError, Overloaded, PoboxError, TooSlow
 from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
 
 HEADERS_BYTES_MAX = 32_768
+CONNECTION = "pobox.connection"
+"""where the scope of a request has its :class:`Bounded`, for answers that take long"""
 
 
 class Phase(IntEnum):
@@ -44,9 +49,11 @@ class Bounded(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.stopping = False
         self._phase = Phase.HEAD
         self._since = self.loop.time()
         self._stuck_since: float | None = None
+        self._stuck_bytes = 0
         self._head_bytes = 0
         self._portion = 0
         self._refusal = CallerError("this is not an HTTP request")
@@ -82,6 +89,7 @@ class Bounded(HttpToolsProtocol):
                 raise self._refusal  # ends the parsing, and comes back as send_400_response
         super().on_headers_complete()
         self._enter(Phase.BODY)  # from here on `cycle` is this request's
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -97,6 +105,7 @@ class Bounded(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stuck_since = self.loop.time()
+        self._stuck_bytes = self._untaken()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -106,9 +115,13 @@ class Bounded(HttpToolsProtocol):
         """End the connection if its caller is late by ``now`` (the loop's time)."""
         limits = self.limits
         waited_s = now - self._since
-        if self._stuck_since is not None and now - self._stuck_since > limits.body_timeout_s:
-            self.transport.abort()
-            return
+        if self._stuck_since is not None:
+            left = self._untaken()
+            if left != self._stuck_bytes:  # it takes a little at a time
+                self._stuck_since, self._stuck_bytes = now, left
+            elif now - self._stuck_since > limits.stall_timeout_s:
+                self.transport.abort()
+                return
         if self.transport.is_closing():  # and still has something to hand over
             if waited_s > limits.body_timeout_s:
                 self.transport.abort()
@@ -120,6 +133,29 @@ class Bounded(HttpToolsProtocol):
                 self.transport.close()
         elif waited_s > (limits.header_timeout_s if self._phase is Phase.HEAD else limits.body_timeout_s):
             self._give_up(TooSlow())
+
+    async def writable(self) -> None:
+        """Until the caller has taken most of what was written; so no more than that waits in memory."""
+        await self.flow.drain()
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is nobody left to answer; then what was begun may end early."""
+        if not self.transport.is_closing():
+            return False
+        self.cycle.disconnected = True
+        return True
+
+    def shutdown(self) -> None:
+        """uvicorn's word that the process is stopping; an answer without an end ends here."""
+        self.stopping = True
+        super().shutdown()
+
+    def _untaken(self) -> int:
+        """Bytes of the answer that the caller has not taken: ours, and those that the kernel holds. (It takes more of
+        ours only when a third of its megabytes are gone; on a slow line that is a minute.)"""
+        held = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.transport.get_write_buffer_size() + int.from_bytes(held, sys.byteorder)
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase

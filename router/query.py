@@ -14,7 +14,9 @@ from node.ids import check_name
 
 LIMIT_MAX = 500
 LIMIT_DEFAULT = 50
-_LIMIT = re.compile(r"[0-9]{1,4}")
+STATUSES_MAX = 10_000
+STATUSES_DEFAULT = 1_000
+_LIMIT = re.compile(r"[0-9]{1,5}")
 _CURSOR = re.compile(r"[!-~]{1,1024}")
 
 
@@ -32,13 +34,13 @@ def parameters(req: falcon.asgi.Request, *known: str) -> dict[str, str]:
     return given
 
 
-def limit(given: dict[str, str]) -> int:
-    """How many are wanted: 1 to 500, 50 if it isn't said."""
+def limit(given: dict[str, str], default: int = LIMIT_DEFAULT, most: int = LIMIT_MAX) -> int:
+    """How many are wanted: 1 to ``most``, ``default`` if it isn't said."""
     text = given.get("limit")
     if text is None:
-        return LIMIT_DEFAULT
-    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
-        raise BadField(f"limit must be a number from 1 to {LIMIT_MAX}", field="limit")
+        return default
+    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= most:
+        raise BadField(f"limit must be a number from 1 to {most}", field="limit")
     return int(text)
 
 

@@ -24,6 +24,7 @@ from node.model import (
     Channel,
     Channels,
     ChannelSpec,
+    Counts,
     Health,
     MemberChange,
     MemberChanged,
@@ -31,10 +32,15 @@ from node.model import (
     Message,
     Messages,
     NewMessage,
+    ReadStatus,
     Receipt,
+    StatusChanges,
+    StatusMerged,
+    SyncCheck,
     UserChannels,
 )
-from router.problems import HeadersTooLarge
+from router.problems import HeadersTooLarge, RangeNotSatisfiable
+from router.query import LIMIT_DEFAULT, LIMIT_MAX, STATUSES_DEFAULT, STATUSES_MAX
 
 _Problems = tuple[type[PoboxError], ...]
 _ALWAYS: _Problems = (CallerError, MethodNotAllowed, TooSlow, HeadersTooLarge, PoboxError, Overloaded)
@@ -56,7 +62,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str = "application/json"
     body_required: bool = True
     response: type[msgspec.Struct] | None = None
+    response_type: str = "application/json"
+    """of a body that is no JSON: then ``request`` and ``response`` are None"""
     query: tuple[str, ...] = ()
+    page: tuple[int, int] = (LIMIT_DEFAULT, LIMIT_MAX)
+    """what ``limit`` is if left out, and at most"""
     headers: tuple[str, ...] = ()
     faults: _Problems = ()
 
@@ -139,6 +149,83 @@ ROUTES: tuple[Operation, ...] = (
         summary="The channels a person is in",
         response=UserChannels,
         faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/users/{{userId}}/counts",
+        noun="statuses",
+        action="counts",
+        summary="How many messages a person has not read, in all and by channel",
+        response=Counts,
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/users/{{userId}}/events",
+        noun="events",
+        action="get",
+        summary="A stream of server-sent events: something came for this person, or was changed; sync now",
+        response_type="text/event-stream",
+        query=("device",),
+        headers=("Last-Event-ID",),
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/sync/{{userId}}/check",
+        noun="checks",
+        action="get",
+        summary="Which version of a person's box there is, and whether a device needs it",
+        response=SyncCheck,
+        query=("localVersion", "device"),
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/sync/{{userId}}/download",
+        noun="downloads",
+        action="get",
+        summary="A person's box as a SQLite file, or a part of it",
+        statuses=(200, 206, 304),
+        response_type="application/vnd.sqlite3",
+        query=("device",),
+        headers=("Accept-Encoding", "If-None-Match", "If-Range", "Range"),
+        faults=(*_WRITE, NotFound, RangeNotSatisfiable),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_V3}/sync/{{userId}}/delta",
+        noun="deltas",
+        action="post",
+        summary="The pages by which a person's box differs from a device's file; 303 when a download is cheaper",
+        statuses=(200, 303),
+        media_type="application/octet-stream",
+        response_type="application/vnd.pobox.delta",
+        query=("device",),
+        faults=(*_WRITE, *_BODY, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/sync/{{userId}}/read-status",
+        noun="statuses",
+        action="get",
+        summary="What a person's devices read, starred and archived after some moment",
+        response=ReadStatus,
+        query=("since", "limit"),
+        page=(STATUSES_DEFAULT, STATUSES_MAX),
+        faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_V3}/sync/{{userId}}/read-status",
+        noun="statuses",
+        action="post",
+        summary="Merge what a device read, starred and archived, and tell it what it doesn't know",
+        request=StatusChanges,
+        response=StatusMerged,
+        query=("limit",),
+        page=(STATUSES_DEFAULT, STATUSES_MAX),
+        faults=(*_WRITE, *_BODY, NotFound),
     ),
     Operation(
         method="GET",

@@ -17,6 +17,7 @@ import apsw
 import msgspec
 
 from node import ops, paths
+from node.changes import Changes
 from node.clock import iso, now_us
 from node.config import Config
 from node.errors import DiskFull, NotFound, Overloaded, PoboxError, Unavailable
@@ -36,7 +37,10 @@ from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
 from shard.office import Office
 from shard.postmen import Postmen
+from shard.snapshots import Snapshots
 from shard.sqlite import Sync
+from shard.statuses import Statuses
+from shard.sync import Devices
 
 T = TypeVar("T")
 _HOUSE_S = 0.5
@@ -75,6 +79,31 @@ class Shard:
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
         )
+        self.statuses = Statuses(
+            disk,
+            self.mailboxes,
+            self._box,
+            late=lambda user: self.postmen.waits_for(user),
+            changed=lambda user: self.changes.for_users([user]),
+            accepting=self._accepting,
+            open_max=settings.statuses_open_max,
+            vfs=vfs,
+        )
+        self.changes = Changes(paths.changes_path(data, index))
+        self.snapshots = Snapshots(
+            paths.snapshots_dir(data, index),
+            bytes_max=settings.snapshot_bytes_max,
+            keep_s=settings.snapshot_s,
+            room_bytes=lambda: disk.free_bytes() - settings.disk_reserve_bytes,
+        )
+        self.devices = Devices(
+            data,
+            self.snapshots,
+            self._box,
+            late=lambda user: self.postmen.waits_for(user),
+            wrote=self.mailboxes.wrote,
+            changed=lambda user: self.changes.for_users([user]),
+        )
         self.expander = Expander(self.backlog, self.journal, self.members, self._wake)
         self.office = Office(
             self.journal,
@@ -83,6 +112,7 @@ class Shard:
             self.expander,
             table=placement.version,
             owned=owned,
+            changes=self.changes,
             rows_max=settings.journal_rows_max,
             waiting_max=settings.waiting_max,
             bytes_max=settings.waiting_bytes_max,
@@ -97,6 +127,7 @@ class Shard:
             slice_ms=settings.slice_ms,
             gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s),
             no_room=self._no_room,
+            stored=lambda user: self.changes.for_users((user,)),
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self._full_until = 0.0
@@ -132,14 +163,22 @@ class Shard:
 
     def close(self) -> None:
         self.barrier.close()
+        self.statuses.close()
+        self.devices.close()
         self.mailboxes.close()
         self.journal.close()
+        self.changes.close()
 
     async def _keep_house(self) -> None:
         """Look at disk and journal; forget old receipts."""
         settings = self._settings
         loop = asyncio.get_running_loop()
+        damaged = 0
         while True:
+            if self.mailboxes.damaged != damaged:  # a box was begun anew, and nothing came for it
+                damaged = self.mailboxes.damaged
+                self.changes.for_anybody()
+            self.snapshots.sweep()
             long = await self.journal.read(self.journal.used_bytes) > settings.journal_bytes_max
             if self._stopping:
                 self.office.closed = Unavailable("The node is stopping")
@@ -327,6 +366,7 @@ class Shard:
 
     def _enter(self, letter: letters_of.Letter, users: list[str]) -> None:
         """A letter that was journaled here goes to the lanes."""
+        self.changes.for_users(users)
         self.journal.rows += 1
         self.backlog.enter(letter)
         self.backlog.put(letter, users, asyncio.get_running_loop().time())

@@ -147,7 +147,7 @@ class Doctor:
             if line != "ok":
                 self._fault(path, str(line))
         version = db.pragma("user_version")
-        if version != mailbox.SCHEMA_VERSION:
+        if not 1 <= version <= mailbox.SCHEMA_VERSION:  # an older one is brought up to date when it is opened
             self._fault(path, f"has schema version {version}; this program knows {mailbox.SCHEMA_VERSION}")
 
     def _check_letters(self, user: str, path: Path, db: apsw.Connection) -> None:

@@ -25,6 +25,17 @@ from shard.core import Shard
 log = structlog.get_logger()
 
 _QUESTIONS_MAX = 4_096
+_ABOUT_A_USER = (
+    ops.Page
+    | ops.ReadOne
+    | ops.Remove
+    | ops.AskUserChannels
+    | ops.AskSync
+    | ops.AskSnapshot
+    | ops.AskStatuses
+    | ops.ChangeStatuses
+    | ops.AskCounts
+)
 
 
 class _Connection(Framed):
@@ -73,6 +84,11 @@ class Listener:
             ops.ChangeMembers: shard.change_members,
             ops.ListMembers: shard.list_members,
             ops.AskUserChannels: shard.user_channels,
+            ops.AskSync: shard.devices.check,
+            ops.AskSnapshot: shard.devices.snapshot,
+            ops.AskStatuses: shard.statuses.ask,
+            ops.ChangeStatuses: shard.statuses.change,
+            ops.AskCounts: shard.statuses.counts,
             ops.Ping: shard.ping,
         }
 
@@ -93,7 +109,7 @@ class Listener:
 
     async def _answer(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
         try:
-            if isinstance(request, ops.Page | ops.ReadOne | ops.Remove | ops.AskUserChannels):
+            if isinstance(request, _ABOUT_A_USER):
                 self.shard.check(request.table, [request.slot])
             body = await self._handlers[type(request)](request)
             frame = ops.encode(ops.Done(request.rid, msgspec.Raw(ops.encode(body))))

@@ -7,28 +7,42 @@ the state it should have. So the journal may be replayed over a box at any time.
 Commits don't wait for the disk (``Sync.OFF``); a barrier does that for all boxes at once. What
 that asks for in return: a checkpoint flushes log and database itself, cuts the log to nothing and
 makes the cut durable before a new frame is written, so that old and new frames can never mix.
+
+A version names one content, and never another. It is issued into the box itself, as ``clean``; the first
+transaction that changes anything takes that away. Since a power cut leaves whole transactions, from the
+first on, a box that still says ``clean`` is what it was when the version was issued.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import apsw
 import msgspec
 
+from node.clock import iso, us_of
 from node.errors import BadField, Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
 from shard.disk import Disk
 from shard.sqlite import LOCKLESS, Sync, connect, lock
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "messages.db"
 
 Row = tuple[str, str, str, str, str, int, str | None, str, str, str | None]
 """id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata"""
+
+_SYNC_VERSION = """
+CREATE TABLE IF NOT EXISTS sync_version(
+    id INTEGER PRIMARY KEY CHECK(id=1), version TEXT NOT NULL, clean INTEGER NOT NULL);
+"""
+Arrival = tuple[int, str, str]
+"""row number, id, channel_id"""
 
 _SCHEMA = f"""
 CREATE TABLE messages(
@@ -45,20 +59,36 @@ CREATE TABLE user_channels(
     channel_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at DATETIME, is_muted BOOLEAN DEFAULT FALSE,
     PRIMARY KEY (channel_id, user_id)) WITHOUT ROWID;
 CREATE TABLE removed(message_id TEXT PRIMARY KEY NOT NULL, removed_at DATETIME) WITHOUT ROWID;
-PRAGMA user_version={SCHEMA_VERSION};
+{_SYNC_VERSION}PRAGMA user_version={SCHEMA_VERSION};
 """
 _COLUMNS = "id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata"
 _INSERT = f"INSERT INTO messages({_COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
-_TOUCH = "UPDATE channels SET last_message_at=max(coalesce(last_message_at,''),?) WHERE id=?"
+_TOUCH = "UPDATE channels SET last_message_at=?1 WHERE id=?2 AND coalesce(last_message_at,'')<?1"
 _JOIN_CHANNEL = """
 INSERT INTO channels(id, name, description, created_by, created_at) VALUES(?,?,?,?,?)
 ON CONFLICT(id) DO UPDATE SET name=excluded.name, description=excluded.description,
-    created_by=excluded.created_by, created_at=excluded.created_at"""
+    created_by=excluded.created_by, created_at=excluded.created_at
+WHERE (name, description, created_by, created_at) IS NOT
+    (excluded.name, excluded.description, excluded.created_by, excluded.created_at)"""
 _JOIN = """
 INSERT INTO user_channels(channel_id, user_id, joined_at) VALUES(?,?,?)
-ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at"""
+ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at WHERE joined_at IS NOT excluded.joined_at"""
 _LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
+
+_OPEN = """
+SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),
+    (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels))"""
+_OPEN_VERSION = ", (SELECT version FROM sync_version), (SELECT clean FROM sync_version)"
+_ISSUE = """
+INSERT INTO sync_version(id, version, clean) VALUES(1,?,1)
+ON CONFLICT(id) DO UPDATE SET version=excluded.version, clean=1"""
+_SOIL = "UPDATE sync_version SET clean=0"
+
+_FIND = "SELECT m.id, m.rowid, channel_id FROM json_each(?) JOIN messages m ON m.id=value"
+_COUNT = "SELECT channel_id, count(*) FROM messages GROUP BY channel_id"
+_COUNT_READ = "SELECT channel_id, count(*) FROM json_each(?) JOIN messages m ON m.id=value GROUP BY channel_id"
+_ARRIVALS = "SELECT rowid, id, channel_id FROM messages WHERE rowid>? ORDER BY rowid LIMIT ?"
 
 _CACHE_PAGES = 8
 _PAGE_CHARS = 4 * 1024 * 1024  # of a page of messages; one more message at the most goes beyond it
@@ -95,17 +125,34 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
     )
 
 
+def later(now_us: int, *earlier: str | None) -> str:
+    """An ISO time: ``now_us``, or a microsecond more than the latest of ``earlier`` if the clock is behind it.
+    What is no time among them counts for nothing. Pure."""
+    us = now_us
+    for version in earlier:
+        with contextlib.suppress(ValueError, TypeError):
+            us = max(us, us_of(datetime.fromisoformat(version or "")) + 1)
+    return iso(us)
+
+
 class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
-    __slots__ = ("_channels", "_db", "_lock", "_removed", "newborn", "path", "user")
+    __slots__ = (
+        "_changes", "_channels", "_db", "_lock", "_removed", "clean", "newborn", "path", "removals", "used_s", "user",
+        "version",
+    )  # fmt: skip
 
     def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
         """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
         self.user = user
         self.path = path
+        self.removals = 0
+        """how often something was removed since it was opened"""
         self.newborn = False
         """no barrier has covered its birth yet: it must not be checkpointed"""
+        self.used_s = 0.0
+        """when it was used last, by the monotonic clock; kept by whoever keeps it open"""
         self._lock = lock(path)
         try:
             self._db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs or LOCKLESS)
@@ -114,13 +161,20 @@ class Mailbox:
             raise
         try:
             # One read transaction reads the schema and recovers the log.
-            found = self._db.execute(
-                "SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),"
-                " (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels))"
-            ).fetchone()
+            try:
+                found = self._db.execute(_OPEN + _OPEN_VERSION).fetchone()
+            except apsw.SQLError:
+                if self._db.pragma("user_version") != 1:
+                    raise
+                found = (*(self._db.execute(_OPEN).fetchone() or ()), None, None)
             assert found is not None
             self._removed = bool(found[0])
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
+            self.version: str | None = found[4]
+            """the last that was issued; None before the first"""
+            self.clean = bool(found[5])
+            """nothing was changed since"""
+            self._changes = self._db.total_changes()
         except BaseException:
             self.close()
             raise
@@ -129,11 +183,50 @@ class Mailbox:
         self._db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        self._db.execute("COMMIT")
+        if self.clean and self._db.total_changes() != self._changes:
+            self._db.execute(_SOIL)
+            self._db.execute("COMMIT")
+            self.clean = False
+        else:
+            self._db.execute("COMMIT")
 
     def rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+        self._changes = self._db.total_changes()
+
+    def issue(self, now_us: int, after: str | None) -> str:
+        """A version for what the box holds now, later than every one before and than ``after``."""
+        version = later(now_us, self.version, after)
+        self.begin()
+        try:
+            if self.version is None:  # a box of schema 1 is brought up to date only now: it may lie on a full disk
+                self._db.execute(_SYNC_VERSION)
+                self._db.pragma("user_version", SCHEMA_VERSION)
+            self._db.execute(_ISSUE, (version,))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+        self.version, self.clean, self._changes = version, True, self._db.total_changes()
+        return version
+
+    def copy_to(self, path: Path) -> None:
+        """The whole box, log included, as a new file at ``path``; one content always gives the same bytes.
+        Raises ``apsw.FullError`` if there is no room; what was written until then stays."""
+        copy = apsw.Connection(
+            str(path),
+            flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX,
+            vfs=LOCKLESS,
+            statementcachesize=0,
+        )
+        try:
+            for name, value in (("journal_mode", "off"), ("synchronous", "off"), ("locking_mode", "exclusive")):
+                copy.pragma(name, value)
+            with copy.backup("main", self._db, "main") as backup:
+                backup.step()
+        finally:
+            copy.close()
 
     def insert(self, rows: list[Row]) -> None:
         """Store messages; those that are there already, or were removed, are left as they are."""
@@ -167,6 +260,7 @@ class Mailbox:
     def remove(self, message_id: str, at: str) -> None:
         """Delete a message for good."""
         assert self._db.in_transaction
+        self.removals += 1
         self._db.execute("DELETE FROM messages WHERE id=?", (message_id,))
         self._db.execute(_BURY, (message_id, at))
         self._removed = True
@@ -180,6 +274,24 @@ class Mailbox:
 
     def has(self, message_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM messages WHERE id=?", (message_id,)).fetchone() is not None
+
+    def find(self, message_ids: list[str]) -> dict[str, tuple[int, str]]:
+        """Row and channel of those of ``message_ids`` that are here."""
+        rows = self._db.execute(_FIND, (msgspec.json.encode(message_ids).decode(),))
+        return {message_id: (row, channel) for message_id, row, channel in rows}
+
+    def count_unread(self, read_ids: str) -> tuple[int, dict[str, int]]:
+        """The last row, and by channel how many messages are not in ``read_ids`` (a JSON array, in order)."""
+        last = self._db.execute("SELECT coalesce(max(rowid),0) FROM messages").fetchone()
+        assert last is not None
+        counts = dict(self._db.execute(_COUNT))
+        for channel, read in self._db.execute(_COUNT_READ, (read_ids,)):
+            counts[channel] -= read
+        return last[0], {channel: count for channel, count in counts.items() if count}
+
+    def arrivals(self, after: int, limit: int) -> list[Arrival]:
+        """``limit`` messages that came after row ``after``, in order."""
+        return [(row, message_id, channel) for row, message_id, channel in self._db.execute(_ARRIVALS, (after, limit))]
 
     def page(self, channel_id: str | None, limit: int, cursor: str | None) -> Messages:
         """``limit`` messages from ``cursor`` on, newest first (by created_at, then as they came); fewer, and
@@ -222,13 +334,17 @@ class Mailbox:
     def log_pages(self) -> int:
         """The length of the write-ahead log, in pages."""
         try:
-            return (self.log_path.stat().st_size - 32) // 4120
+            return max(0, self.log_path.stat().st_size - 32) // 4120
         except FileNotFoundError:
             return 0
 
     @property
     def log_path(self) -> Path:
         return self.path.with_name(self.path.name + "-wal")
+
+    def bytes(self) -> int:
+        """What the box takes up at most when its log is moved into it."""
+        return self.path.stat().st_size + self.log_pages() * 4096
 
     def checkpoint(self, disk: Disk) -> None:
         """Move the log into the database, durably, and cut it to nothing, durably.

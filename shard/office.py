@@ -15,6 +15,7 @@ import apsw
 import msgspec
 
 from node import ops
+from node.changes import Changes
 from node.clock import now_us
 from node.errors import Conflict, DiskFull, NotFound, Overloaded, PoboxError, Unavailable
 from node.slots import slot_of
@@ -60,6 +61,7 @@ class Office:
         *,
         table: int,
         owned: frozenset[int],
+        changes: Changes,
         rows_max: int,
         waiting_max: int,
         bytes_max: int,
@@ -71,6 +73,7 @@ class Office:
         self._expander = expander
         self._table = table
         self._owned = owned
+        self._changes = changes
         self._rows_max = rows_max
         self._waiting_max = waiting_max
         self._bytes_max = bytes_max
@@ -193,6 +196,11 @@ class Office:
             return False
         self._journal.rows += len(rows) - len(purge)
         self._journal.receipts += len(receipts)
+        for letter, users in fresh:  # before anybody hears of it
+            if letter.channel is None:
+                self._changes.for_users(users)
+            else:
+                self._changes.for_anybody()
         for answer, frame in answers:
             answer(frame)
         self._hand_over(fresh)

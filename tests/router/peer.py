@@ -6,6 +6,8 @@ It lets a test see each frame, and refuse, be silent, cut the connection or go a
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -13,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from node import errors, model, ops
+from node import errors, model, ops, zstd
 from node.paths import socket_path
 from node.slots import table_for
 from node.wire import Framed
 
 TABLE = 3
+SINCE = "2026-11-24T08:00:00.000000Z"
 
 
 class Peer:
@@ -37,6 +40,9 @@ class Peer:
         self.letters: dict[str, tuple[ops.Letter, list[str]]] = {}
         self.channels: dict[str, model.Channel] = {}
         self.members: dict[str, set[str]] = {}
+        self.boxes: dict[str, Path] = {}
+        """the file that each user's box is for devices; its name is its version"""
+        self._data = data
         self._wires: set[_End] = set()
         self._server: asyncio.AbstractServer | None = None
         self._loop = asyncio.new_event_loop()
@@ -63,7 +69,9 @@ class Peer:
 
     def writes(self) -> list[Any]:
         """Every frame that would change something."""
-        changing = (ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers)
+        changing = (
+            ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers, ops.ChangeStatuses,
+        )  # fmt: skip
         return [frame for frame in self.frames if isinstance(frame, changing)]
 
     def answer(self, request: Any) -> Any:
@@ -182,6 +190,41 @@ class Peer:
             ]
         )
 
+    def _merge(self, request: ops.ChangeStatuses) -> model.StatusMerged:
+        accepted = len(request.changes) + len(request.positions)
+        return model.StatusMerged(
+            since=SINCE, full=False, more=False, statuses=[], positions=[], accepted=accepted, conflicts=[]
+        )
+
+    def _statuses(self, request: ops.AskStatuses) -> model.ReadStatus:
+        if not self._box(request.user):
+            raise errors.NotFound("no such user", field="userId")
+        return model.ReadStatus(since=SINCE, full=request.since is None, more=False, statuses=[], positions=[])
+
+    def _counts(self, request: ops.AskCounts) -> model.Counts:
+        unread: dict[str, int] = {}
+        for message in self._box(request.user):
+            unread[message.channel_id] = unread.get(message.channel_id, 0) + 1
+        return model.Counts(unread=sum(unread.values()), channels=unread)
+
+    def _sync(self, request: ops.AskSync) -> ops.SyncState:
+        if request.user not in self.boxes:
+            raise errors.NotFound("no such user", field="userId")
+        return _state(self.boxes[request.user])
+
+    def _snapshot(self, request: ops.AskSnapshot) -> ops.Snapshot:
+        self._sync(ops.AskSync(0, request.table, request.slot, request.user, request.device))
+        newest = self.boxes[request.user]
+        plain = newest.with_name(request.version or newest.name)
+        if not plain.exists():
+            plain = newest
+        path = plain
+        if request.encoding != "identity":
+            path = plain.with_name(f"{plain.name}.{request.encoding}")
+            pack = zstd.compress if request.encoding == "zstd" else gzip.compress
+            path.write_bytes(pack(plain.read_bytes()))
+        return ops.Snapshot(_state(plain), str(path.relative_to(self._data)), path.stat().st_size)
+
     def _ping(self, _request: ops.Ping) -> ops.State:
         return ops.State(self.index, TABLE, self.shards, 0, 0, 0, 0, 0)
 
@@ -200,6 +243,11 @@ class Peer:
             wire.close()
 
 
+def _state(path: Path) -> ops.SyncState:
+    content = path.read_bytes()
+    return ops.SyncState(path.name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+
+
 _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.Deliver: Peer._deliver,
     ops.AskReceipt: Peer._receipt,
@@ -213,6 +261,11 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.ChangeMembers: Peer._change,
     ops.ListMembers: Peer._list_members,
     ops.AskUserChannels: Peer._user_channels,
+    ops.ChangeStatuses: Peer._merge,
+    ops.AskStatuses: Peer._statuses,
+    ops.AskCounts: Peer._counts,
+    ops.AskSync: Peer._sync,
+    ops.AskSnapshot: Peer._snapshot,
     ops.Ping: Peer._ping,
 }
 

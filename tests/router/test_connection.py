@@ -15,7 +15,13 @@ import pytest
 from tests.router.conftest import Running, launch, running, until
 from tests.router.test_bad_input import MESSAGES, refused
 
-LIMITS = {"header_timeout_s": 0.4, "body_timeout_s": 0.4, "idle_timeout_s": 0.4, "connections_max": 20}
+LIMITS = {
+    "header_timeout_s": 0.4,
+    "body_timeout_s": 0.4,
+    "idle_timeout_s": 0.4,
+    "stall_timeout_s": 0.4,
+    "connections_max": 20,
+}
 HEAD = b"POST /api/v3/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = b'{"users":["ann"],"title":"t","content":"c"}'
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from node.clock import iso
 from node.errors import BadField
 from node.model import Message
 from shard.disk import Disk
@@ -340,3 +341,96 @@ def test_a_box_that_another_connection_has_open_is_busy(path: Path) -> None:
         Mailbox("ada", path)
     box.close()
     Mailbox("ada", path).close()
+
+
+# -- versions -----------------------------------------------------------------------------------------------
+
+
+def test_a_box_is_clean_from_the_issue_of_a_version_to_the_first_change(box: Mailbox) -> None:
+    assert (box.version, box.clean) == (None, False)
+    change(box, row("a"))
+    version = box.issue(1_000_000, None)
+    assert (box.version, box.clean) == (version, True) == ("1970-01-01T00:00:01.000000Z", True)
+    change(box, row("b"))
+    assert (box.version, box.clean) == (version, False)
+
+
+def test_a_change_that_changes_nothing_leaves_the_version(box: Mailbox) -> None:
+    """A replay must not make every device come."""
+    change(box, row("a", channel="news"), row("b"), join="news")
+    change(box, row("a", channel="news"), remove="b")
+    box.issue(1, None)
+    change(box, row("a", channel="news"), row("b"), join="news")
+    change(box, remove="b")
+    assert box.clean
+    change(box, leave="news")
+    assert not box.clean
+
+
+def test_a_change_that_was_rolled_back_leaves_the_version(box: Mailbox) -> None:
+    box.issue(1, None)
+    box.begin()
+    box.insert([row("a")])
+    box.rollback()
+    box.begin()
+    box.commit()
+    assert box.clean
+
+
+def test_the_version_lives_in_the_box(path: Path) -> None:
+    box = Mailbox("ada", path)
+    version = box.issue(1, None)
+    box.close()
+    again = Mailbox("ada", path)
+    assert (again.version, again.clean) == (version, True)
+    change(again, row("a"))
+    again.close()
+    third = Mailbox("ada", path)
+    assert (third.version, third.clean) == (version, False)
+    third.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**50), st.none() | st.text() | st.integers(0, 2**50).map(iso)), max_size=8))
+def test_versions_grow_whatever_the_clock_does(steps: list[tuple[int, str | None]]) -> None:
+    with scratch() as directory:
+        (directory / "messages.db").write_bytes(template())
+        box = Mailbox("ada", directory / "messages.db")
+        last = ""
+        for now_us, after in steps:
+            version = box.issue(now_us, after)
+            assert version > last
+            assert version >= iso(now_us)
+            last = version
+        box.close()
+
+
+def test_a_box_of_schema_1_works_and_is_brought_up_to_date_with_its_first_version(path: Path) -> None:
+    db = apsw.Connection(str(path))
+    db.execute("DROP TABLE sync_version; PRAGMA user_version=1").fetchall()
+    db.close()
+    box = Mailbox("ada", path)
+    change(box, row("a"))
+    box.close()
+    box = Mailbox("ada", path)
+    assert (box.has("a"), box.version, box.clean) == (True, None, False)
+    version = box.issue(1, None)
+    change(box, row("b"))
+    box.close()
+    box = Mailbox("ada", path)
+    assert (box.version, box.clean, box.has("b")) == (version, False, True)
+    box.close()
+    db = apsw.Connection(str(path))
+    assert db.pragma("user_version") == 2
+    db.close()
+
+
+def test_copies_of_one_content_are_alike_to_the_byte(box: Mailbox, tmp_path: Path) -> None:
+    change(box, *(row(f"m{n}") for n in range(200)))
+    box.issue(1, None)
+    for name in ("one", "two"):
+        box.copy_to(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    copy = apsw.Connection(str(tmp_path / "one"))
+    assert copy.pragma("integrity_check") == "ok"
+    assert copy.execute("SELECT count(*) FROM messages").fetchall() == [(200,)]
+    copy.close()

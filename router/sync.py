@@ -1,0 +1,90 @@
+"""Which version of a box there is, and whether a device needs it.
+
+Most devices ask and there is nothing new. So what a shard said of a box is kept, with the marks of that
+person that were read *before* it was asked (:mod:`node.changes`): while they stand, nothing has come that the
+answer doesn't know of, and it is given again without asking anybody.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import falcon.asgi
+
+from node import ops
+from node.changes import Mark, Watch
+from node.errors import BadField
+from node.ids import check_name
+from node.model import SyncCheck
+from node.paths import changes_path
+from node.slots import slot_of
+from router import query
+from router.body import Request
+from router.links import Links
+from router.messages import encode
+
+_KEPT_MAX = 32_768
+_DEVICE_MAX = 128
+_VERSION_MAX = 64
+SNAPSHOT_TIMEOUT_S = 60.0
+"""for a box of some gigabytes to be copied and hashed; whoever gives up finds it done the next time"""
+
+
+class Versions:
+    """What is known of the boxes on the shards behind ``links``."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._watches = [Watch(changes_path(links.data, shard)) for shard in links.shards]
+        self._kept: OrderedDict[str, tuple[Mark, ops.SyncState]] = OrderedDict()
+
+    async def newest(self, user: str, device: str | None) -> ops.SyncState:
+        """The version of ``user``'s box, with everything in it that was accepted before this call."""
+        slot = slot_of(user)
+        shard = self._links.table[slot]
+        mark = self._watches[shard].mark(user)
+        kept = self._kept.get(user)
+        if kept is not None and kept[0] == mark:
+            self._kept.move_to_end(user)
+            return kept[1]
+        request = ops.AskSync(0, self._links.version, slot, user, device)
+        state = await self._links.ask(shard, request, ops.SyncState, timeout_s=SNAPSHOT_TIMEOUT_S)
+        if mark is not None:
+            self._kept[user] = (mark, state)
+            self._kept.move_to_end(user)
+            if len(self._kept) > _KEPT_MAX:
+                self._kept.popitem(last=False)
+        return state
+
+
+class Checks:
+    """``/api/v3/sync/{userId}/check``."""
+
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+
+    async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
+        """What the server has, and whether the device needs it."""
+        check_name(user_id, "userId")
+        given = query.parameters(req, "localVersion", "device")
+        local = given.get("localVersion")
+        if local is not None and len(local) > _VERSION_MAX:
+            raise BadField(f"localVersion may have {_VERSION_MAX} characters", field="localVersion")
+        state = await self._versions.newest(user_id, device(given))
+        resp.data = encode(
+            SyncCheck(
+                server_version=state.version,
+                server_size=state.size,
+                server_checksum=state.checksum,
+                local_version=local,
+                need_sync=local != state.version,
+            )
+        )
+
+
+def device(given: dict[str, str]) -> str | None:
+    """The name that the device gives itself, if it does."""
+    name = given.get("device")
+    if name is not None and (len(name) > _DEVICE_MAX or not name.isprintable()):
+        raise BadField(f"device may have {_DEVICE_MAX} printable characters", field="device")
+    return name

@@ -1,0 +1,65 @@
+"""The small files in a person's ``.sync``: what was found out at some cost, to be looked up next time.
+
+They are caches. A file that is missing, cut off or of another form counts as none, and one that can't be written
+is done without; so nothing here is flushed, and nothing here fails. Each is replaced in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Messages(msgspec.Struct):
+    """``messages_sync.json``: what the version of ``messages.db`` is like as a file."""
+
+    version: str
+    size: int
+    checksum: str
+
+
+class Seen(msgspec.Struct):
+    """Of one device: when it was last told of which version, and by what (``check`` or ``download``)."""
+
+    at: str
+    version: str
+    kind: str
+
+
+DEVICES_MAX = 64
+MESSAGES = "messages_sync.json"
+LAST = "last_sync.json"
+
+
+def load(box: Path, name: str, kind: type[T]) -> T | None:
+    """The note ``name`` of the person whose directory is ``box``, None if there is none of use."""
+    try:
+        return msgspec.json.decode((box / ".sync" / name).read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def save(box: Path, name: str, note: object) -> None:
+    """Replace the note ``name``; the person's directory must be there."""
+    with contextlib.suppress(OSError):
+        directory = box / ".sync"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        fresh = directory / f"{name}.new"
+        fresh.write_bytes(msgspec.json.encode(note))
+        fresh.chmod(0o600)
+        fresh.rename(directory / name)
+
+
+def seen(box: Path, device: str, said: Seen) -> None:
+    """Note in ``last_sync.json`` what ``device`` was told; of too many devices the oldest go."""
+    devices = load(box, LAST, dict[str, Seen]) or {}
+    devices[device] = said
+    if len(devices) > DEVICES_MAX:
+        newest = sorted(devices.items(), key=lambda entry: entry[1].at)[-DEVICES_MAX:]
+        devices = dict(newest)
+    save(box, LAST, devices)

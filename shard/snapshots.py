@@ -1,0 +1,249 @@
+"""The copies of boxes that devices download: files that never change, and may go at any moment.
+
+A copy is made whole, from a box that is held; so deliveries to that person wait for it, and to nobody else.
+Afterwards two bytes of its header say that it needs no write-ahead log, so that any SQLite can open it where
+it may not write. Only then is it hashed. Its packed forms are made of it when they are asked for.
+
+Bounded: bytes on disk (those used longest ago go), time since the last use, copies in the making. Who reads a
+file that is unlinked reads on undisturbed; so the shard waits for no reader. After a restart all are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
+
+import apsw
+
+from node import zstd
+from node.errors import DiskFull, Overloaded
+from node.ops import SyncState
+from shard.mailbox import Mailbox
+
+T = TypeVar("T")
+
+IDENTITY = "identity"
+ENCODINGS = (IDENTITY, "zstd", "gzip")
+MAKING_MAX = 64
+_THREADS = 2
+_PORTION = 1024 * 1024
+_READ_AND_WRITE_VERSION = 18
+_ROLLBACK_MODE = b"\x01\x01"
+_ZSTD_LEVEL = 3
+_GZIP_LEVEL = 1
+_GZIP = 16 + zlib.MAX_WBITS
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Kept(NamedTuple):
+    """A file that devices may have. ``size``: its bytes; ``state`` is that of the copy, packed or not."""
+
+    state: SyncState
+    path: Path
+    size: int
+
+
+class _Packer(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class Snapshots:
+    """The copies in ``directory``, which is this shard's alone and starts empty.
+
+    ``room_bytes`` says how much the disk can take.
+    """
+
+    def __init__(self, directory: Path, *, bytes_max: int, keep_s: float, room_bytes: Callable[[], int]) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        self._directory = directory
+        self._bytes_max = bytes_max
+        self._keep_s = keep_s
+        self._room_bytes = room_bytes
+        self._kept: OrderedDict[tuple[str, str, str], tuple[Kept, float]] = OrderedDict()
+        self._packing: dict[tuple[str, str, str], asyncio.Task[Kept]] = {}
+        self._makers = ThreadPoolExecutor(_THREADS, "snapshots")
+        self._packer = ThreadPoolExecutor(1, "packer")
+        self._number = 0
+        self._making = 0
+        self.bytes = 0
+        """of all files that are kept"""
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    def kept(self, user: str, version: str, encoding: str) -> Kept | None:
+        """The file of that version, if it is kept; from now on it was used last."""
+        key = (user, version, encoding)
+        entry = self._kept.get(key)
+        if entry is None:
+            return None
+        if not entry[0].path.exists():  # somebody cleaned up here
+            self._drop(key)
+            return None
+        self._kept[key] = (entry[0], time.monotonic())
+        self._kept.move_to_end(key)
+        return entry[0]
+
+    def sweep(self) -> None:
+        """Let go of what nobody has asked for of late."""
+        before = time.monotonic() - self._keep_s
+        while self._kept:
+            key, (_kept, used) = next(iter(self._kept.items()))
+            if used > before:
+                return
+            self._drop(key)
+
+    def forget(self, user: str, version: str) -> None:
+        """Let go of a version whose name turned out to be another content's."""
+        for encoding in ENCODINGS:
+            if (user, version, encoding) in self._kept:
+                self._drop((user, version, encoding))
+
+    # -- making ----------------------------------------------------------------------------------
+
+    async def copy(self, box: Mailbox, version: Callable[[], str]) -> tuple[str, Path]:
+        """A copy of a held box, not yet fit for anybody; ``version`` is called in the same thread just before.
+        Raises :class:`Overloaded`, :class:`DiskFull`."""
+        if self._making >= MAKING_MAX:
+            raise Overloaded()
+        path = self._fresh("db")
+        self._make_room(box.bytes())
+
+        def work() -> tuple[str, Path]:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            issued = version()
+            box.copy_to(path)
+            return issued, path
+
+        self._making += 1
+        try:
+            return await self._run(self._makers, work, path)
+        except BaseException:
+            self._making -= 1
+            raise
+
+    async def finish(self, user: str, version: str, path: Path) -> Kept:
+        """Make a copy fit to be opened anywhere, hash it, keep it. Every copy is to be finished."""
+        try:
+            size, checksum = await self._run(self._makers, lambda: seal(path), path)
+        finally:
+            self._making -= 1
+        return self._keep(user, IDENTITY, Kept(SyncState(version, size, checksum), path, size))
+
+    async def packed(self, user: str, plain: Kept, encoding: str) -> Kept:
+        """``plain`` in another encoding, made at most once at a time."""
+        found = self.kept(user, plain.state.version, encoding)
+        if found is not None:
+            return found
+        key = (user, plain.state.version, encoding)
+        task = self._packing.get(key)
+        if task is None:
+            if len(self._packing) >= MAKING_MAX:
+                raise Overloaded()
+            task = self._packing[key] = asyncio.create_task(self._pack(key, plain))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(task)
+
+    async def _pack(self, key: tuple[str, str, str], plain: Kept) -> Kept:
+        try:
+            user, _version, encoding = key
+            path = self._fresh(encoding)
+            self._make_room(plain.size)
+            source = plain.path.open("rb")  # now: it may be gone when its turn comes
+            with source:
+                size = await self._run(self._packer, lambda: _pack(source, path, encoding), path)
+            return self._keep(user, encoding, Kept(plain.state, path, size))
+        finally:
+            del self._packing[key]
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], path: Path) -> T:
+        """``work`` in a thread; a failure leaves nothing at ``path``."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except BaseException as error:
+            _unlink(path)
+            if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+                raise DiskFull() from error
+            raise
+
+    # -- room ------------------------------------------------------------------------------------
+
+    def _fresh(self, suffix: str) -> Path:
+        self._number += 1
+        return self._directory / f"{self._number}.{suffix}"
+
+    def _keep(self, user: str, encoding: str, kept: Kept) -> Kept:
+        key = (user, kept.state.version, encoding)
+        if key in self._kept:
+            self._drop(key)
+        self._kept[key] = (kept, time.monotonic())
+        self.bytes += kept.size
+        while self.bytes > self._bytes_max and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+        return kept
+
+    def _make_room(self, size: int) -> None:
+        """See that ``size`` bytes more are within the bounds; raises :class:`DiskFull`."""
+        while self._kept and self.bytes + size > self._bytes_max:
+            self._drop(next(iter(self._kept)))
+        while self._kept and self._room_bytes() < size:
+            _unlink(self._forgotten(next(iter(self._kept))))
+        if self._room_bytes() < size:
+            raise DiskFull()
+
+    def _drop(self, key: tuple[str, str, str]) -> None:
+        """Keep it no more; the file goes in a thread, since a large one takes the disk a while."""
+        self._makers.submit(_unlink, self._forgotten(key))
+
+    def _forgotten(self, key: tuple[str, str, str]) -> Path:
+        kept, _used = self._kept.pop(key)
+        self.bytes -= kept.size
+        return kept.path
+
+    def close(self) -> None:
+        self._makers.shutdown()
+        self._packer.shutdown()
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def seal(path: Path) -> tuple[int, str]:
+    """Make the copy at ``path`` one that needs no log; its size and checksum."""
+    with path.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), _ROLLBACK_MODE, _READ_AND_WRITE_VERSION)
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        return os.fstat(file.fileno()).st_size, f"sha256:{checksum}"
+
+
+def _pack(source: BinaryIO, target: Path, encoding: str) -> int:
+    """Write ``source`` to ``target`` in ``encoding``; the bytes that makes. The same bytes every time."""
+    packer: _Packer
+    if encoding == "zstd":
+        packer = zstd.ZstdCompressor(level=_ZSTD_LEVEL)
+    else:
+        packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP)
+    with target.open("xb", buffering=0) as file:
+        while portion := source.read(_PORTION):
+            _write(file, packer.compress(portion))
+        _write(file, packer.flush())
+        return file.tell()
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]

@@ -1,0 +1,196 @@
+"""What devices ask: which version is this box, and may I have it as a file.
+
+Everything that waits for the person is delivered first. A box that is ``clean`` and whose version is known costs
+neither copy nor hash. Otherwise one copy is made, whoever asks meanwhile waits for the same one, and version,
+size and checksum are known from then on.
+
+The copy is what a version's checksum is taken from, and what is downloaded; a copy made again for the same
+version gives the same bytes. If it doesn't, somebody wrote into the file behind our back: that content gets a
+version of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from node import ops, paths
+from node.clock import iso, now_us
+from node.errors import BadField, Unavailable
+from shard import notes
+from shard.mailbox import Mailbox
+from shard.snapshots import ENCODINGS, IDENTITY, Kept, Snapshots
+
+T = TypeVar("T")
+
+_KNOWN_MAX = 16_384
+_TRIES = 4
+
+OpenBox = Callable[[str], AbstractAsyncContextManager[Mailbox]]
+
+
+class Devices:
+    """``box`` holds a person's box with everything in it; ``late`` says whether something could not be
+    delivered, ``wrote`` notes a transaction, ``changed`` tells that an answer is not to be remembered."""
+
+    def __init__(
+        self,
+        data: Path,
+        snapshots: Snapshots,
+        box: OpenBox,
+        *,
+        late: Callable[[str], bool],
+        wrote: Callable[[str, int], None],
+        changed: Callable[[str], None],
+    ) -> None:
+        self._data = data
+        self._snapshots = snapshots
+        self._box = box
+        self._late = late
+        self._wrote = wrote
+        self._changed = changed
+        self._known: OrderedDict[str, ops.SyncState] = OrderedDict()
+        self._making: dict[tuple[str, str], asyncio.Task[Kept | None]] = {}
+        self._false: dict[str, str] = {}
+        """user → a version whose content was changed behind our back"""
+        self._clerk = ThreadPoolExecutor(1, "notes")
+
+    async def check(self, q: ops.AskSync) -> ops.SyncState:
+        """The newest version; a copy is made only if nobody knows size and checksum."""
+        state = await self._known_or_made(q.user)
+        await self._note(q.user, q.device, state.version, "check")
+        return state
+
+    async def snapshot(self, q: ops.AskSnapshot) -> ops.Snapshot:
+        """A file: the version that is asked for if it is kept, else the newest."""
+        if q.encoding not in ENCODINGS:
+            raise BadField(f"encoding must be one of {', '.join(ENCODINGS)}", field="encoding")
+        kept = None
+        if q.version is not None:
+            kept = self._snapshots.kept(q.user, q.version, q.encoding)
+        if kept is None:
+            kept = await self._newest(q.user)
+            if q.encoding != IDENTITY:
+                kept = await self._snapshots.packed(q.user, kept, q.encoding)
+        await self._note(q.user, q.device, kept.state.version, "download")
+        return ops.Snapshot(kept.state, str(kept.path.relative_to(self._data)), kept.size)
+
+    def close(self) -> None:
+        self._clerk.shutdown()
+        self._snapshots.close()
+
+    # -- versions ----------------------------------------------------------------------------------
+
+    async def _known_or_made(self, user: str) -> ops.SyncState:
+        async with self._box(user) as box:
+            state = await self._known_of(box)
+            self._warn(user)
+            if state is not None:
+                return state
+            making = await self._make(box, None)
+        kept = await asyncio.shield(making)
+        return (kept or await self._newest(user)).state
+
+    async def _newest(self, user: str) -> Kept:
+        for _ in range(_TRIES):
+            async with self._box(user) as box:
+                self._warn(user)
+                kept = self._snapshots.kept(user, box.version or "", IDENTITY) if self._is_true(box) else None
+                if kept is not None:
+                    return kept
+                making = await self._make(box, await self._known_of(box))
+            made = await asyncio.shield(making)
+            if made is not None:
+                return made
+        raise Unavailable("The mailbox is in use by another program")
+
+    def _is_true(self, box: Mailbox) -> bool:
+        """Whether the box holds what its version was issued for."""
+        return box.clean and box.version != self._false.get(box.user)
+
+    def _warn(self, user: str) -> None:
+        """What could not be delivered comes later without a word: nobody may rely on this answer till then."""
+        if self._late(user):
+            self._changed(user)
+
+    async def _known_of(self, box: Mailbox) -> ops.SyncState | None:
+        """Size and checksum of a held box, if they were found out before."""
+        if not self._is_true(box):
+            return None
+        state = self._known.get(box.user)
+        if state is None:
+            note = await self._in_thread(lambda: notes.load(box.path.parent, notes.MESSAGES, notes.Messages))
+            if note is None:
+                return None
+            state = ops.SyncState(note.version, note.size, note.checksum)
+        if state.version != box.version:
+            return None
+        self._remember(box.user, state)
+        return state
+
+    def _remember(self, user: str, state: ops.SyncState) -> None:
+        self._known[user] = state
+        self._known.move_to_end(user)
+        if len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    async def _make(self, box: Mailbox, known: ops.SyncState | None) -> asyncio.Task[Kept | None]:
+        """Copy a held box; the rest is done in the task that is returned, and the box may be let go. Its result
+        is None if the content is not what is ``known`` of this version: then ask again."""
+        issue = not self._is_true(box)
+        if not issue and (task := self._making.get((box.user, box.version or ""))) is not None:
+            return task
+
+        def version() -> str:
+            if not issue:
+                assert box.version is not None
+                return box.version
+            note = notes.load(box.path.parent, notes.MESSAGES, notes.Messages)
+            return box.issue(now_us(), note.version if note else None)
+
+        issued, path = await self._snapshots.copy(box, version)
+        if issue:
+            self._wrote(box.user, 0)
+            self._false.pop(box.user, None)
+        task = asyncio.create_task(self._finish(box.user, box.path.parent, issued, path, known))
+        self._making[box.user, issued] = task
+        task.add_done_callback(lambda task: self._made(box.user, issued, task))
+        return task
+
+    def _made(self, user: str, version: str, task: asyncio.Task[Kept | None]) -> None:
+        del self._making[user, version]
+        if not task.cancelled():
+            task.exception()  # who waits for it is told; nobody may be left
+
+    async def _finish(
+        self, user: str, directory: Path, version: str, path: Path, known: ops.SyncState | None
+    ) -> Kept | None:
+        kept = await self._snapshots.finish(user, version, path)
+        if known is not None and known != kept.state:
+            self._snapshots.forget(user, version)
+            self._known.pop(user, None)
+            self._false[user] = version
+            self._changed(user)
+            return None
+        self._remember(user, kept.state)
+        if known is None:
+            state = kept.state
+            note = notes.Messages(state.version, state.size, state.checksum)
+            await self._in_thread(lambda: notes.save(directory, notes.MESSAGES, note))
+        return kept
+
+    # -- notes -------------------------------------------------------------------------------------
+
+    async def _note(self, user: str, device: str | None, version: str, kind: str) -> None:
+        if device is not None:
+            said = notes.Seen(iso(now_us()), version, kind)
+            box = paths.user_dir(self._data, user)
+            await self._in_thread(lambda: notes.seen(box, device, said))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._clerk, work)

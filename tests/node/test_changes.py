@@ -1,0 +1,82 @@
+"""Who looks at the counters before asking never takes an old answer for a new one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from node.changes import SIZE, Changes, Watch
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "changes-0"
+
+
+def test_a_change_is_seen_by_whom_it_is_for_and_by_everybody_if_it_is_for_anybody(path: Path) -> None:
+    changes, watch = Changes(path), Watch(path)
+    ada, bob = watch.mark("ada"), watch.mark("bob")
+    assert ada is not None
+    assert bob is not None
+    changes.for_users(["ada"])
+    assert watch.mark("ada") != ada
+    assert watch.mark("bob") == bob
+    changes.for_anybody()
+    assert watch.mark("bob") != bob
+    changes.close()
+
+
+def test_a_start_changes_everything_even_with_the_clock_set_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Changes(path)
+    watch = Watch(path)
+    before = watch.mark("ada")
+    first.close()
+    monkeypatch.setattr("time.time_ns", lambda: 1)
+    again = Changes(path)
+    after = watch.mark("ada")
+    assert before is not None
+    assert after is not None
+    assert after > before
+    again.close()
+
+
+def test_without_a_file_there_is_no_mark_until_it_comes(path: Path) -> None:
+    watch = Watch(path)
+    assert watch.mark("ada") is None
+    changes = Changes(path)
+    assert watch.mark("ada") is not None
+    changes.close()
+
+
+def test_a_file_that_was_replaced_is_opened_anew(path: Path) -> None:
+    changes, watch = Changes(path), Watch(path)
+    old = watch.mark("ada")
+    path.unlink()
+    assert watch.mark("ada") is None
+    changes.close()
+    again = Changes(path)
+    assert watch.mark("ada") not in (None, old)
+    again.for_users(["ada"])
+    assert watch.mark("ada") not in (None, old)
+    again.close()
+
+
+def test_a_file_of_another_size_is_none(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(bytes(16))
+    assert Watch(path).mark("ada") is None
+    Changes(path).close()
+    assert path.stat().st_size == SIZE
+
+
+def test_on_a_full_disk_it_counts_for_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, at: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    changes = Changes(path)
+    changes.for_users(["ada"])
+    assert Watch(path).mark("ada") is None
+    changes.close()
