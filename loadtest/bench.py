@@ -17,7 +17,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from loadtest import channel, costs, deliveries, growth, machine, memory, report
+from loadtest import channel, costs, deliveries, growth, machine, memory, report, syncing
 from loadtest.children import ROOT
 from loadtest.errors import BenchError
 from loadtest.figures import Result
@@ -30,6 +30,11 @@ BENCHES: dict[str, Callable[[Settings], Result]] = {
     "channel": channel.channel,
     "memory": memory.memory,
     "growth": growth.growth,
+    "check": syncing.check,
+    "download": syncing.download,
+    "delta": syncing.delta,
+    "snapshot": syncing.snapshot,
+    "crowd": syncing.crowd,
     "profile": costs.profile,
 }
 

@@ -7,39 +7,29 @@ sets up SQLite for a whole process.
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import apsw
 import click
 import msgspec
 
 from loadtest.children import ROOT, python
 from loadtest.errors import BenchError
 from loadtest.figures import Result, Row, number, ratio
+from loadtest.filled import Writer, seed
 from loadtest.settings import Settings
 from loadtest.subjects import directory
-from node.clock import iso
-from node.ids import new_id
 from shard.disk import Disk
 from shard.mailbox import Mailbox, template
 from shard.mailbox import Row as Message
 from shard.sqlite import set_up
 
 SMALL = 1_000
-_CHANNELS = 20
-_PORTION = 50_000
 _SINGLE = 400
 _BATCHES = 20
 _BATCH = 50
-_BEGIN_US = 1_700_000_000_000_000
-_INSERT = (
-    "INSERT INTO messages(id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, "
-    "metadata) VALUES(?,?,?,?,?,?,?,?,?,?)"
-)
 
 
 class Grown(msgspec.Struct, kw_only=True):
@@ -57,35 +47,6 @@ class Grown(msgspec.Struct, kw_only=True):
     bytes_large: int = 0
 
 
-class _Writer:
-    """Messages of about 600 B, each a second after the one before."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._at_us = _BEGIN_US
-
-    def take(self, count: int) -> list[Message]:
-        return [self._message() for _ in range(count)]
-
-    def _message(self) -> Message:
-        self._at_us += 1_000_000
-        at, pick = iso(self._at_us), self._random.randrange
-        content = f"message {self._at_us}: " + "so many words in a message. " * 15
-        priority = 5 if pick(10) else 1 + pick(10)
-        return (new_id(), f"channel-{pick(_CHANNELS)}", f"title {pick(10**9):030d}", content, "text", priority,
-                f"u{pick(1_000):010d}", at, at, None)  # fmt: skip
-
-
-def _seed(path: Path, writer: _Writer, rows: int) -> None:
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    db.execute("PRAGMA synchronous=off; PRAGMA cache_size=-200000; PRAGMA wal_autocheckpoint=0")
-    for start in range(0, rows, _PORTION):
-        with db:
-            db.executemany(_INSERT, writer.take(min(_PORTION, rows - start)))
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
-
-
 def _insert(box: Mailbox, portions: list[list[Message]]) -> float:
     """Microseconds an insert, each portion in its own transaction as a postman does it."""
     began = time.perf_counter()
@@ -101,10 +62,10 @@ def measure(data: Path, *, rows: int, rounds: int) -> Grown:
     set_up()
     disk, empty, grown = Disk(data), template(), Grown()
     paths = {"small": data / "small.db", "large": data / "large.db"}
-    writers = {name: _Writer(seed) for seed, name in enumerate(paths)}
+    writers = {name: Writer(seed) for seed, name in enumerate(paths)}
     for name, count in (("small", SMALL), ("large", rows)):
         paths[name].write_bytes(empty)
-        _seed(paths[name], writers[name], count)
+        seed(paths[name], writers[name], count)
     small = paths["small"].read_bytes()
     disk.flush()
     grown.bytes_small, grown.bytes_large = (paths[name].stat().st_size for name in ("small", "large"))

@@ -14,10 +14,13 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from loadtest.errors import BenchError
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 SCRIPT = Path(__file__).parent / "wrk" / "deliver.lua"
 _FIGURES = re.compile(r"^figures: (\{.*\})$", re.MULTILINE)
@@ -53,13 +56,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         return self.accepted / (self.last_s - self.first_s)
 
 
-def parse(output: str) -> Load:
+def figures(output: str, kind: type[T]) -> T:
     """The figures in wrk's output; raises :class:`BenchError` if there are none."""
     found = _FIGURES.search(output)
     if found is None:
         raise BenchError(f"wrk gave no figures:\n{output}")
     try:
-        return msgspec.convert(json.loads(found[1]), Load)
+        return msgspec.convert(json.loads(found[1]), kind)
     except (ValueError, msgspec.ValidationError) as error:
         raise BenchError(f"wrk's figures: {error}: {found[1]}") from error
 
@@ -110,7 +113,7 @@ def run(
     if process.returncode:
         raise BenchError(f"wrk ended with {process.returncode}:\n{output}")
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return check(msgspec.structs.replace(parse(output), cpu_s=cpu_s))
+    return check(msgspec.structs.replace(figures(output, Load), cpu_s=cpu_s))
 
 
 def user(number: int) -> str:

@@ -24,3 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     open_mailboxes: int = 5_000
     rows: int = 1_000_000
     """in the large mailbox"""
+    box_bytes: int = 57_000_000
+    """of the box that devices download"""
+    devices: int = 200
+    device_bytes_per_s: float = 1e6

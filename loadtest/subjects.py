@@ -164,9 +164,9 @@ def ping(data: Path, shard: int, *, timeout_s: float = 10.0) -> ops.State:
 
 @contextlib.contextmanager
 def pobox(base: Path, *, shards: int, routers: int, name: str = "pobox") -> Iterator[PoboxNode]:
-    """A node that is ready, with fresh data in ``base``."""
+    """A node that is ready, with its data in ``base``: fresh, unless boxes were put there before."""
     data, port = base / "node", free_port()
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     options = {"data": data, "shards": shards, "routers": routers, "host": "127.0.0.1", "port": port}
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     child = Child(name, python("node", "serve", *arguments), base / "node.log")

@@ -31,18 +31,18 @@ def _output(**changes: float) -> str:
 
 
 def test_the_figures_are_found_between_wrk_s_own_lines() -> None:
-    found = load.parse(_output(refused=10))
+    found = load.figures(_output(refused=10), load.Load)
     assert (found.accepted, found.rate, found.p99_us) == (90, 45.0, 3000)
 
 
 def test_output_without_figures_is_an_error_that_shows_it() -> None:
     with pytest.raises(BenchError, match="unable to connect"):
-        load.parse("unable to connect to 127.0.0.1:1 Connection refused\n")
+        load.figures("unable to connect to 127.0.0.1:1 Connection refused\n", load.Load)
 
 
 def test_figures_that_are_not_whole_are_an_error() -> None:
     with pytest.raises(BenchError, match="figures"):
-        load.parse('figures: {"sent":1}\n')
+        load.figures('figures: {"sent":1}\n', load.Load)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_figures_that_are_not_whole_are_an_error() -> None:
 )
 def test_a_load_of_which_anything_was_lost_gives_no_figure(changes: dict[str, float]) -> None:
     with pytest.raises(BenchError):
-        load.check(load.parse(_output(**changes)))
+        load.check(load.figures(_output(**changes)), load.Load)
 
 
 def test_a_load_that_was_accepted_as_a_whole_is_passed_on() -> None:
-    whole = load.parse(_output())
+    whole = load.figures(_output(), load.Load)
     assert load.check(whole) is whole
 
 
