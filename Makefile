@@ -10,15 +10,16 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench lock clean debian
+.PHONY: help run test check bench bench-sync lock clean debian
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUN_STAMP) ## start a node on 127.0.0.1:8080, data in ./data
 	@exec $(BIN)/pobox serve
 
 test: debian $(DEV_STAMP) ## everything: all tests, with PostgreSQL and real processes
+	@sh .ci/debian chromium prometheus
 	$(BIN)/python -m pytest
 
 check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests
@@ -29,6 +30,11 @@ check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests
 
 bench: debian $(DEV_STAMP) ## measure against the peers, write docs/benchmarks.md
 	$(BIN)/python -m loadtest.bench --write docs/benchmarks.md
+
+bench-sync: debian $(DEV_STAMP) ## the same for what devices ask for, beside nginx and sqlite3_rsync
+	@sh .ci/debian nginx-light
+	$(BIN)/python -m loadtest.bench --write docs/benchmarks.md \
+	  --only check --only download --only delta --only snapshot --only crowd
 
 lock: ## pin again what pyproject.toml asks for (needs uv)
 	uv pip compile pyproject.toml requirements-build.in --universal --python-version 3.11 --upgrade \

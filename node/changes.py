@@ -21,6 +21,7 @@ import xxhash
 
 SLOTS = 65_536
 _HEAD = 2
+_LOOK_S = 0.2
 SIZE = 8 * (_HEAD + SLOTS)
 
 Mark = tuple[int, int]
@@ -70,6 +71,7 @@ class Watch:
         self._path = path
         self._file: tuple[int, int] | None = None
         self._numbers: memoryview | None = None
+        self._looked_at = float("-inf")
 
     def mark(self, user: str) -> Mark | None:
         """What to compare later; None while there is nothing to look at."""
@@ -78,7 +80,11 @@ class Watch:
 
     def news(self, user: str) -> News | None:
         """The same for who wants to hear what has come by name, or is in the box, and can wait for the rest."""
-        numbers = self._looked()
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            self._looked()
+        numbers = self._numbers
         return None if numbers is None else (numbers[1], numbers[_HEAD + _hash(user.encode()) % SLOTS])
 
     def _looked(self) -> memoryview | None:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from node.errors import ConfigError
+from node.ids import PATTERN
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -34,6 +35,8 @@ class Node(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     routers: Annotated[int, Meta(ge=1, le=64)] = 1
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    ops_channel: Annotated[str, Meta(pattern=rf"^\Z|{PATTERN}")] = ""
+    """the channel that gets a message when an alert begins or ends; none if it is empty"""
 
 
 class Auth(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +52,10 @@ class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     shard_timeout_s: Seconds = 5
     delta_bytes_max: Bytes = 8 * 1_048_576
     """the page hashes of one device's file: eight bytes for each four thousand of it"""
+    user_rate: Annotated[float, Meta(ge=0)] = 0
+    """messages a second to one user (each as a named target) that are taken in the long run; 0: as many as come"""
+    user_burst: Count = 1_000
+    """and so many at once"""
     listeners_max: Count = 5_000
     """devices that listen for events, a router"""
     stall_timeout_s: Seconds = 60
@@ -58,6 +65,8 @@ class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     postmen: Count = 10
+    """to begin with; they become more and fewer with the load, but never fewer than two"""
+    postmen_max: Count = 40
     slice_ms: Annotated[float, Meta(gt=0)] = 2.0
     """how long deliveries may keep the loop at a stretch"""
     gather_max_s: Seconds = 5.0
@@ -75,6 +84,9 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """letters times targets not yet in their boxes; above it: 503"""
     waiting_bytes_max: Bytes = 512 * 1024**2
     """of the bodies of letters not yet in their boxes, which are held in memory; above it: 503"""
+    wait_max_s: Seconds = 600
+    """new mail that would wait longer than this, at the rate at which mail is stored, is refused; but never that of
+    priority 8 and above"""
     journal_bytes_max: Bytes = 1024**3
     """a start holds as much of it in memory as waits to be let go"""
     disk_reserve_bytes: Bytes = 64 * 1_048_576

@@ -4,6 +4,10 @@ A link connects by itself, again and again with a short backoff, and never hides
 request on a link that is down, full, cut or too slow raises :class:`Unavailable` or
 :class:`Overloaded`. The asker may then send the same again, since every request is harmless to
 repeat.
+
+A process that hangs keeps its connections. So a link that has heard nothing for a moment pings, and
+when the silence lasts, its breaker opens (:mod:`node.breaker`): what waits fails, and nothing is sent but
+the probe, until that is answered.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from node import ops
+from node.breaker import Breaker, State
 from node.errors import Overloaded, Refused, Unavailable
 from node.paths import socket_address
 from node.wire import Framed
@@ -24,30 +29,47 @@ T = TypeVar("T")
 
 IN_FLIGHT_MAX = 8_192
 _SWEEP_S = 0.25
+_QUIET_S = 0.5
 _RECONNECT_MAX_S = 0.5
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+
+
+class _Asked(NamedTuple):
+    answer: asyncio.Future[msgspec.Raw]
+    sent_at: float
+    deadline: float
 
 
 class _Wire(Framed):
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: dict[int, tuple[asyncio.Future[msgspec.Raw], float]] = {}
+        self.waiting: dict[int, _Asked] = {}
+        self.heard = True
+        """whether anything came since the keeper looked last"""
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
 
     def frame_received(self, payload: bytes) -> None:
         answer = ops.decode_answer(payload)
-        entry = self.waiting.pop(answer.rid, None)
-        if entry is None or entry[0].done():
+        asked = self.waiting.pop(answer.rid, None)
+        if asked is None or asked.answer.done():
             return
         if isinstance(answer, ops.Done):
-            entry[0].set_result(answer.body)
+            asked.answer.set_result(answer.body)
         else:
-            entry[0].set_exception(Refused(answer.problem))
+            asked.answer.set_exception(Refused(answer.problem))
 
     def closed(self) -> None:
+        self.fail_all()
+
+    def fail_all(self) -> None:
+        """There will be no answers to what waits."""
         waiting, self.waiting = self.waiting, {}
-        for future, _deadline in waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable())
+        for asked in waiting.values():
+            if not asked.answer.done():
+                asked.answer.set_exception(Unavailable())
 
 
 class Link:
@@ -59,10 +81,18 @@ class Link:
         self._wire: _Wire | None = None
         self._rid = 0
         self._keeper: asyncio.Task[None] | None = None
+        self.breaker = _breaker()
+        self._ping: tuple[int, asyncio.Future[msgspec.Raw]] | None = None
+        self._heard_at = 0.0
 
     @property
     def up(self) -> bool:
         return self._wire is not None and self._wire.transport is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return 0 if self._wire is None else len(self._wire.waiting)
 
     def check(self) -> _Wire:
         """The connection, if a request may be sent on it now; raises :class:`Unavailable` or
@@ -70,6 +100,8 @@ class Link:
         wire = self._wire
         if wire is None or wire.transport is None:
             raise Unavailable()
+        if self.breaker.state is not State.CLOSED:
+            raise Unavailable(retry_after=self.breaker.retry_after_s(asyncio.get_running_loop().time()))
         if not wire.writable or len(wire.waiting) >= IN_FLIGHT_MAX:
             raise Overloaded()
         return wire
@@ -83,6 +115,7 @@ class Link:
         loop = asyncio.get_running_loop()
         address = socket_address(self.path)
         _transport, self._wire = await loop.create_unix_connection(_Wire, address)
+        self.breaker, self._ping, self._heard_at = _breaker(), None, loop.time()
 
     async def ask(self, request: ops.AnyRequest, answer: type[T], *, timeout_s: float | None = None) -> T:
         """Send ``request`` (its ``rid`` is set here) and wait for the body of the answer.
@@ -97,12 +130,15 @@ class Link:
         Whoever calls it awaits the future (it raises as :meth:`ask` does) and reads it with
         :func:`body_of`.
         """
-        wire = self.check()
+        return self._send(self.check(), request, timeout_s or self._timeout_s)
+
+    def _send(self, wire: _Wire, request: ops.AnyRequest, timeout_s: float) -> asyncio.Future[msgspec.Raw]:
         loop = asyncio.get_running_loop()
         self._rid = rid = self._rid + 1
         request.rid = rid
         future: asyncio.Future[msgspec.Raw] = loop.create_future()
-        wire.waiting[rid] = (future, loop.time() + (timeout_s or self._timeout_s))
+        now = loop.time()
+        wire.waiting[rid] = _Asked(future, now, now + timeout_s)
         wire.send(ops.encode(request))
         return future
 
@@ -128,16 +164,42 @@ class Link:
                     delay_s = min(delay_s * 2, _RECONNECT_MAX_S)
                     continue
             await asyncio.sleep(_SWEEP_S)
-            if self._wire is not None:
+            if self._wire is not None and self._wire.transport is not None:
                 self._sweep(self._wire.waiting, loop.time())
+                self._listen(self._wire, loop.time())
+
+    def _listen(self, wire: _Wire, now: float) -> None:
+        """See whether the other end is alive; ask it if it is quiet."""
+        if wire.heard:
+            wire.heard, self._heard_at = False, now
+        if self._ping is not None and self._ping[1].done():
+            (ticket, answer), self._ping = self._ping, None
+            if answer.exception() is None:
+                self.breaker.succeeded(ticket, now)
+        oldest = next(iter(wire.waiting.values()), None)
+        self.breaker.look(now, None if oldest is None else max(oldest.sent_at, self._heard_at))
+        if self.breaker.state is State.OPEN:
+            wire.fail_all()  # the ping among them
+        elif self._ping is not None or (self.breaker.state is State.CLOSED and now - self._heard_at < _QUIET_S):
+            return
+        entered = self.breaker.enter(now)
+        if entered is not None:
+            ping = self._send(wire, ops.Ping(0), self._timeout_s)
+            ping.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask
+            self._ping = entered, ping
 
     @staticmethod
-    def _sweep(waiting: dict[int, tuple[asyncio.Future[msgspec.Raw], float]], now: float) -> None:
-        late = [rid for rid, (future, deadline) in waiting.items() if deadline < now or future.done()]
+    def _sweep(waiting: dict[int, _Asked], now: float) -> None:
+        late = [rid for rid, asked in waiting.items() if asked.deadline < now or asked.answer.done()]
         for rid in late:
-            future, _deadline = waiting.pop(rid)
-            if not future.done():
-                future.set_exception(Unavailable())
+            answer = waiting.pop(rid).answer
+            if not answer.done():
+                answer.set_exception(Unavailable())
+
+
+def _breaker() -> Breaker:
+    """Its probe is a ping to a process next door: it may come soon and often."""
+    return Breaker(pause_s=_SWEEP_S, pause_max_s=1.0)
 
 
 def body_of(raw: msgspec.Raw, answer: type[T]) -> T:

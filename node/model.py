@@ -17,7 +17,7 @@ Timestamp = Annotated[datetime, Meta(tz=True)]
 PlainName = Annotated[str, Meta(max_length=128)]
 
 USERS_MAX = 10_000
-CHANGES_MAX = 10_000
+CHANGES_MAX = 2_000
 
 
 class In(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
@@ -231,6 +231,23 @@ class Counts(Out):
 
     unread: int
     channels: dict[str, int]
+
+
+class Alert(Out):
+    """Something that is wrong ``since`` then: the reading ``value`` is more than ``threshold``."""
+
+    name: str
+    shard: int
+    since: str
+    value: float
+    threshold: float
+    summary: str
+
+
+class Alerts(Out):
+    """What is wrong just now; empty when all is well."""
+
+    alerts: list[Alert]
 
 
 class Health(Out):

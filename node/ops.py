@@ -53,6 +53,8 @@ class Deliver(Request, tag=1):
     users: list[str]
     slots: list[int]
     letter: msgspec.Raw
+    priority: int = 5
+    """the letter's own, seen before the letter is: under pressure the low ones are refused"""
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):
@@ -265,6 +267,43 @@ class AskCounts(Request, tag=17):
     user: str
 
 
+class AskMetrics(Request, tag=19):
+    """Done body: :class:`Metrics`. Answered from memory, also when nothing else is. Routers answer it too, to
+    each other, on sockets of their own."""
+
+
+class Sample(msgspec.Struct, array_like=True, gc=False):
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Family(msgspec.Struct, array_like=True, gc=False):
+    """All samples of one metric. ``kind`` is ``counter``, ``gauge`` or ``histogram``."""
+
+    name: str
+    kind: str
+    help: str
+    samples: list[Sample]
+
+
+class Alert(msgspec.Struct, array_like=True, gc=False):
+    """Something that is wrong since ``since_us``: ``value`` is more than ``threshold``."""
+
+    name: str
+    since_us: int
+    value: float
+    threshold: float
+    summary: str
+
+
+class Metrics(msgspec.Struct, array_like=True, gc=False):
+    """What one process tells of itself."""
+
+    families: list[Family]
+    alerts: list[Alert]
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -284,6 +323,7 @@ AnyRequest = (
     | ChangeStatuses
     | AskStatuses
     | AskCounts
+    | AskMetrics
 )
 
 

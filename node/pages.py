@@ -33,12 +33,10 @@ def hashes(content: Bytes) -> bytes:
 
 def differing(new: bytes, old: bytes) -> list[int]:
     """The numbers of the pages whose hash in ``new`` is not the one in ``old``, those beyond its end too."""
-    found = []
-    for begin in range(0, len(new), _STRETCH):
-        end = min(begin + _STRETCH, len(new))
-        if new[begin:end] != old[begin:end]:  # most stretches are alike as a whole
-            found += [at // HASH for at in range(begin, end, HASH) if new[at : at + HASH] != old[at : at + HASH]]
-    return found
+    count = min(len(new), len(old)) // HASH
+    pairs = zip(memoryview(new).cast("Q"), memoryview(old).cast("Q"), strict=False)
+    numbers = [number for number, (one, other) in enumerate(pairs) if one != other]
+    return numbers + list(range(count, len(new) // HASH))
 
 
 def record(number: int, page: Bytes) -> bytes:

@@ -6,6 +6,7 @@
     placement.json                  table version and number of shards
     journals-<version>/shard-<i>.db journal, receipts, members of one shard
     run/shard-<i>.sock|.lock        one shard's socket, and the lock that makes it the only one
+    run/router-<k>.sock             where a router tells the others its figures
     run/changes-<i>                 counters that say for which users something came (node.changes)
     snapshots/shard-<i>/            copies of boxes for devices; emptied when the shard starts
     user_storage/<slot>/<userId>/   one person's box
@@ -25,6 +26,10 @@ def run_dir(data: Path) -> Path:
 
 def socket_path(data: Path, shard: int) -> Path:
     return run_dir(data) / f"shard-{shard}.sock"
+
+
+def router_socket_path(data: Path, router: int) -> Path:
+    return run_dir(data) / f"router-{router}.sock"
 
 
 def shard_lock(data: Path, shard: int) -> Path:

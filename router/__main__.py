@@ -15,8 +15,11 @@ import uvicorn
 from node import config, listen, placement, process
 from node.errors import ConfigError
 from router import app, protocol
-from router.delivery import Delivery, Floor
+from router.allowance import Allowance
+from router.delivery import Deliverer, Delivery, Floor
+from router.fairness import Limiter
 from router.links import Links
+from router.metrics import Metrics
 
 _BACKLOG = 2048
 _STOP_S = 8
@@ -37,12 +40,12 @@ def main(index: int, fd: int | None, supervised: bool, floor: bool) -> None:
     process.configure_logging(f"router-{index}", supervised=supervised)
     process.raise_file_limit()
     try:
-        serve(config.load(), fd, floor=floor)
+        serve(config.load(), fd, index=index, floor=floor)
     except (ConfigError, listen.PortTaken) as error:
         raise click.ClickException(str(error)) from error
 
 
-def serve(settings: config.Config, fd: int | None, *, floor: bool) -> None:
+def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -> None:
     """Serve until SIGTERM or SIGINT; raises :class:`ConfigError` for what can't be served."""
     data = Path(settings.node.data)
     placed = placement.load(data)
@@ -53,14 +56,21 @@ def serve(settings: config.Config, fd: int | None, *, floor: bool) -> None:
     if settings.auth.mode == "open" and not listen.is_loopback(host):
         raise ConfigError(f"[auth] mode = open serves loopback only, not {host}")
     links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
-    delivery = Floor() if floor else Delivery(links)
+    delivery: Deliverer = Floor() if floor else Delivery(links)
+    if settings.router.user_rate:
+        # Each router counts for itself: each has its part.
+        rate, burst = settings.router.user_rate / settings.node.routers, settings.router.user_burst
+        delivery = Allowance(delivery, Limiter("user", rate=rate, burst=max(1, burst // settings.node.routers)))
+
+    metrics = Metrics(links, index)
 
     async def watch() -> None:
+        metrics.connections = len(server.server_state.connections)
         protocol.end_late(server.server_state.connections, asyncio.get_running_loop().time())
 
     server = uvicorn.Server(
         uvicorn.Config(
-            app.build(links, delivery, settings.router),
+            app.build(links, delivery, settings.router, node=settings.node, metrics=metrics),
             loop="uvloop",
             http=protocol.bounded_by(settings.router),
             ws="none",

@@ -47,7 +47,7 @@ class Delivery:
         id = given or new_id()
         letter = letters.letter(message, id, clock.now_us())
         digest = letters.digest(message, users)  # also of an id made here: the caller may send it again
-        call = _Call(self._links, id, digest, given is None, letter)
+        call = _Call(self._links, id, digest, given is None, letter, message.priority)
         if users is None:
             assert message.channel_id is not None
             home = self._links.home(message.channel_id if given is None else id)
@@ -72,12 +72,13 @@ class Floor:
 class _Call:
     """One message on its way: what is the same for every shard."""
 
-    def __init__(self, links: Links, id: str, digest: bytes, fresh: bool, letter: msgspec.Raw) -> None:
+    def __init__(self, links: Links, id: str, digest: bytes, fresh: bool, letter: msgspec.Raw, priority: int) -> None:
         self._links = links
         self._id = id
         self._digest = digest
         self._fresh = fresh
         self._letter = letter
+        self._priority = priority
 
     async def to_users(self, users: list[str]) -> int:
         """In one round; how many targets."""
@@ -129,6 +130,7 @@ class _Call:
             users,
             slots,
             self._letter,
+            self._priority,
         )
 
 

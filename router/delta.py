@@ -66,7 +66,7 @@ class Deltas:
         cheap = not rest
         if cheap:
             new = await self._hashes(user, snapshot)
-            numbers = pages.differing(new, old)
+            numbers = await asyncio.get_running_loop().run_in_executor(self._thread, pages.differing, new, old)
             cheap = len(numbers) <= count * _DIFFERING_MAX
         if not cheap:
             snapshot.close()

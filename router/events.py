@@ -63,8 +63,8 @@ class Stream(AsyncIterator[bytes]):
     """What one device hears, until it is gone."""
 
     def __init__(self, events: Events, req: Request, watch: Watch, user: str) -> None:
-        events.listeners += 1
-        self._events: Events | None = events
+        self._events = events
+        self._counted = False
         self._connection = req.scope[CONNECTION]
         self._watch = watch
         self._user = user
@@ -74,7 +74,8 @@ class Stream(AsyncIterator[bytes]):
 
     async def __anext__(self) -> bytes:
         if not self._greeted:
-            self._greeted = True
+            self._greeted = self._counted = True
+            self._events.listeners += 1  # only now: a stream that was never begun is never closed
             return f"retry: {_RETRY_MS}\n\n".encode() + (self._news() or b"")
         while not (self._connection.gone or self._connection.stopping):
             await asyncio.sleep(LOOK_S)
@@ -101,10 +102,10 @@ class Stream(AsyncIterator[bytes]):
         return f"id: {id}\n\n".encode() if first else f"id: {id}\ndata: {{}}\n\n".encode()
 
     async def close(self) -> None:
-        """Falcon calls it at the end, whatever that is."""
-        events, self._events = self._events, None
-        if events is not None:
-            events.listeners -= 1
+        """Falcon calls it at the end, whatever that is, of a stream that was begun."""
+        if self._counted:
+            self._counted = False
+            self._events.listeners -= 1
 
 
 def id_of(news: News) -> str:

@@ -39,7 +39,19 @@ class RangeNotSatisfiable(CallerError):
     title = "The file has no such range"
 
 
-ALL: tuple[type[PoboxError], ...] = (*PROBLEMS, HeadersTooLarge, RangeNotSatisfiable)
+class TooMany(CallerError):
+    """``policy`` and ``state`` are the values of RateLimit-Policy and RateLimit."""
+
+    status = 429
+    code = "too_many"
+    title = "One of the users was sent too much of late"
+
+    def __init__(self, policy: str = "", state: str = "", retry_after: int = 1) -> None:
+        super().__init__(field="users")
+        self.policy, self.state, self.retry_after = policy, state, retry_after
+
+
+ALL: tuple[type[PoboxError], ...] = (*PROBLEMS, HeadersTooLarge, RangeNotSatisfiable, TooMany)
 """every problem this process can answer"""
 
 
@@ -63,6 +75,9 @@ async def _ours(
     _req: falcon.asgi.Request, resp: falcon.asgi.Response, error: PoboxError, _params: dict[str, Any]
 ) -> None:
     answer(resp, error.problem())
+    if isinstance(error, TooMany):
+        resp.set_header("RateLimit-Policy", error.policy)
+        resp.set_header("RateLimit", error.state)
 
 
 async def _falcons(

@@ -57,11 +57,18 @@ class Bounded(HttpToolsProtocol):
         self._head_bytes = 0
         self._portion = 0
         self._refusal = CallerError("this is not an HTTP request")
+        self._answering: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections_max:
             self.app = _turn_away
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._answering is not None:  # with requests in the pipeline, uvicorn tells only the last of them
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._portion = len(data)
@@ -88,6 +95,8 @@ class Bounded(HttpToolsProtocol):
                 self._refusal = _head_too_large()
                 raise self._refusal  # ends the parsing, and comes back as send_400_response
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
         self._enter(Phase.BODY)  # from here on `cycle` is this request's
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
@@ -97,6 +106,7 @@ class Bounded(HttpToolsProtocol):
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.OURS)
 
     def on_response_complete(self) -> None:
+        self._answering = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         self._unset_keepalive_if_required()  # IDLE is watched like any other phase
         if self._phase is Phase.OURS and self.cycle.response_complete:
@@ -133,6 +143,11 @@ class Bounded(HttpToolsProtocol):
                 self.transport.close()
         elif waited_s > (limits.header_timeout_s if self._phase is Phase.HEAD else limits.body_timeout_s):
             self._give_up(TooSlow())
+
+    @property
+    def since(self) -> float:
+        """When the phase began that the connection is in, in the loop's time."""
+        return self._since
 
     async def writable(self) -> None:
         """Until the caller has taken most of what was written; so no more than that waits in memory."""

@@ -12,13 +12,16 @@ from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, Lanes, lane_of
 from shard.mailbox import Row
 
+_RATE_MIN = 100.0
+"""deliveries a second that are hoped for before any were counted"""
+
 
 class Letter:
     """One journal row on its way. ``left`` targets are not stored yet."""
 
     __slots__ = (
-        "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane", "left", "row",
-        "seq", "size",
+        "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane",
+        "left", "row", "seq", "size",
     )  # fmt: skip
 
     def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
@@ -28,6 +31,8 @@ class Letter:
         self.left = targets
         self.size = 0
         """bytes of its body"""
+        self.accepted_us = 0
+        """when the node took it, 0 for what is no message"""
         self.lane = HIGH
         self.row: Row | None = None
         self.deadline_us = 0
@@ -47,6 +52,7 @@ def message(seq: int, targets: int, channel: str | None, body: Body, size: int) 
     """A letter with a message; ``channel`` if it goes to that channel's members."""
     letter = Letter(seq, MESSAGE, body.id, targets)
     letter.size = size
+    letter.accepted_us = body.accepted_us
     letter.lane = lane_of(body.priority)
     letter.row = (
         body.id, body.channel_id, body.title, body.content, body.message_type, body.priority, body.sender,
@@ -89,6 +95,9 @@ class Backlog:
         self.bytes = 0
         """of the bodies of letters that are not done"""
         self.stored = 0
+        self.stored_rate = _RATE_MIN
+        """stored a second of late, while something waited"""
+        self._counted = 0
         self.failed: list[tuple[int, str]] = []
         """targets that gave up, for the journal: (how many, message id)"""
 
@@ -139,6 +148,12 @@ class Backlog:
         letter = self._live.get(message_id)
         twins = self._twins.get(message_id, ())
         return (letter.left if letter is not None else 0) + sum(twin.left for twin in twins)
+
+    def count_rate(self, passed_s: float) -> None:
+        """Look how many were stored since the last look, ``passed_s`` ago."""
+        stored, self._counted = self.stored - self._counted, self.stored
+        if self.waiting and passed_s > 0:
+            self.stored_rate = max(_RATE_MIN, 0.7 * self.stored_rate + 0.3 * stored / passed_s)
 
     @property
     def done(self) -> int:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 
+from node.metrics import LONG_S, Histogram
 from shard.backlog import Backlog
 from shard.disk import Disk
 from shard.mailboxes import Mailboxes
@@ -35,6 +37,7 @@ class Barrier:
         self._every_s = every_s
         self._thread = ThreadPoolExecutor(1, "barrier")
         self._stored = -1
+        self.flush_s = Histogram(LONG_S)
 
     async def run(self) -> None:
         while True:
@@ -47,7 +50,9 @@ class Barrier:
         seqs = self._backlog.take_done()
         self._stored = self._backlog.stored
         number = self._mailboxes.barrier_begun()
+        began = perf_counter()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disk.flush)
+        self.flush_s.observe(perf_counter() - began)
         self._mailboxes.barrier_done(number)
         if seqs:
             self._let_go(seqs)

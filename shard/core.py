@@ -18,9 +18,9 @@ import msgspec
 
 from node import ops, paths
 from node.changes import Changes
-from node.clock import iso, now_us
+from node.clock import iso
 from node.config import Config
-from node.errors import DiskFull, NotFound, Overloaded, PoboxError, Unavailable
+from node.errors import DiskFull, NotFound, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserChannels
 from node.placement import Placement
 from node.slots import table_for
@@ -30,21 +30,24 @@ from shard.backlog import Backlog
 from shard.barrier import Barrier
 from shard.disk import Disk
 from shard.expander import Expander
+from shard.house import House
 from shard.journal import MEMBERSHIP, REMOVAL, Journal
 from shard.lanes import gather_s
 from shard.mailbox import Mailbox, template
 from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
+from shard.metrics import Metrics
 from shard.office import Office
 from shard.postmen import Postmen
+from shard.pressure import Pressure
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
 from shard.statuses import Statuses
 from shard.sync import Devices
+from shard.watch import Watch
 
 T = TypeVar("T")
-_HOUSE_S = 0.5
-_FORGET_PORTIONS = 20
+_TEND_S = 0.5
 _DRAIN_S = 5.0
 
 
@@ -104,6 +107,7 @@ class Shard:
             wrote=self.mailboxes.wrote,
             changed=lambda user: self.changes.for_users([user]),
         )
+        self.pressure = Pressure()
         self.expander = Expander(self.backlog, self.journal, self.members, self._wake)
         self.office = Office(
             self.journal,
@@ -116,6 +120,8 @@ class Shard:
             rows_max=settings.journal_rows_max,
             waiting_max=settings.waiting_max,
             bytes_max=settings.waiting_bytes_max,
+            wait_max_s=settings.wait_max_s,
+            pressure=self.pressure,
             wake=self._wake,
         )
         self.postmen = Postmen(
@@ -126,12 +132,45 @@ class Shard:
             count=settings.postmen,
             slice_ms=settings.slice_ms,
             gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s),
-            no_room=self._no_room,
+            no_room=lambda: self.house.no_room(),
             stored=lambda user: self.changes.for_users((user,)),
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
-        self._full_until = 0.0
-        self._stopping = False
+        self.house = House(
+            settings,
+            disk,
+            journal=self.journal,
+            members=self.members,
+            backlog=self.backlog,
+            mailboxes=self.mailboxes,
+            snapshots=self.snapshots,
+            changes=self.changes,
+            office=self.office,
+            postmen=self.postmen,
+            pressure=self.pressure,
+            change=self._change,
+        )
+        self.watch = Watch(
+            settings,
+            backlog=self.backlog,
+            mailboxes=self.mailboxes,
+            postmen=self.postmen,
+            memory=lambda: self.house.usage,
+        )
+        self.metrics = Metrics(
+            settings,
+            office=self.office,
+            backlog=self.backlog,
+            postmen=self.postmen,
+            mailboxes=self.mailboxes,
+            journal=self.journal,
+            barrier=self.barrier,
+            house=self.house,
+            pressure=self.pressure,
+            devices=self.devices,
+            snapshots=self.snapshots,
+            watch=self.watch,
+        )
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -142,15 +181,13 @@ class Shard:
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.office, self.expander, self.postmen, self.barrier):
+            for work in (self.office, self.expander, self.postmen, self.barrier, self.house, self.watch):
                 group.create_task(work.run(), name=type(work).__name__)
-            group.create_task(self._keep_house(), name="house")
             group.create_task(self._tend(), name="tend")
 
     async def drain(self) -> None:
         """Store what waits, within a bound, and let it go. Nothing new must come in any more."""
-        self._stopping = True
-        self.office.closed = Unavailable("The node is stopping")
+        self.house.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self.office.drain()
@@ -169,56 +206,10 @@ class Shard:
         self.journal.close()
         self.changes.close()
 
-    async def _keep_house(self) -> None:
-        """Look at disk and journal; forget old receipts."""
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        damaged = 0
-        while True:
-            if self.mailboxes.damaged != damaged:  # a box was begun anew, and nothing came for it
-                damaged = self.mailboxes.damaged
-                self.changes.for_anybody()
-            self.snapshots.sweep()
-            long = await self.journal.read(self.journal.used_bytes) > settings.journal_bytes_max
-            if self._stopping:
-                self.office.closed = Unavailable("The node is stopping")
-            elif loop.time() < self._full_until or self._disk.free_bytes() < settings.disk_reserve_bytes:
-                self.office.closed = DiskFull()
-            elif long:
-                self.office.closed = Overloaded("The journal is full", retry_after=5)
-            else:
-                self.office.closed = None
-            self.office.nudge()
-            with contextlib.suppress(PoboxError):  # no room, or stopping: the old ones stay a little longer
-                await self._forget()
-            await asyncio.sleep(_HOUSE_S)
-
-    async def _forget(self) -> None:
-        """Receipts past their time; memberships that no letter asks for."""
-        before = now_us() - int(self._settings.receipt_s * 1e6)
-
-        def work() -> int:
-            return self.journal.forget(before, self.journal.receipts - self._settings.receipts_max)
-
-        def has_ended() -> bool:
-            return self.members.has_ended(self.journal.oldest_seq())
-
-        if await self.journal.read(has_ended):
-            await self._change(lambda: self.members.sweep(self.journal.oldest_seq()))
-        for _ in range(_FORGET_PORTIONS):
-            if not self.journal.may_forget(before, self.journal.receipts - self._settings.receipts_max):
-                return
-            self.journal.receipts -= await self.journal.write(work)
-
     async def _tend(self) -> None:
         while True:
             if not await self.mailboxes.tend():
-                await asyncio.sleep(_HOUSE_S)
-
-    def _no_room(self) -> None:
-        """A delivery met a full disk: take nothing more for a moment."""
-        self.office.closed = DiskFull()
-        self._full_until = asyncio.get_running_loop().time() + 1.0
+                await asyncio.sleep(_TEND_S)
 
     # -- questions ---------------------------------------------------------------------------------
 

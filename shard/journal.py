@@ -62,6 +62,8 @@ _LETTERS = "SELECT seq, kind, id, targets, channel, users, body FROM letters ORD
 _LAST_SEQ = """
 SELECT max((SELECT coalesce(max(seq),0) FROM letters), (SELECT coalesce(max(seq),0) FROM receipts),
     (SELECT coalesce(max(max(joined_seq, coalesce(left_seq,0))),0) FROM members))"""
+_OLDEST_US = """
+SELECT coalesce((SELECT accepted_us FROM receipts WHERE seq>=(SELECT min(seq) FROM letters) ORDER BY seq LIMIT 1), 0)"""
 _PURGE = "DELETE FROM letters WHERE seq BETWEEN ? AND ?"
 _CHECKPOINT_PAGES = 2_000
 
@@ -260,6 +262,11 @@ class Journal:
         """What the rows take; pages that were let go are used again and don't count."""
         used: int = self.db.pragma("page_count") - self.db.pragma("freelist_count")
         return used * 4096
+
+    def extent(self) -> tuple[int, int]:
+        """:meth:`used_bytes`, and when the oldest letter that is here was accepted (or the one after it, if that is no
+        message): microseconds since 1970, 0 if there is none."""
+        return self.used_bytes(), int(self._one(_OLDEST_US))
 
     def close(self) -> None:
         self._thread.shutdown()

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 HIGH, NORMAL, LOW = 0, 1, 2
+LANES = ("high", "normal", "low")
 _TURNS = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, LOW, HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL)
 
 _IDLE_RATE = 1_000.0
@@ -109,6 +110,20 @@ class Lanes(Generic[Item]):
             items.sort(key=_seq)
         self.count -= len(items)
         return items
+
+    def lengths(self) -> list[int]:
+        """How many users wait in each lane; who has mail in two of them waits in both."""
+        return [len(mail) for mail in self._mail]
+
+    def waits_s(self, now: float) -> list[float]:
+        """How long the first in each lane has waited; 0 where nobody does."""
+        waits = []
+        for queue, mail in zip(self._queue, self._mail, strict=True):
+            while queue and queue[0][1] not in mail:
+                queue.popleft()
+            since = queue[0][0] if queue else now
+            waits.append(now - since if since > float("-inf") else 0.0)
+        return waits
 
     def due_in_s(self, now: float, gather: float) -> float | None:
         """Seconds until somebody is due (0 or less: now), None if nothing waits."""

@@ -90,6 +90,7 @@ class Listener:
             ops.ChangeStatuses: shard.statuses.change,
             ops.AskCounts: shard.statuses.counts,
             ops.Ping: shard.ping,
+            ops.AskMetrics: shard.metrics.ask,
         }
 
     async def start(self, path: Path) -> None:
@@ -100,7 +101,8 @@ class Listener:
         path.chmod(0o600)
 
     def ask(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
-        if len(self._tasks) >= _QUESTIONS_MAX:
+        self.shard.metrics.questions[type(request).__name__] += 1
+        if len(self._tasks) >= _QUESTIONS_MAX and not isinstance(request, ops.AskMetrics):
             answer(ops.encode(ops.Failed(request.rid, Overloaded().problem())))
             return
         task = asyncio.create_task(self._answer(request, answer))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +92,8 @@ _COUNT_READ = "SELECT channel_id, count(*) FROM json_each(?) JOIN messages m ON 
 _ARRIVALS = "SELECT rowid, id, channel_id FROM messages WHERE rowid>? ORDER BY rowid LIMIT ?"
 
 _CACHE_PAGES = 8
+_STEP_US = 1_000_000
+_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
 _PAGE_CHARS = 4 * 1024 * 1024  # of a page of messages; one more message at the most goes beyond it
 
 CORRUPT = (apsw.CorruptError, apsw.NotADBError)
@@ -126,12 +129,17 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
 
 
 def later(now_us: int, *earlier: str | None) -> str:
-    """An ISO time: ``now_us``, or a microsecond more than the latest of ``earlier`` if the clock is behind it.
-    What is no time among them counts for nothing. Pure."""
+    """An ISO time: ``now_us``, or later than the latest of ``earlier`` if the clock is behind it.
+
+    By how much is left to chance, so that a version that a power cut took back is not issued again for other content.
+    What is no time among them, or leaves none after it, counts for nothing.
+    """
     us = now_us
     for version in earlier:
         with contextlib.suppress(ValueError, TypeError):
-            us = max(us, us_of(datetime.fromisoformat(version or "")) + 1)
+            given_us = us_of(datetime.fromisoformat(version or ""))
+            if us <= given_us < _US_MAX - _STEP_US:
+                us = given_us + 1 + random.randrange(_STEP_US)
     return iso(us)
 
 

@@ -23,6 +23,7 @@ from typing import TypeVar
 import apsw
 import structlog
 
+from node.metrics import Histogram
 from shard.disk import Disk
 from shard.mailbox import Mailbox
 from shard.opener import Errand, Opener
@@ -71,6 +72,15 @@ class Mailboxes:
         self._newborn: dict[str, int] = {}  # user → number of barriers begun before the birth
         self._barriers_begun = 0
         self._may_checkpoint = False
+        self._in_line: dict[object, float] = {}  # who waits for a holder, and since when; the oldest first
+        self._longest_s = 0.0
+        self.opened = self.visited = 0
+        """boxes that were opened to stay open, and for one errand"""
+        self.holds = 0
+        """how often a box was held; deliveries to an open box don't hold it"""
+        self.line_s = Histogram()
+        """how long those waited who found a box held"""
+        self.checkpoint_s = Histogram()
 
     # -- holding ---------------------------------------------------------------------------------
 
@@ -104,13 +114,38 @@ class Mailboxes:
         if line is None:
             line = self._lines[user] = _Line()
         line.length += 1
+        self.holds += 1
         try:
-            async with line.lock:
+            if line.lock.locked():
+                await self._wait(line.lock)
+            else:
+                await line.lock.acquire()
+            try:
                 yield
+            finally:
+                line.lock.release()
         finally:
             line.length -= 1
             if not line.length:
                 del self._lines[user]
+
+    async def _wait(self, lock: asyncio.Lock) -> None:
+        """Wait for the holder, and note how long that takes."""
+        ticket, since = object(), monotonic()
+        self._in_line[ticket] = since
+        try:
+            await lock.acquire()
+        finally:
+            del self._in_line[ticket]
+            waited_s = monotonic() - since
+            self.line_s.observe(waited_s)
+            self._longest_s = max(self._longest_s, waited_s)
+
+    def longest_wait_s(self) -> float:
+        """The longest wait for a holder that lasts, or has ended since this was asked last."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        oldest = next(iter(self._in_line.values()), None)
+        return longest_s if oldest is None else max(longest_s, monotonic() - oldest)
 
     def _use(self, box: Mailbox) -> None:
         box.used_s = monotonic()
@@ -127,6 +162,10 @@ class Mailboxes:
         """Whether the box is neither open nor held, nor waited for."""
         return user not in self._open and user not in self._lines
 
+    def is_held(self, user: str) -> bool:
+        """Whether somebody holds the box, or waits to."""
+        return user in self._lines
+
     async def visit(self, errands: list[tuple[str, Errand]]) -> list[Exception | None]:
         """Do each errand in its user's box, made if need be, in a thread; what each failed with. The boxes must
         be at rest, and are so again afterwards."""
@@ -135,6 +174,7 @@ class Mailboxes:
             for user, _errand in errands:
                 await lines.enter_async_context(self._line(user))  # nobody is in it: no waiting
             loop = asyncio.get_running_loop()
+            self.visited += len(errands)
             visits = await loop.run_in_executor(self._visitor, self.opener.visit_many, errands)
             for (user, _errand), visit in zip(errands, visits, strict=True):
                 if visit.kept is not None:
@@ -183,6 +223,7 @@ class Mailboxes:
     def _opened(self, user: str, outcome: Mailbox | Exception | None) -> None:
         if not isinstance(outcome, Mailbox):
             return
+        self.opened += 1
         self._open[user] = outcome
         outcome.used_s = monotonic()
         if user not in self._unsound:
@@ -228,8 +269,10 @@ class Mailboxes:
                 self._written[user] = held.log_pages()
                 return False
             self._written.pop(user, None)
+            began = monotonic()
             try:
                 await asyncio.get_running_loop().run_in_executor(self._keeper, held.checkpoint, self._disk)
+                self.checkpoint_s.observe(monotonic() - began)
             except apsw.Error as error:
                 self.discard(user)
                 if not isinstance(error, apsw.FullError):

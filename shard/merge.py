@@ -88,6 +88,13 @@ class Marks:
     touched: bool = False
     """something changed"""
 
+    def not_after(self, now_us: int) -> None:
+        """What was said while the node's clock was ahead of ``now_us`` was said before now all the same, nobody knows
+        when."""
+        for mark in (self.read, self.archived, self.starred):
+            if mark.us > now_us:
+                mark.us = 0
+
     def merge(self, status: str, us: int, device: str | None) -> bool:
         """Whether the change holds now."""
         number, holds = EFFECTS[status]

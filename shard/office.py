@@ -9,7 +9,9 @@ process ends and replays (:class:`node.errors.Unsure`).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from time import perf_counter
 
 import apsw
 import msgspec
@@ -18,12 +20,14 @@ from node import ops
 from node.changes import Changes
 from node.clock import now_us
 from node.errors import Conflict, DiskFull, NotFound, Overloaded, PoboxError, Unavailable
+from node.metrics import Histogram
 from node.slots import slot_of
 from shard import backlog as letters_of
 from shard.backlog import Backlog, Letter
 from shard.expander import Expander
 from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
 from shard.members import Members
+from shard.pressure import Pressure, Room
 
 _GROUP_MAX = 512
 _GROUP_S = 0.004
@@ -65,6 +69,8 @@ class Office:
         rows_max: int,
         waiting_max: int,
         bytes_max: int,
+        wait_max_s: float,
+        pressure: Pressure,
         wake: asyncio.Event,
     ) -> None:
         self._journal = journal
@@ -77,8 +83,10 @@ class Office:
         self._rows_max = rows_max
         self._waiting_max = waiting_max
         self._bytes_max = bytes_max
+        self._wait_max_s = wait_max_s
+        self._pressure = pressure
         self._wake_postmen = wake
-        self._entries: list[tuple[ops.Deliver, Answer]] = []
+        self._entries: list[tuple[ops.Deliver, Answer, float]] = []
         self._entries_bytes = 0
         self._to_purge: list[int] = []
         self._work = asyncio.Event()
@@ -87,6 +95,13 @@ class Office:
         self._rated_at = self._last_at = 0.0
         self.rate = 0.0
         """deliveries (letters times targets) accepted a second, of late"""
+        self.letters = self.accepted = 0
+        """journaled since the start: letters, and letters times targets"""
+        self.refused: Counter[str] = Counter()
+        """letters, by the code of the problem"""
+        self.accept_s = Histogram()
+        """from a letter's coming in to its being on disk"""
+        self.commit_s = Histogram()
         self.closed: PoboxError | None = None
         """why nothing is accepted just now"""
 
@@ -94,9 +109,10 @@ class Office:
         """Accept a letter; ``answer`` is called with the frame when it is on disk, or refused."""
         error = self._refusal(request)
         if error is not None:
+            self.refused[error.code] += 1
             answer(ops.encode(ops.Failed(request.rid, error.problem())))
             return
-        self._entries.append((request, answer))
+        self._entries.append((request, answer, perf_counter()))
         self._entries_bytes += memoryview(request.letter).nbytes
         self._work.set()
 
@@ -106,7 +122,7 @@ class Office:
             return stranger
         if len(self._entries) >= _ENTRIES_MAX or self._entries_bytes >= _ENTRIES_BYTES_MAX:
             return Overloaded()
-        return self.refusal()
+        return self.refusal(request.priority)
 
     def stranger(self, table: int, slots: list[int]) -> PoboxError | None:
         """The refusal of what isn't this shard's to answer, None if it is."""
@@ -114,17 +130,20 @@ class Office:
             return Unavailable("The node is being laid out anew")
         return None
 
-    def refusal(self) -> PoboxError | None:
-        """Why nothing that is to be journaled is taken just now, None if it is."""
+    def refusal(self, priority: int = 10) -> PoboxError | None:
+        """Why nothing of ``priority`` that is to be journaled is taken just now, None if it is."""
         if self.closed is not None:
             return self.closed
-        if (
-            self._journal.rows >= self._rows_max
-            or self._backlog.waiting >= self._waiting_max
-            or self._backlog.bytes >= self._bytes_max
-        ):
-            return Overloaded()
-        return None
+        backlog = self._backlog
+        waiting = backlog.waiting
+        room = Room(
+            letters=waiting / self._waiting_max,
+            bytes=backlog.bytes / self._bytes_max,
+            rows=self._journal.rows / self._rows_max,
+            wait=waiting / (backlog.stored_rate * self._wait_max_s),
+        )
+        refusal = self._pressure.ask(priority, room)
+        return None if refusal is None else refusal.error()
 
     def nudge(self) -> None:
         """See to what has to be noted down, though no letter comes."""
@@ -166,7 +185,7 @@ class Office:
     async def _commit_group(self) -> bool:
         """Journal and answer what has gathered; False if the disk is full."""
         group, self._entries = self._entries[:_GROUP_MAX], self._entries[_GROUP_MAX:]
-        self._entries_bytes -= sum(memoryview(request.letter).nbytes for request, _answer in group)
+        self._entries_bytes -= sum(memoryview(request.letter).nbytes for request, _answer, _since in group)
         purge, self._to_purge = self._to_purge[:_PURGE_MAX], self._to_purge[_PURGE_MAX:]
         failed, self._backlog.failed = self._backlog.failed, []
         rows: list[LetterRow] = []
@@ -175,12 +194,14 @@ class Office:
         fresh: list[tuple[Letter, list[str]]] = []
         now = now_us()
         seen: dict[str, tuple[bytes, int]] = {}
+        began = perf_counter()
         try:
             self._journal.begin()
-            for request, answer in group:
+            for request, answer, _since in group:
                 try:
                     frame = self._enter(request, now, seen, rows, receipts, fresh)
                 except PoboxError as error:
+                    self.refused[error.code] += 1
                     answers.append((answer, ops.encode(ops.Failed(request.rid, error.problem()))))
                 else:
                     answers.append((answer, frame))
@@ -191,9 +212,14 @@ class Office:
             self._to_purge += purge
             self._backlog.failed += failed
             refusal = DiskFull().problem()
-            for request, answer in group:
+            self.refused[DiskFull.code] += len(group)
+            for request, answer, _since in group:
                 answer(ops.encode(ops.Failed(request.rid, refusal)))
             return False
+        on_disk_at = perf_counter()
+        self.commit_s.observe(on_disk_at - began)
+        for _request, _answer, since in group:
+            self.accept_s.observe(on_disk_at - since)
         self._journal.rows += len(rows) - len(purge)
         self._journal.receipts += len(receipts)
         for letter, users in fresh:  # before anybody hears of it
@@ -259,9 +285,11 @@ class Office:
         if not fresh:
             return
         now = asyncio.get_running_loop().time()
+        self.letters += len(fresh)
         for letter, users in fresh:
             self._backlog.enter(letter)
             self._arrived += letter.left
+            self.accepted += letter.left
             if letter.channel is None:
                 self._backlog.put(letter, users, now)
             else:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -24,12 +25,15 @@ import structlog
 
 from node.clock import iso, now_us
 from node.errors import DiskFull, Unsure
+from node.metrics import LONG_S, Histogram
 from shard.backlog import Backlog, Letter, expired
 from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE
+from shard.lanes import LANES
 from shard.mailbox import CORRUPT, Mailbox, Row
 from shard.mailboxes import PORTION, Mailboxes
 from shard.opener import Errand
+from shard.retry import Policy, Reason, pause_s
 
 log = structlog.get_logger()
 
@@ -37,7 +41,6 @@ _LULL_S = 0.1
 _PORTION = 256  # letters in one transaction; of ordinary size a few milliseconds
 _TRIES = 3  # in quick succession: somebody who only looks into a box is gone by then
 _PUT_OFF_S = 0.05
-_PUT_OFF_LONG_S = 0.5
 _PUT_OFF_MAX_S = 60.0
 
 _NO_ROOM = (apsw.FullError, DiskFull)
@@ -52,12 +55,13 @@ _OTHERS = (
 )
 
 
-def put_off_s(attempt: int) -> float:
+def put_off_s(attempt: int, luck: float = 0.0) -> float:
     """Seconds to wait when attempt number ``attempt`` (from 1) has failed: 50 ms times attempt for the first three,
-    then half a second, doubled each time, up to a minute."""
+    then half a second, doubled each time, up to a minute; shortened by ``luck``, so that what failed together
+    doesn't come back together."""
     if attempt <= _TRIES:
         return min(_PUT_OFF_MAX_S, _PUT_OFF_S * attempt)
-    return min(_PUT_OFF_MAX_S, _PUT_OFF_LONG_S * 2.0 ** min(attempt - _TRIES - 1, 16))
+    return pause_s(Policy(cap_s=_PUT_OFF_MAX_S), attempt - _TRIES, luck)
 
 
 class Postmen:
@@ -88,13 +92,51 @@ class Postmen:
         self._floor = asyncio.Lock()
         self._put_off: dict[str, list[Letter]] = {}
         self._attempts: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._at_work: set[int] = set()
+        self._busy_s = self._rested_s = 0.0
         self.transactions = 0
+        self.put_off = 0
+        """tries that failed, each letter counted"""
+        self.given_up: dict[Reason, int] = dict.fromkeys(Reason, 0)
+        """letters times targets that are tried no more"""
+        self.stored_s = tuple(Histogram(LONG_S) for _ in LANES)
+        """by lane, from the acceptance of a transaction's oldest letter to its being stored"""
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for number in range(self._count):
-                group.create_task(self._work(), name=f"postman {number}")
+            self._group = group
+            self.staff(self._count)
+            await asyncio.get_running_loop().create_future()  # till the group is cancelled
+
+    def staff(self, count: int) -> None:
+        """So many are to work from now on; those who are too many end when they have done what they are at."""
+        if count < self._count:
+            self._wake.set()  # whoever rests may be one of them
+        self._count = count
+        if self._group is not None:
+            for number in range(count):
+                if number not in self._at_work:
+                    self._at_work.add(number)
+                    self._group.create_task(self._work(number), name=f"postman {number}")
+
+    def busy(self, passed_s: float) -> float:
+        """The share of their time, of the ``passed_s`` since this was asked last, in which they were at work or waited
+        for a box."""
+        busy_s, self._busy_s = self._busy_s, 0.0
+        return min(1.0, busy_s / (passed_s * self._count)) if passed_s > 0 else 0.0
+
+    @property
+    def number(self) -> int:
+        """How many postmen there are to be."""
+        return self._count
+
+    @property
+    def rested_s(self) -> float:
+        """How long one of them had nothing to do, in seconds since the start."""
+        return self._rested_s
 
     async def deliver_now(self, user: str) -> None:
         """Store everything that waits for ``user``, ahead of everybody else: reads go first."""
@@ -103,22 +145,30 @@ class Postmen:
         if letters:
             letters.sort(key=lambda letter: letter.seq)
             try:
-                await self._deliver(user, letters)
+                await self._deliver(user, letters, for_reader=True)
             except Exception as error:  # the letters are in no lane any more: only a replay finds them
                 raise Unsure(f"delivery to a reader: {error!r}") from error
 
     def waits_for(self, user: str) -> bool:
-        """Whether something for ``user`` could not be stored, and is to be tried again."""
+        """Whether something for ``user`` could not be stored, and is to be tried again. Sure for who holds the box."""
         return user in self._put_off
 
     # -- one postman -------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        while True:
-            async with self._floor:
-                errand = await self._slice()
-            if errand is not None:
-                await errand
+    async def _work(self, number: int) -> None:
+        time = asyncio.get_running_loop().time
+        try:
+            while number < self._count:
+                async with self._floor:
+                    if number >= self._count:
+                        return
+                    began, rested = time(), self._rested_s
+                    errand = await self._slice()
+                if errand is not None:
+                    await errand
+                self._busy_s += time() - began - (self._rested_s - rested if errand is None else 0.0)
+        finally:
+            self._at_work.discard(number)
 
     async def _slice(self) -> Awaitable[None] | None:
         """Deliver to open boxes for one slice, or until there is something to wait for."""
@@ -165,9 +215,11 @@ class Postmen:
         """Until there is new mail, or the next is due; that may be sooner than it looks, when nothing
         more comes and nobody need wait for company."""
         self._wake.clear()
+        began = asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if due_in_s is None else min(due_in_s, _LULL_S)):
                 await self._wake.wait()
+        self._rested_s += asyncio.get_running_loop().time() - began
 
     async def _visit(self, visits: list[tuple[str, list[Letter]]]) -> None:
         """Store letters in boxes that are opened for nothing else, in a thread."""
@@ -183,7 +235,7 @@ class Postmen:
             else:
                 raise error
 
-    async def _deliver(self, user: str, letters: list[Letter]) -> None:
+    async def _deliver(self, user: str, letters: list[Letter], *, for_reader: bool = False) -> None:
         """Store letters in a box that is not at hand (open it, or wait for its holder), or that are many:
         the loop gets its turn between two portions."""
         try:
@@ -197,7 +249,7 @@ class Postmen:
                     await asyncio.sleep(0)
                 self._store(box, letters)
         except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
-            self._trouble(user, letters, error)
+            self._trouble(user, letters, error, for_reader=for_reader)
 
     def _store(self, box: Mailbox, letters: list[Letter]) -> None:
         """One transaction; nothing runs beside it, and nothing is counted unless it was committed."""
@@ -208,6 +260,9 @@ class Postmen:
     def _stored(self, user: str, letters: list[Letter]) -> None:
         """They are in the box of ``user``."""
         self.transactions += 1
+        oldest = letters[0]
+        if oldest.accepted_us:
+            self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
         self._backlog.stored_for_one(letters)
         self._tell_stored(user)
         if self._attempts:
@@ -243,9 +298,12 @@ class Postmen:
         else:
             box.remove(letter.id, iso(now_us()))
 
-    def _trouble(self, user: str, letters: list[Letter], error: Exception) -> None:
+    def _trouble(self, user: str, letters: list[Letter], error: Exception, *, for_reader: bool = False) -> None:
         """The letters could not be stored: see to the box, and try again later."""
-        attempt = self._attempts[user] = self._attempts.get(user, 0) + 1
+        attempt = self._attempts.get(user, 0)
+        if not (for_reader and attempt):  # however often somebody looks in, the postman's pauses grow by his own tries
+            attempt += 1
+        self._attempts[user] = attempt
         if isinstance(error, _NO_ROOM) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
             self._no_room()
         elif isinstance(error, CORRUPT):
@@ -254,15 +312,29 @@ class Postmen:
             self._mailboxes.discard(user)
         if attempt == (_TRIES + 1 if isinstance(error, apsw.BusyError) else 1) and not isinstance(error, CORRUPT):
             log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
+        self.put_off += len(letters)
         waiting = self._put_off.setdefault(user, [])
         for letter in letters:
             if letter.kind == MESSAGE and expired(letter):
+                self.given_up[Reason.EXPIRED] += 1
                 self._backlog.gave_up(letter)
             else:
                 waiting.append(letter)
-        asyncio.get_running_loop().call_later(put_off_s(attempt), self._again, user)
+        if (timer := self._timers.pop(user, None)) is not None:
+            timer.cancel()  # one a user: each that fires is a try, and a try that fails sets the next
+        if waiting:
+            pause_s = put_off_s(attempt, random.random())
+            self._timers[user] = asyncio.get_running_loop().call_later(pause_s, self._again, user)
+        else:
+            del self._put_off[user], self._attempts[user]
 
     def _again(self, user: str) -> None:
+        """Back into the lanes; but not while somebody is in line for the box: he may bring later letters, and takes
+        these along if he does; and if he only reads, he must know that they are late."""
+        if self._mailboxes.is_held(user) and user in self._put_off:
+            self._timers[user] = asyncio.get_running_loop().call_later(_PUT_OFF_S, self._again, user)
+            return
+        del self._timers[user]
         letters = self._put_off.pop(user, [])
         now = asyncio.get_running_loop().time()
         for letter in letters:

@@ -200,6 +200,7 @@ class StatusFile:
         if changes:
             for row in self._db.execute(_MARKS, (_json(sorted({c.message_id for c in changes})),)):
                 known[row[0]] = _marks(row)
+                known[row[0]].not_after(now_us)
         for index, change in enumerate(changes):
             channel = channels.get(change.message_id)
             if channel is None:
@@ -226,7 +227,9 @@ class StatusFile:
         known: dict[str, Place] = {}
         if positions:
             for row in self._db.execute(_PLACES, (_json(sorted({p.channel_id for p in positions})),)):
-                known[row[0]] = Place(*row)
+                place = known[row[0]] = Place(*row)
+                if place.us > now_us:  # said while the clock was ahead
+                    place.us = 0
         for index, position in enumerate(positions, first_index):
             if channels.get(position.message_id) != position.channel_id:
                 merged.conflicts.append(_conflict(index, position.message_id, "position", "no_message"))

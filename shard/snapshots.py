@@ -77,8 +77,14 @@ class Snapshots:
         self._packer = ThreadPoolExecutor(1, "packer")
         self._number = 0
         self._making = 0
+        self._coming: dict[Path, int] = {}
+        """bytes of what is in the making, at most"""
         self.bytes = 0
         """of all files that are kept"""
+        self.made = self.made_bytes = self.packed_files = 0
+        """copies made since the start, their bytes, and how many were packed"""
+        self.refused = 0
+        """copies that were not made, since too many were in the making"""
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -110,15 +116,21 @@ class Snapshots:
             if (user, version, encoding) in self._kept:
                 self._drop((user, version, encoding))
 
+    def __len__(self) -> int:
+        """How many files are kept."""
+        return len(self._kept)
+
     # -- making ----------------------------------------------------------------------------------
 
     async def copy(self, box: Mailbox, version: Callable[[], str]) -> tuple[str, Path]:
         """A copy of a held box, not yet fit for anybody; ``version`` is called in the same thread just before.
         Raises :class:`Overloaded`, :class:`DiskFull`."""
         if self._making >= MAKING_MAX:
+            self.refused += 1
             raise Overloaded()
         path = self._fresh("db")
         self._make_room(box.bytes())
+        self._coming[path] = box.bytes()
 
         def work() -> tuple[str, Path]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,6 +143,7 @@ class Snapshots:
             return await self._run(self._makers, work, path)
         except BaseException:
             self._making -= 1
+            del self._coming[path]
             raise
 
     async def finish(self, user: str, version: str, path: Path) -> Kept:
@@ -139,6 +152,9 @@ class Snapshots:
             size, checksum = await self._run(self._makers, lambda: seal(path), path)
         finally:
             self._making -= 1
+            del self._coming[path]
+        self.made += 1
+        self.made_bytes += size
         return self._keep(user, IDENTITY, Kept(SyncState(version, size, checksum), path, size))
 
     async def packed(self, user: str, plain: Kept, encoding: str) -> Kept:
@@ -159,10 +175,14 @@ class Snapshots:
         try:
             user, _version, encoding = key
             path = self._fresh(encoding)
-            self._make_room(plain.size)
-            source = plain.path.open("rb")  # now: it may be gone when its turn comes
-            with source:
-                size = await self._run(self._packer, lambda: _pack(source, path, encoding), path)
+            with plain.path.open("rb") as source:  # now: making room may take it, or it is gone when its turn comes
+                self._make_room(plain.size)
+                self._coming[path] = plain.size
+                try:
+                    size = await self._run(self._packer, lambda: _pack(source, path, encoding), path)
+                finally:
+                    del self._coming[path]
+            self.packed_files += 1
             return self._keep(user, encoding, Kept(plain.state, path, size))
         finally:
             del self._packing[key]
@@ -195,8 +215,12 @@ class Snapshots:
 
     def _make_room(self, size: int) -> None:
         """See that ``size`` bytes more are within the bounds; raises :class:`DiskFull`."""
-        while self._kept and self.bytes + size > self._bytes_max:
+        coming = sum(self._coming.values())
+        while self._kept and self.bytes + coming + size > self._bytes_max:
             self._drop(next(iter(self._kept)))
+        if coming and coming + size > self._bytes_max:
+            raise Overloaded()
+        size += coming  # of which some may be written already: better too careful
         while self._kept and self._room_bytes() < size:
             _unlink(self._forgotten(next(iter(self._kept))))
         if self._room_bytes() < size:

@@ -12,6 +12,7 @@ version of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from typing import TypeVar
 
 from node import ops, paths
 from node.clock import iso, now_us
-from node.errors import BadField, Unavailable
+from node.errors import BadField, Overloaded, Unavailable
 from shard import notes
 from shard.mailbox import Mailbox
 from shard.snapshots import ENCODINGS, IDENTITY, Kept, Snapshots
@@ -59,9 +60,12 @@ class Devices:
         self._false: dict[str, str] = {}
         """user → a version whose content was changed behind our back"""
         self._clerk = ThreadPoolExecutor(1, "notes")
+        self.checks = self.known = self.downloads = self.kept = 0
+        """since the start: checks, those of them that needed no copy, downloads, those of a copy that was kept"""
 
     async def check(self, q: ops.AskSync) -> ops.SyncState:
         """The newest version; a copy is made only if nobody knows size and checksum."""
+        self.checks += 1
         state = await self._known_or_made(q.user)
         await self._note(q.user, q.device, state.version, "check")
         return state
@@ -70,13 +74,13 @@ class Devices:
         """A file: the version that is asked for if it is kept, else the newest."""
         if q.encoding not in ENCODINGS:
             raise BadField(f"encoding must be one of {', '.join(ENCODINGS)}", field="encoding")
+        self.downloads += 1
         kept = None
         if q.version is not None:
             kept = self._snapshots.kept(q.user, q.version, q.encoding)
+            self.kept += kept is not None
         if kept is None:
-            kept = await self._newest(q.user)
-            if q.encoding != IDENTITY:
-                kept = await self._snapshots.packed(q.user, kept, q.encoding)
+            kept = await self._newest_as(q.user, q.encoding)
         await self._note(q.user, q.device, kept.state.version, "download")
         return ops.Snapshot(kept.state, str(kept.path.relative_to(self._data)), kept.size)
 
@@ -91,10 +95,20 @@ class Devices:
             state = await self._known_of(box)
             self._warn(user)
             if state is not None:
+                self.known += 1
                 return state
             making = await self._make(box, None)
         kept = await asyncio.shield(making)
         return (kept or await self._newest(user)).state
+
+    async def _newest_as(self, user: str, encoding: str) -> Kept:
+        for _ in range(_TRIES):
+            kept = await self._newest(user)
+            if encoding == IDENTITY:
+                return kept
+            with contextlib.suppress(FileNotFoundError):  # let go of before it was packed: another one is made
+                return await self._snapshots.packed(user, kept, encoding)
+        raise Overloaded()
 
     async def _newest(self, user: str) -> Kept:
         for _ in range(_TRIES):
@@ -102,6 +116,7 @@ class Devices:
                 self._warn(user)
                 kept = self._snapshots.kept(user, box.version or "", IDENTITY) if self._is_true(box) else None
                 if kept is not None:
+                    self.kept += 1
                     return kept
                 making = await self._make(box, await self._known_of(box))
             made = await asyncio.shield(making)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from node import link, ops
+from node.breaker import Breaker, State
 from node.errors import Overloaded, Problem, Refused, Unavailable
 from node.link import Link
 from node.wire import Framed, frame
@@ -21,6 +22,8 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked: list[int] = []
+        self.hangs = False
+        """it doesn't answer pings either"""
         self.connections: list[Framed] = []
         self._server: asyncio.Server | None = None
 
@@ -33,7 +36,11 @@ class Shard:
                 shard.connections.append(self)
 
             def frame_received(self, payload: bytes) -> None:
-                shard.asked.append(ops.decode_request(payload).rid)
+                request = ops.decode_request(payload)
+                if not isinstance(request, ops.Ping):
+                    shard.asked.append(request.rid)
+                elif not shard.hangs:
+                    self.send(ops.encode(ops.Done(request.rid, msgspec.Raw(msgspec.msgpack.encode("here")))))
 
             def closed(self) -> None:
                 shard.connections.remove(self)
@@ -87,7 +94,7 @@ async def until_up(asker: Link) -> None:
 
 
 def ask(asker: Link) -> asyncio.Task[str]:
-    return asyncio.create_task(asker.ask(ops.Ping(rid=0), str))
+    return asyncio.create_task(asker.ask(ops.GetChannel(0, "news"), str))
 
 
 def test_answers_may_come_in_any_order(tmp_path: Path) -> None:
@@ -149,7 +156,7 @@ def test_an_answer_that_does_not_come_is_given_up_and_a_late_one_ignored(tmp_pat
             await late
         shard.answer(shard.asked[0], "too late")
         shard.answer(12_345, "to nobody")
-        next_one = asyncio.create_task(asker.ask(ops.Ping(rid=0), str, timeout_s=PATIENCE_S))
+        next_one = asyncio.create_task(asker.ask(ops.GetChannel(0, "news"), str, timeout_s=PATIENCE_S))
         await shard.until_asked(2)
         shard.answer(shard.asked[1], "in time")
         assert await next_one == "in time"
@@ -202,5 +209,45 @@ def test_an_asker_that_went_away_leaves_nothing_behind(tmp_path: Path) -> None:
         await shard.until_asked(2)
         shard.answer(shard.asked[1], "still here")
         assert await other == "still here"
+
+    play(tmp_path, part)
+
+
+def test_a_shard_that_hangs_is_noticed_given_up_and_asked_again_when_it_is_back(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        shard.hangs = True
+        with pytest.raises(Unavailable):
+            await ask(asker)  # long before its own time is up
+        assert asker.up
+        assert asker.breaker.state is not State.CLOSED
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                await ask(asker)
+        assert len(shard.asked) == 1, "nobody but the probe is let through"
+        shard.hangs = False
+        while asker.breaker.state is not State.CLOSED:
+            await asyncio.sleep(0.01)
+        task = ask(asker)
+        await shard.until_asked(2)
+        shard.answer(shard.asked[1], "back")
+        assert await task == "back"
+
+    play(tmp_path, part)
+
+
+def test_a_shard_that_takes_long_but_answers_pings_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "_QUIET_S", 0.05)
+    monkeypatch.setattr(link, "_SWEEP_S", 0.02)
+    monkeypatch.setattr(link, "_breaker", lambda: Breaker(silence_s=0.5))
+
+    async def part(shard: Shard, asker: Link) -> None:
+        task = ask(asker)
+        await shard.until_asked(1)
+        await asyncio.sleep(1.5)
+        assert asker.breaker.state is State.CLOSED
+        shard.answer(shard.asked[0], "at last")
+        assert await task == "at last"
 
     play(tmp_path, part)

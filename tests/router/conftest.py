@@ -57,15 +57,21 @@ def until(condition: Callable[[], bool], bound_s: float = 30) -> None:
 
 @contextlib.contextmanager
 def running(
-    data: Path, shards: int, *flags: str, settings: dict[str, float] | None = None, start: bool = True
+    data: Path,
+    shards: int,
+    *flags: str,
+    settings: dict[str, float] | None = None,
+    node: dict[str, str] | None = None,
+    start: bool = True,
 ) -> Iterator[Running]:
-    """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``."""
+    """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``, ``node`` of ``[node]``."""
     placement.save(data, placement.Placement(version=TABLE, shards=shards))
     peers = [Peer(data, index, shards) for index in range(shards)]
     if start:
         for peer in peers:
             peer.start()
-    made = config.load(environ={}, overrides={"node": {"data": str(data), "shards": shards}, "router": settings or {}})
+    overrides = {"node": {"data": str(data), "shards": shards, **(node or {})}, "router": settings or {}}
+    made = config.load(environ={}, overrides=overrides)
     process, url, log = launch(data, made, *flags)
     router = Running(process, url, peers, log)
     try:

@@ -42,6 +42,7 @@ class Peer:
         self.members: dict[str, set[str]] = {}
         self.boxes: dict[str, Path] = {}
         """the file that each user's box is for devices; its name is its version"""
+        self.alerts: list[ops.Alert] = []
         self._data = data
         self._wires: set[_End] = set()
         self._server: asyncio.AbstractServer | None = None
@@ -225,6 +226,10 @@ class Peer:
             path.write_bytes(pack(plain.read_bytes()))
         return ops.Snapshot(_state(plain), str(path.relative_to(self._data)), path.stat().st_size)
 
+    def _metrics(self, _request: ops.AskMetrics) -> ops.Metrics:
+        waiting = ops.Family("pobox_waiting", "gauge", "Waiting", [ops.Sample("pobox_waiting", {}, 7.0)])
+        return ops.Metrics([waiting], self.alerts)
+
     def _ping(self, _request: ops.Ping) -> ops.State:
         return ops.State(self.index, TABLE, self.shards, 0, 0, 0, 0, 0)
 
@@ -267,6 +272,7 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.AskSync: Peer._sync,
     ops.AskSnapshot: Peer._snapshot,
     ops.Ping: Peer._ping,
+    ops.AskMetrics: Peer._metrics,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from node.changes import Changes
 from node.errors import NotFound
 from node.paths import changes_path
 from node.slots import slot_of, table_for
-from tests.router.conftest import Running, running
+from tests.router.conftest import Running, running, until
 from tests.router.test_bad_input import refused
 
 
@@ -123,3 +124,21 @@ def test_listeners_are_bounded_and_a_stop_ends_their_streams(tmp_path: Path) -> 
             while ear.block():
                 pass
             assert router.process.wait(20) == 0
+
+
+def test_who_is_gone_before_the_stream_begins_is_not_counted(tmp_path: Path) -> None:
+    """Another request in the pipeline, and the connection cut: whatever moment that is, nobody listens after it."""
+    with running(tmp_path, 1, settings={"listeners_max": 5}) as router:
+        _box(router, "ann")
+        asked = b"GET /api/v3/users/ann/events HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        for number in range(100):
+            with socket.create_connection(router.address) as connection:
+                connection.sendall(asked)
+                time.sleep(number % 10 * 0.0004)
+
+        def may_listen() -> bool:
+            with router.http.stream("GET", "/api/v3/users/ann/events") as answer:
+                return answer.status_code == 200
+
+        until(may_listen)
+        assert "Traceback" not in router.log.read_text()

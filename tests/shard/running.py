@@ -83,7 +83,8 @@ def delivery(
     named = users or []
     raw = msgspec.Raw(msgspec.msgpack.encode(body))
     slots = [slot_of(user) for user in named]
-    return ops.Deliver(0, table, body.id, b"" if fresh else digest, fresh, claim, channel, named, slots, raw)
+    digest = b"" if fresh else digest
+    return ops.Deliver(0, table, body.id, digest, fresh, claim, channel, named, slots, raw, body.priority)
 
 
 def users_of(shard: int, shards: int, count: int, prefix: str = "user") -> list[str]:

@@ -458,7 +458,7 @@ def test_a_disk_with_little_room_takes_nothing_new_and_reads_go_on() -> None:
             async with Running(data) as running:
                 await running.deliver(delivery(letter("m"), ["ada"]))
             async with Running(data, disk_reserve_bytes=1 << 60) as running:
-                await until(lambda: running.shard.office.closed, "the look at the disk", running.life)
+                await until(lambda: running.shard.office.refusal(), "the look at the disk", running.life)
                 for work in (
                     running.deliver(delivery(letter("n"), ["ada"])),
                     running.put_channel("news"),
@@ -476,7 +476,7 @@ def test_a_journal_that_is_too_long_takes_nothing_new() -> None:
     async def go() -> None:
         with laid_out() as data:
             async with Running(data, journal_bytes_max=1) as running:
-                await until(lambda: running.shard.office.closed, "the look at the journal", running.life)
+                await until(lambda: running.shard.office.refusal(), "the look at the journal", running.life)
                 with pytest.raises(Refused) as refused:
                     await running.deliver(delivery(letter("n"), ["ada"]))
                 assert (refused.value.status, refused.value.code) == (503, "overloaded")

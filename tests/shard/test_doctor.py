@@ -15,10 +15,17 @@ import apsw
 import pytest
 
 from node import paths
+from node.clock import iso
 from node.errors import ConfigError
+from node.ops import PositionRow
+from shard import status_birth
 from shard.doctor import Doctor, Report
 
-from .running import Running, box_path, delivery, laid_out, letter, users_of
+from .asking import change, said
+from .running import START_US, Running, box_path, delivery, laid_out, letter, users_of
+
+LAST_DAY_S = -2_000 * 86_400  # long ago by any clock
+LAST_DAY = iso(START_US + LAST_DAY_S * 1_000_000)[:10]
 
 
 async def _fill(data: Path) -> None:
@@ -32,10 +39,21 @@ async def _fill(data: Path) -> None:
         await running.settled()
         await running.let_go()
         await running.checkpointed("ada")
+        await _read(running)
         await running.change("news", add=["cy"], remove=["bo"])
         await running.deliver(delivery(letter("waits"), ["ada", "di"]))
         await running.deliver(delivery(letter("waits-too"), channel="news"))
         await running.settled()
+
+
+async def _read(running: Running) -> None:
+    """Messages of two channels read on two days, one unread again, one of another day removed, a position."""
+    days = [LAST_DAY_S - number * 86_400 for number in range(3)]
+    place = PositionRow("news", "to-all", START_US + days[0] * 1_000_000, 3)
+    await change(running, "ada", *(said(f"old{number}", "read", days[1 + number % 2]) for number in range(6)))
+    await change(running, "ada", said("to-all", "read", days[2]), said("old0", "unread", days[0]), positions=[place])
+    await change(running, "ada", said("old39", "read", days[0]), said("old38", "star", days[0]))
+    await running.remove("ada", "old39")
 
 
 @pytest.fixture
@@ -65,6 +83,10 @@ def journal(data: Path) -> Path:
     return paths.shard_db(data, 1, 0)
 
 
+def statuses(data: Path) -> Path:
+    return box_path(data, "ada").with_name("read_status.db")
+
+
 def spoil(path: Path, at: int, count: int) -> None:
     with path.open("r+b") as file:
         file.seek(at)
@@ -75,7 +97,7 @@ def test_a_good_directory_is_clean(data: Path) -> None:
     for _ in range(2):
         report = examine(data)
         assert (report.faults, report.notes) == ([], [])
-        assert (report.mailboxes, report.messages) == (4, 40 + 2 + 2 + 2)
+        assert (report.mailboxes, report.messages) == (4, 40 - 1 + 2 + 2 + 2)
         assert (report.waiting, report.waiting_stored) == (2 + 2 + 2, 4)
 
 
@@ -186,6 +208,120 @@ def test_a_file_that_was_set_aside_is_a_fault_for_its_mail_is_missing(data: Path
     assert "messages.db.damaged-2026: was set aside as damaged" in fault(data)
 
 
+@pytest.mark.parametrize("name", ["read_status.db.damaged-2026", "read_status.db-wal.damaged-2026"])
+def test_a_read_status_that_was_set_aside_is_a_fault_for_it_is_forgotten(data: Path, name: str) -> None:
+    shutil.copyfile(statuses(data), statuses(data).with_name(name))
+    assert f"ada/{name}: was set aside as damaged" in fault(data)
+
+
+def test_a_name_that_a_birth_left_is_no_fault(data: Path) -> None:
+    for name in ("read_status.db.new", "read_status.db-wal.stray"):
+        statuses(data).with_name(name).touch()
+    assert examine(data).faults == []
+
+
+@pytest.mark.parametrize("page", [0, 1, 3])
+def test_a_spoilt_page_in_a_read_status_is_a_fault_and_the_box_is_examined_all_the_same(data: Path, page: int) -> None:
+    sql(statuses(data), "PRAGMA wal_checkpoint(TRUNCATE)")
+    spoil(statuses(data), page * 4_096, 4_096)
+    sql(box_path(data, "ada"), "DELETE FROM user_channels")
+    own = [line for line in examine(data).faults if line.startswith(f"{statuses(data).relative_to(data)}: ")]
+    assert own
+    assert len(own) == len(examine(data).faults) - 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "no table", "no text", "locked"])
+def test_a_read_status_that_cannot_be_read_is_a_fault(data: Path, damage: str) -> None:
+    path, db = statuses(data), None
+    if damage == "empty":
+        path.with_name(path.name + "-wal").unlink()
+        path.write_bytes(b"")
+    elif damage == "no table":
+        sql(path, "DROP TABLE read_stats")
+    elif damage == "no text":
+        sql(path, "UPDATE read_status SET channel_id=CAST(x'ff' AS TEXT)")
+    else:
+        db = apsw.Connection(str(path))
+        db.execute("BEGIN EXCLUSIVE")
+    faults = examine(data).faults
+    assert faults
+    assert all(line.startswith(f"{path.relative_to(data)}: ") for line in faults)
+    if db is not None:
+        db.close()
+
+
+@pytest.mark.parametrize("version", [0, status_birth.SCHEMA_VERSION + 1])
+def test_a_read_status_of_another_schema_is_a_fault(data: Path, version: int) -> None:
+    sql(statuses(data), f"PRAGMA user_version={version}")
+    assert fault(data).endswith(f"read_status.db: has schema version {version}; this program knows 1")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM read_stats WHERE date=(SELECT max(date) FROM read_stats)",
+        "UPDATE read_stats SET total_read=total_read+1 WHERE date=(SELECT max(date) FROM read_stats)",
+        "UPDATE read_stats SET channel_stats='{\"x\":1}' WHERE date=(SELECT max(date) FROM read_stats)",
+        "INSERT INTO read_stats(date, total_read, channel_stats) VALUES('2001-01-01', 0, '{}')",
+        "UPDATE read_status SET read_at='' WHERE message_id='old39'",
+    ],
+)
+def test_statistics_that_a_recount_does_not_bear_out_are_a_fault(data: Path, statement: str) -> None:
+    sql(statuses(data), statement)
+    day = "2001-01-01" if "2001" in statement else LAST_DAY
+    assert fault(data) == f"{statuses(data).relative_to(data)}: read_stats is not what a recount says for {day}"
+
+
+def test_statistics_that_are_wrong_for_many_days_are_one_fault(data: Path) -> None:
+    sql(statuses(data), "UPDATE read_stats SET total_read=77")
+    assert fault(data).endswith(" and 2 more days")
+
+
+def test_statistics_that_cannot_be_read_are_a_fault(data: Path) -> None:
+    sql(statuses(data), "UPDATE read_stats SET channel_stats='{'")
+    assert fault(data).startswith(f"{statuses(data).relative_to(data)}: ")
+
+
+def test_read_statuses_without_a_box_are_examined_too(data: Path) -> None:
+    """And what is said of messages that are nowhere is no fault."""
+    path = box_path(data, "newborn").with_name("read_status.db")
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(statuses(data), path)
+    shutil.copyfile(f"{statuses(data)}-wal", f"{path}-wal")
+    assert examine(data).faults == []
+    sql(path, "DELETE FROM read_stats")
+    assert "newborn/read_status.db: read_stats" in fault(data)
+
+
+def test_a_second_version_of_a_box_is_a_fault(data: Path) -> None:
+    sql(box_path(data, "di"), "INSERT INTO sync_version VALUES(1, '2026', 1)")
+    assert examine(data).faults == []
+    sql(
+        box_path(data, "di"),
+        "DROP TABLE sync_version; CREATE TABLE sync_version(id, version, clean);"
+        "INSERT INTO sync_version VALUES(1, '2026', 1), (2, '2027', 1)",
+    )
+    assert fault(data) == f"{box_path(data, 'di').relative_to(data)}: sync_version has 2 rows"
+
+
+def test_a_box_of_schema_1_has_no_version_yet_and_one_of_schema_2_has_a_table_for_it(data: Path) -> None:
+    sql(box_path(data, "di"), "DROP TABLE sync_version; PRAGMA user_version=1")
+    assert examine(data).faults == []
+    sql(box_path(data, "di"), "PRAGMA user_version=2")
+    assert "sync_version" in fault(data)
+
+
+def test_it_only_reads(data: Path) -> None:
+    """Boxes with and without a log, and in the mode that a copy of a box is in."""
+    sql(box_path(data, "bo"), "PRAGMA journal_mode=delete")
+    sql(statuses(data), "PRAGMA journal_mode=delete")
+    sql(box_path(data, "cy"), "PRAGMA wal_checkpoint(TRUNCATE)")
+    box_path(data, "cy").with_name("messages.db-wal").unlink(missing_ok=True)
+    before = {path: path.read_bytes() for path in (data / "user_storage").rglob("*") if path.is_file()}
+    assert examine(data).faults == []
+    assert {path: path.read_bytes() for path in (data / "user_storage").rglob("*") if path.is_file()} == before
+
+
 def test_what_a_power_cut_left_is_worth_a_note(data: Path) -> None:
     newborn = box_path(data, "newborn")
     newborn.parent.mkdir(parents=True)
@@ -211,7 +347,7 @@ def test_the_exit_code_tells_and_the_last_line_counts(data: Path) -> None:
     good = run(data)
     assert (good.returncode, good.stdout.count("FAULT")) == (0, 0)
     assert good.stdout.splitlines()[-1] == (
-        "4 mailboxes, 46 messages, 6 deliveries waiting (4 of them stored already), 0 faults"
+        "4 mailboxes, 45 messages, 6 deliveries waiting (4 of them stored already), 0 faults"
     )
     sql(box_path(data, "di"), "UPDATE messages SET content='other'")
     bad = run(data)

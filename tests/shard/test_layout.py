@@ -353,6 +353,53 @@ def test_what_another_layout_left_behind_is_removed_and_nothing_else(tmp_path: P
     assert sorted(path.name for path in data.iterdir()) == ["journals-1", "placement.json", "run", "user_storage"]
 
 
+def _leave_traces(data: Path, shards: int) -> set[Path]:
+    """What ``shards`` shards have beside their journals; all of it but the locks."""
+    for index in range(shards):
+        copies = paths.snapshots_dir(data, index)
+        copies.mkdir(parents=True, exist_ok=True)
+        (copies / "1.db").touch()
+        for path in (paths.changes_path, paths.socket_path, paths.shard_lock):
+            path(data, index).touch()
+    kinds = (paths.snapshots_dir, paths.changes_path, paths.socket_path)
+    return {path(data, index) for path in kinds for index in range(shards)}
+
+
+def test_copies_counters_and_sockets_of_shards_that_are_no_more_are_removed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    lay_out(data, 12)
+    traces = _leave_traces(data, 12)
+    others = {data / "snapshots" / "shard-x", data / "run" / "changes-9.old", data / "run" / "router-9.sock"}
+    for path in others:
+        path.touch()
+    locks = {paths.shard_lock(data, index) for index in range(12)}
+    assert lay_out(data, 12) is None
+    assert all(path.exists() for path in traces)
+    lay_out(data, 2)
+    kept = {
+        place(data, index) for place in (paths.snapshots_dir, paths.changes_path, paths.socket_path) for index in (0, 1)
+    }
+    assert {path for path in traces if path.exists()} == kept
+    assert all((paths.snapshots_dir(data, index) / "1.db").exists() for index in (0, 1))
+    assert all(path.exists() for path in others)
+    assert all(path.exists() for path in locks), "somebody may hold one, and another who made it anew would hold it too"
+
+
+def test_what_a_killed_change_left_of_them_is_removed_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    lay_out(data, 4)
+    traces = _leave_traces(data, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "_sweep", _dies_sweeping)
+        with pytest.raises(Killed):
+            lay_out(data, 1)
+    assert all(path.exists() for path in traces)
+    assert lay_out(data, 1) is None
+    assert {path.name for path in traces if path.exists()} == {"shard-0", "changes-0", "shard-0.sock"}
+
+
 def test_journals_without_a_placement_that_hold_letters_are_not_thrown_away(tmp_path: Path) -> None:
     """``placement.json`` may be lost by hand; what was accepted must not follow it."""
     data = tmp_path / "data"

@@ -298,9 +298,9 @@ def test_a_box_in_use_is_tried_three_times_in_quick_succession_then_ever_more_se
 def test_attempts_are_counted_from_the_first_again_once_a_box_was_free(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
-    def noted(attempt: int) -> float:
+    def noted(attempt: int, luck: float) -> float:
         attempts.append(attempt)
-        return put_off_s(attempt)
+        return put_off_s(attempt, luck)
 
     async def play() -> None:
         with laid_out() as data:
@@ -351,5 +351,25 @@ def test_a_read_waits_for_letters_that_were_taken_up_together_with_visits(monkey
                 assert "all" in await running.ids("ada")
                 going.set()
                 assert "all" in await running.ids("cold")
+
+    asyncio.run(play())
+
+
+def test_postmen_come_and_go_while_mail_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        with laid_out() as data:
+            async with Running(data, postmen=2) as running:
+                men = running.shard.postmen
+                monkeypatch.setattr(running.shard.house._staffing, "look", lambda *_now, **_load: men._count)
+                await until(lambda: men._at_work, "the first of them", running.life)
+                for round_, count in enumerate((2, 12, 3, 7, 2)):
+                    men.staff(count)
+                    assert men._at_work >= set(range(count))
+                    for number in range(10):
+                        users = [f"u{number}", f"u{number + 1}"]
+                        await running.deliver(delivery(letter(f"m{round_}-{number}"), users))
+                    await running.settled()
+                    await until(lambda count=count: men._at_work == set(range(count)), "the others' end", running.life)
+                assert len(await running.ids("u5")) == 10
 
     asyncio.run(play())

@@ -187,3 +187,27 @@ async def test_a_file_that_somebody_removed_is_not_offered(box: Mailbox, spool: 
     assert snapshots.kept("ada", "v", IDENTITY) is None
     assert snapshots.bytes == 0
     snapshots.close()
+
+
+@played
+async def test_a_copy_is_not_let_go_to_make_room_for_its_own_packed_form(box: Mailbox, spool: Path) -> None:
+    snapshots = made(spool, bytes_max=int(box.bytes() * 1.5))
+    plain = await keep(snapshots, box)
+    packed = await snapshots.packed("ada", plain, "zstd")
+    assert packed.path.exists()
+
+
+@played
+async def test_copies_in_the_making_count_for_what_there_may_be(box: Mailbox, spool: Path) -> None:
+    snapshots = made(spool, bytes_max=3 * box.bytes())
+    most = 0
+
+    async def one(number: int) -> None:
+        nonlocal most
+        version, path = await snapshots.copy(box, lambda: f"v{number}")
+        most = max(most, sum(file.stat().st_size for file in spool.iterdir()))
+        await snapshots.finish(f"u{number}", version, path)
+
+    done = await asyncio.gather(*map(one, range(40)), return_exceptions=True)
+    assert {type(outcome) for outcome in done} == {type(None), Overloaded}
+    assert most <= 4 * box.bytes()

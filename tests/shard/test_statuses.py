@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
+from node import clock, ops
 from node.errors import DiskFull, NotFound, Overloaded, Unavailable
 from node.ops import ChangeStatuses, PositionRow
 from node.slots import slot_of
@@ -358,3 +359,23 @@ def test_nothing_new_is_taken_while_the_shard_takes_nothing() -> None:
             assert (await statuses(running, "ada")).statuses == []
 
     play(scene)
+
+
+def test_a_mark_made_while_the_clock_was_ahead_can_be_changed_when_it_is_right_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    year_us = 365 * 86_400 * 1_000_000
+
+    async def scene() -> None:
+        with laid_out() as data:
+            async with Running(data) as running:
+                await with_letters(running, "ada", "a")
+                now = clock.now_us
+                monkeypatch.setattr("shard.statuses.now_us", lambda: now() + year_us)
+                await change(running, "ada", ops.StatusRow("a", "read", now() + year_us, "phone"))
+                monkeypatch.setattr("shard.statuses.now_us", now)
+                done = await change(running, "ada", ops.StatusRow("a", "unread", now(), "desktop"))
+                assert done.conflicts == []
+                assert done.statuses[-1].read_at is None
+
+    asyncio.run(scene())

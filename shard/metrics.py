@@ -1,0 +1,208 @@
+"""What a shard tells of itself, made of what its parts count. docs/operations.md has the same list."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from node import metrics, ops
+from node.clock import now_us
+from node.config import Shard as Settings
+from node.metrics import counter, gauge, histogram
+from node.ops import Family
+from shard.backlog import Backlog
+from shard.barrier import Barrier
+from shard.house import House
+from shard.journal import Journal
+from shard.lanes import LANES
+from shard.mailboxes import Mailboxes
+from shard.office import Office
+from shard.postmen import Postmen
+from shard.pressure import Pressure
+from shard.snapshots import Snapshots
+from shard.sync import Devices
+from shard.watch import Watch
+
+
+class Metrics:
+    """Reads the parts of one shard; nothing is changed by it, and nothing waited for."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        office: Office,
+        backlog: Backlog,
+        postmen: Postmen,
+        mailboxes: Mailboxes,
+        journal: Journal,
+        barrier: Barrier,
+        house: House,
+        pressure: Pressure,
+        devices: Devices,
+        snapshots: Snapshots,
+        watch: Watch,
+    ) -> None:
+        self._settings = settings
+        self._office = office
+        self._backlog = backlog
+        self._postmen = postmen
+        self._mailboxes = mailboxes
+        self._journal = journal
+        self._barrier = barrier
+        self._house = house
+        self._pressure = pressure
+        self._devices = devices
+        self._snapshots = snapshots
+        self._watch = watch
+        self.questions: Counter[str] = Counter()
+        """asked of this shard, by kind; deliveries are none"""
+
+    async def ask(self, _q: ops.AskMetrics) -> ops.Metrics:
+        return ops.Metrics(self.families(), self._watch.alerts.active)
+
+    def families(self) -> list[Family]:
+        """Everything, as it is now; about half a millisecond."""
+        return [
+            *self._flow(),
+            *self._delivery(),
+            *self._journaling(),
+            *self._boxes(),
+            *self._syncing(),
+            *self._health(),
+            *metrics.of_process(),
+        ]
+
+    def _flow(self) -> list[Family]:
+        office, backlog = self._office, self._backlog
+        lanes, now = backlog.lanes, asyncio.get_running_loop().time()
+        letters = dict(zip(LANES, lanes.lengths(), strict=True))
+        waits = dict(zip(LANES, lanes.waits_s(now), strict=True))
+        return [
+            counter("pobox_letters_accepted_total", "Letters put into the journal", office.letters),
+            counter("pobox_deliveries_accepted_total", "Letters times targets put into the journal", office.accepted),
+            counter(
+                "pobox_letters_refused_total", "Letters refused, by the code of the problem", office.refused, "code"
+            ),
+            histogram("pobox_accept_seconds", "From a letter's coming in to its being in the journal", office.accept_s),
+            gauge("pobox_waiting", "Letters times targets accepted and not yet stored", backlog.waiting),
+            gauge("pobox_waiting_max", "At most so many may wait", self._settings.waiting_max),
+            gauge("pobox_waiting_bytes", "Bytes of the letters that wait", backlog.bytes),
+            gauge("pobox_waiting_bytes_max", "At most so many bytes may wait", self._settings.waiting_bytes_max),
+            gauge("pobox_lane_users", "Users for whom something waits in a lane", letters, "lane"),
+            gauge("pobox_lane_wait_seconds", "How long the first in a lane has waited", waits, "lane"),
+            gauge("pobox_pressure_level", "Memory pressure, from 0 (none) to 4 (exhausted)", self._pressure.level),
+            gauge("pobox_pressure_floor", "The lowest priority that is taken; 11 for none", self._pressure.floor),
+            gauge("pobox_refusal_ratio", "Share of letters of late for which there was no room", self._pressure.rate),
+        ]
+
+    def _delivery(self) -> list[Family]:
+        postmen = self._postmen
+        given_up = {str(reason): float(count) for reason, count in postmen.given_up.items()}
+        stored = dict(zip(LANES, postmen.stored_s, strict=True))
+        return [
+            counter("pobox_deliveries_stored_total", "Letters times targets stored in a box", self._backlog.stored),
+            counter("pobox_deliveries_put_off_total", "Tries to store a letter that failed", postmen.put_off),
+            counter("pobox_deliveries_given_up_total", "Letters times targets given up", given_up, "reason"),
+            counter("pobox_transactions_total", "Transactions in which letters were stored", postmen.transactions),
+            histogram(
+                "pobox_stored_seconds",
+                "From the acceptance of the oldest letter of a transaction to its being stored, by that letter's lane",
+                stored,
+                "lane",
+            ),
+            gauge("pobox_postmen", "Postmen there are to be", postmen.number),
+            counter(
+                "pobox_postmen_rested_seconds_total",
+                "Time in which the postman whose turn it was had nothing to do",
+                postmen.rested_s,
+            ),
+        ]
+
+    def _journaling(self) -> list[Family]:
+        oldest_us = self._house.journal_oldest_us
+        age_s = max(0.0, (now_us() - oldest_us) / 1e6) if oldest_us else 0.0
+        return [
+            histogram(
+                "pobox_commit_seconds",
+                "From the first statement of a commit of the journal to its end",
+                self._office.commit_s,
+            ),
+            gauge("pobox_journal_rows", "Letters in the journal", self._journal.rows),
+            gauge(
+                "pobox_journal_rows_max",
+                "At most so many letters may be in the journal",
+                self._settings.journal_rows_max,
+            ),
+            gauge(
+                "pobox_journal_bytes", "Bytes used in the journal, looked up twice a second", self._house.journal_bytes
+            ),
+            gauge(
+                "pobox_journal_bytes_max",
+                "At most so many bytes may be used in the journal",
+                self._settings.journal_bytes_max,
+            ),
+            gauge("pobox_journal_oldest_seconds", "How long ago the oldest letter in the journal was accepted", age_s),
+            gauge("pobox_receipts", "Receipts kept", self._journal.receipts),
+            histogram(
+                "pobox_barrier_seconds", "How long a flush took that lets journal rows go", self._barrier.flush_s
+            ),
+        ]
+
+    def _boxes(self) -> list[Family]:
+        boxes = self._mailboxes
+        opened = {"kept": boxes.opened, "visited": boxes.visited}
+        return [
+            gauge("pobox_mailboxes_open", "Mailboxes held open", len(boxes)),
+            gauge("pobox_mailboxes_open_max", "At most so many are held open", boxes.open_max),
+            counter(
+                "pobox_mailboxes_opened_total", "Mailboxes opened, to stay open or for one transaction", opened, "for"
+            ),
+            counter("pobox_mailboxes_damaged_total", "Mailboxes found damaged and set aside", boxes.damaged),
+            counter(
+                "pobox_mailbox_holds_total", "How often a mailbox was held for something that takes long", boxes.holds
+            ),
+            histogram("pobox_mailbox_wait_seconds", "How long those waited who found a mailbox held", boxes.line_s),
+            histogram("pobox_checkpoint_seconds", "How long a checkpoint of a mailbox took", boxes.checkpoint_s),
+        ]
+
+    def _syncing(self) -> list[Family]:
+        devices, snapshots = self._devices, self._snapshots
+        checks = {"known": devices.known, "copied": devices.checks - devices.known}
+        downloads = {"kept": devices.kept, "copied": devices.downloads - devices.kept}
+        return [
+            counter("pobox_sync_checks_total", "Versions asked for, by what it took to answer", checks, "by"),
+            counter(
+                "pobox_sync_snapshots_asked_total", "Snapshots asked for, by what it took to answer", downloads, "by"
+            ),
+            counter("pobox_snapshots_made_total", "Copies of mailboxes made", snapshots.made),
+            counter("pobox_snapshots_made_bytes_total", "Bytes of the copies made", snapshots.made_bytes),
+            counter("pobox_snapshots_packed_total", "Copies that were packed", snapshots.packed_files),
+            counter("pobox_snapshots_refused_total", "Copies refused, too many being made", snapshots.refused),
+            gauge("pobox_snapshots_kept", "Snapshot files kept", len(snapshots)),
+            gauge("pobox_snapshots_kept_bytes", "Bytes of the snapshot files kept", snapshots.bytes),
+            counter(
+                "pobox_questions_total",
+                "Questions of routers, by kind; deliveries are none",
+                self.questions,
+                "question",
+            ),
+        ]
+
+    def _health(self) -> list[Family]:
+        usage, watch = self._house.usage, self._watch
+        return [
+            gauge(
+                "pobox_memory_used_bytes",
+                "Memory used, of the machine or the control group, whichever is fuller",
+                usage.used,
+            ),
+            gauge("pobox_memory_limit_bytes", "What there is of it", usage.limit),
+            gauge("pobox_alert_active", "Whether an alert of this shard is on", watch.alerts.by_name(), "alert"),
+            gauge("pobox_alert_reading", "What the alert looks at, as read last", watch.readings, "alert"),
+            histogram(
+                "pobox_loop_late_seconds",
+                "How much later than asked for the loop came back, twice a second",
+                watch.loop_late_s,
+            ),
+        ]

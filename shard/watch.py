@@ -1,0 +1,75 @@
+"""Looks twice a second whether something is wrong, and says so when it begins and when it ends: one line each.
+
+Nothing here waits for a disk, so that what hangs there is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+
+import structlog
+
+from node.clock import now_us
+from node.config import Shard as Settings
+from node.metrics import Histogram
+from shard.alerts import FAILURES, LANES, LOCKS, MEMORY, Alerts, FailureRate
+from shard.backlog import Backlog
+from shard.mailboxes import Mailboxes
+from shard.memory import Usage
+from shard.postmen import Postmen
+
+log = structlog.get_logger()
+
+_LOOK_S = 0.5
+
+
+class Watch:
+    """``memory`` is what was read last."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        backlog: Backlog,
+        mailboxes: Mailboxes,
+        postmen: Postmen,
+        memory: Callable[[], Usage],
+    ) -> None:
+        self._settings = settings
+        self._backlog = backlog
+        self._mailboxes = mailboxes
+        self._postmen = postmen
+        self._memory = memory
+        self._failures = FailureRate()
+        self.alerts = Alerts()
+        self.readings: dict[str, float] = {}
+        self.loop_late_s = Histogram()
+        """how much later than asked for the loop came back"""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.look(loop.time())
+            began = perf_counter()  # the loop's own time may be of whole milliseconds
+            await asyncio.sleep(_LOOK_S)
+            self.loop_late_s.observe(max(0.0, perf_counter() - began - _LOOK_S))
+
+    def look(self, now: float) -> None:
+        """Take the readings at the loop's time ``now``."""
+        settings, backlog, postmen = self._settings, self._backlog, self._postmen
+        failed = postmen.put_off + sum(postmen.given_up.values())
+        self.readings = {
+            LANES: max(backlog.waiting / settings.waiting_max, backlog.bytes / max(1, settings.waiting_bytes_max)),
+            MEMORY: self._memory().percent / 100,
+            FAILURES: self._failures.look(backlog.stored, failed, now),
+            LOCKS: self._mailboxes.longest_wait_s(),
+        }
+        for alert, began in self.alerts.look(self.readings, now, now_us()):
+            said = {"alert": alert.name, "value": round(alert.value, 3), "threshold": alert.threshold}
+            if began:
+                log.warning("an alert has begun", **said, summary=alert.summary)
+            else:
+                log.info("an alert has ended", **said)

@@ -1,0 +1,53 @@
+"""``pobox top`` against a real node."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from node.cli import main
+from tests.support import Node, eventually
+
+
+def top(url: str) -> Result:
+    return CliRunner().invoke(main, ["top", "--once", "--interval", "0.3", "--server", url])
+
+
+def table(result: Result, head: str) -> dict[str, dict[str, str]]:
+    """The rows below the line that begins with ``head``, by their first cell."""
+    lines = [line.split("\t") for line in result.output.splitlines()]
+    at = next(number for number, cells in enumerate(lines) if cells[0] == head)
+    rows = [cells for cells in lines[at + 1 :] if len(cells) == len(lines[at])]
+    return {cells[0]: dict(zip(lines[at], cells, strict=True)) for cells in rows}
+
+
+@pytest.mark.slow
+def test_it_shows_every_process_and_one_that_hangs_as_silent(tmp_path: Path) -> None:
+    with Node(tmp_path / "data") as node:
+        node.restart(2, 2)
+        for name in ("ada", "bob", "cyd", "dan"):
+            body = {"users": [name], "title": "t", "content": "c", "priority": 9}
+            assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False).status_code == 202
+        shown = top(node.url)
+        assert shown.exit_code == 0, shown.output
+        shards = table(shown, "shard")
+        assert {"0", "1"} <= set(shards)
+        assert sum(int(shards[shard]["boxes"]) for shard in ("0", "1")) == 4
+        assert {"router-0", "router-1"} <= set(table(shown, "router"))
+        assert {"high", "normal", "low"} <= set(table(shown, "lane"))
+        node.kill("shard-1", signal.SIGSTOP)
+        try:
+            eventually(lambda: "1\tno answer" in top(node.url).output, "the silence of a shard")
+            assert "shard_silent\t1\t" in top(node.url).output
+        finally:
+            node.kill("shard-1", signal.SIGCONT)
+
+
+def test_a_node_that_isnt_there_is_one_line_and_exit_code_1() -> None:
+    shown = top("http://127.0.0.1:9")
+    assert (shown.exit_code, shown.output.count("\n")) == (1, 1)
+    assert "no answer from" in shown.output

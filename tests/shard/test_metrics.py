@@ -1,0 +1,143 @@
+"""What a shard tells of itself, after it has done something."""
+
+from __future__ import annotations
+
+import asyncio
+
+import apsw
+import pytest
+import structlog
+
+from node import ops
+from node.slots import slot_of
+from shard.alerts import LANES, LOCKS
+from shard.mailboxes import Mailboxes
+from tests.shard.playing import played
+from tests.shard.running import Running, delivery, laid_out, letter, until
+
+
+async def told(running: Running) -> dict[str, float]:
+    """Samples by name and label values: ``pobox_lane_users high``."""
+    metrics = await running.shard.metrics.ask(ops.AskMetrics(0))
+    samples = [sample for family in metrics.families for sample in family.samples]
+    return {" ".join([s.name, *s.labels.values()]): s.value for s in samples}
+
+
+@played
+async def test_what_is_delivered_is_counted() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("m", priority=9), ["ada", "bob"]))
+            await running.deliver(delivery(letter("n"), ["ada"]))
+            await running.settled()
+            await running.let_go()
+            now = await told(running)
+            assert now["pobox_letters_accepted_total"] == now["pobox_accept_seconds_count"] == 2
+            assert now["pobox_deliveries_accepted_total"] == now["pobox_deliveries_stored_total"] == 3
+            assert now["pobox_stored_seconds_count high"] == 2
+            assert now["pobox_stored_seconds_count normal"] == 1
+            assert now["pobox_transactions_total"] == 3
+            assert now["pobox_commit_seconds_count"] >= 2
+            assert now["pobox_barrier_seconds_count"] == 1
+            assert now["pobox_mailboxes_open"] == now["pobox_mailboxes_opened_total kept"] == 2
+            assert now["pobox_waiting"] == now["pobox_journal_rows"] == 0
+
+
+@played
+async def test_what_waits_is_seen_by_lane() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            running.shard.postmen._gather = lambda: 3600
+            await running.deliver(delivery(letter("m", priority=2), ["ada", "bob"]))
+            await running.deliver(delivery(letter("n", priority=5), ["ada"]))
+            await asyncio.sleep(0.01)
+            now = await told(running)
+            lanes = [now[f"pobox_lane_users {lane}"] for lane in ("high", "normal", "low")]
+            assert (lanes, now["pobox_waiting"]) == ([0, 1, 2], 3)
+            assert now["pobox_lane_wait_seconds low"] >= now["pobox_lane_wait_seconds normal"] > 0
+            assert now["pobox_lane_wait_seconds high"] == 0
+
+
+@played
+async def test_what_is_refused_is_counted_by_its_reason() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("m"), ["ada"]))
+            for request in (delivery(letter("m"), ["ada"], digest=b"other"), delivery(letter("n"), channel="none")):
+                with pytest.raises(Exception, match=r"."):
+                    await running.deliver(request)
+            now = await told(running)
+            assert now["pobox_letters_refused_total conflict"] == now["pobox_letters_refused_total not_found"] == 1
+
+
+@played
+async def test_devices_are_counted() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("m"), ["ada"]))
+            ask = ops.AskSync(0, running.layout.version, slot_of("ada"), "ada", None)
+            for _ in range(2):
+                await running.while_alive(running.shard.devices.check(ask))
+            get = ops.AskSnapshot(0, running.layout.version, slot_of("ada"), "ada", "gzip", None, None)
+            await running.while_alive(running.shard.devices.snapshot(get))
+            now = await told(running)
+            assert (now["pobox_sync_checks_total known"], now["pobox_sync_checks_total copied"]) == (1, 1)
+            assert (now["pobox_sync_snapshots_asked_total kept"], now["pobox_snapshots_made_total"]) == (1, 1)
+            assert (now["pobox_snapshots_packed_total"], now["pobox_snapshots_kept"]) == (1, 2)
+            assert now["pobox_snapshots_made_bytes_total"] > 10_000
+
+
+@played
+async def test_tries_that_fail_are_counted_and_end_in_an_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(self: Mailboxes, user: str, *, create: bool) -> None:
+        raise apsw.BusyError("another program")
+
+    with laid_out() as data:
+        async with Running(data) as running:
+            monkeypatch.setattr(Mailboxes, "hold", busy)
+            for number in range(20):
+                await running.deliver(delivery(letter(f"m{number:02}"), [f"u{number}"]))
+            await until(lambda: running.shard.watch.alerts.active, "the alert", running.life)
+            now = await told(running)
+            assert now["pobox_deliveries_put_off_total"] >= 20
+            assert now["pobox_alert_active failures"] == 1
+            alerts = (await running.shard.metrics.ask(ops.AskMetrics(0))).alerts
+            assert [(alert.name, alert.threshold) for alert in alerts] == [("failures", 0.05)]
+
+
+@played
+async def test_a_wait_for_a_mailbox_is_seen_while_it_lasts_and_once_afterwards() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("m"), ["ada"]))
+            await running.settled()
+            boxes = running.shard.mailboxes
+            assert boxes.longest_wait_s() == 0
+            async with boxes.hold("ada", create=False):
+                reading = asyncio.create_task(running.page("ada"))
+                await asyncio.sleep(0.05)
+                assert boxes.longest_wait_s() >= 0.02
+            await reading
+            assert boxes.longest_wait_s() >= 0.04
+            assert boxes.longest_wait_s() == 0
+            assert (await told(running))["pobox_mailbox_wait_seconds_count"] == 1
+
+
+@played
+async def test_an_alert_is_one_line_when_it_begins_and_one_when_it_ends() -> None:
+    with laid_out() as data:
+        async with Running(data, waiting_max=10) as running:
+            watch = running.shard.watch
+            await until(lambda: watch.readings, "the first look", running.life)
+            with structlog.testing.capture_logs() as lines:
+                running.shard.backlog.waiting += 9
+                for second in range(5):
+                    watch.look(1e9 + second)
+                assert [alert.name for alert in watch.alerts.active] == [LANES]
+                running.shard.backlog.waiting -= 9
+                for second in range(5, 30):
+                    watch.look(1e9 + second)
+            assert watch.alerts.active == []
+            assert watch.readings[LOCKS] == 0
+            said = [(line["event"], line["alert"], line["log_level"]) for line in lines if "alert" in line]
+            assert said == [("an alert has begun", LANES, "warning"), ("an alert has ended", LANES, "info")]

@@ -1,0 +1,143 @@
+"""What could not be stored is never out of sight: nobody overtakes it, nobody is told that it isn't there, and it
+leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+import pytest
+
+from node.errors import Unavailable
+from shard.mailbox import Mailbox
+
+from .asking import change, said
+from .elsewhere import held_elsewhere
+from .playing import played
+from .running import Running, box_path, delivery, laid_out, letter, until
+
+
+def _fails_once(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next commit to a box meets a full disk; nobody else is told of that."""
+    commit, left = Mailbox.commit, [1]
+
+    def failing(box: Mailbox) -> None:
+        if left:
+            left.pop()
+            raise apsw.FullError("as if")
+        commit(box)
+
+    monkeypatch.setattr(running.shard.postmen, "_no_room", lambda: None)
+    monkeypatch.setattr(Mailbox, "commit", failing)
+
+
+class _Holder:
+    """Somebody who reads the box of ``user`` for as long as the test wants."""
+
+    def __init__(self, running: Running, user: str) -> None:
+        self.done = asyncio.Event()
+        self._boxes, self._user = running.shard.mailboxes, user
+        self._task = asyncio.create_task(self._hold())
+
+    async def _hold(self) -> None:
+        async with self._boxes.hold(self._user, create=False):
+            await self.done.wait()
+
+
+async def _in_line(running: Running, user: str, length: int) -> None:
+    lines = running.shard.mailboxes._lines
+    await until(lambda: user in lines and lines[user].length == length, f"{length} in line", running.life)
+
+
+@played
+async def test_a_leave_that_was_put_off_is_not_written_after_the_join_that_followed_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.put_channel("news")
+            await running.change("news", add=["ada"])
+            await running.settled()
+            first = _Holder(running, "ada")
+            await _in_line(running, "ada", 1)
+            _fails_once(running, monkeypatch)
+            await running.change("news", remove=["ada"])
+            await _in_line(running, "ada", 2)
+            second = _Holder(running, "ada")
+            await _in_line(running, "ada", 3)
+            await running.change("news", add=["ada"])
+            await _in_line(running, "ada", 4)
+            first.done.set()  # the leave fails; it is due again long before the second holder is done
+            await asyncio.sleep(0.3)
+            second.done.set()
+            await running.settled()
+            assert await running.channels_of("ada") == ["news"]
+
+
+@played
+async def test_a_device_is_not_told_that_a_message_is_missing_which_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("first"), ["ada"]))
+            await running.settled()
+            read = running.shard.mailboxes.read
+
+            async def slowly(function: Callable[[], Any]) -> Any:
+                await asyncio.sleep(0.2)
+                return await read(function)
+
+            monkeypatch.setattr(running.shard.mailboxes, "read", slowly)
+            holder = _Holder(running, "ada")
+            await _in_line(running, "ada", 1)
+            _fails_once(running, monkeypatch)
+            await running.deliver(delivery(letter("a"), ["ada"]))
+            await _in_line(running, "ada", 2)
+            asked = asyncio.create_task(change(running, "ada", said("a", "read")))
+            await _in_line(running, "ada", 3)
+            holder.done.set()
+            with pytest.raises(Unavailable):
+                await asked
+            await running.settled()
+            assert (await change(running, "ada", said("a", "read"))).accepted == 1
+
+
+@played
+async def test_however_often_a_busy_box_is_read_there_is_one_next_try() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("first"), ["ada"]))
+            await running.settled()
+            await running.let_go()
+        async with Running(data) as running:
+            postmen = running.shard.postmen
+            with held_elsewhere(box_path(data, "ada"), "write"):
+                await running.deliver(delivery(letter("a"), ["ada"]))
+                await until(lambda: postmen.waits_for("ada"), "the first attempt", running.life)
+                for _ in range(50):
+                    with pytest.raises(Unavailable):
+                        await running.channels_of("ada")
+                assert list(postmen._timers) == ["ada"]
+                assert postmen._attempts["ada"] < 20, "a reader's tries are not the postman's"
+            assert sorted(await running.ids("ada")) == ["a", "first"]
+            assert (postmen._put_off, postmen._attempts) == ({}, {})
+
+
+@played
+async def test_what_its_sender_wants_no_more_leaves_nothing_behind() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("first"), ["ada"]))
+            await running.settled()
+            await running.let_go()
+        async with Running(data) as running:
+            postmen = running.shard.postmen
+            with held_elsewhere(box_path(data, "ada"), "write"):
+                await running.deliver(delivery(letter("a", timeout_s=0.001), ["ada"]))
+                await until(lambda: not running.shard.backlog.waiting, "giving up", running.life)
+            assert (postmen._put_off, postmen._attempts) == ({}, {})
+            await until(lambda: not postmen._timers, "the last timer", running.life)
+            assert not postmen.waits_for("ada")
