@@ -9,8 +9,9 @@ from typing import Any
 
 import falcon.asgi
 
-from node.config import Router
+from node.config import Node, Router
 from router import problems
+from router.alerts import AlertsPage, NodeAlerts
 from router.batch import Batch
 from router.body import Bodies, Request
 from router.boxes import Boxes
@@ -23,8 +24,12 @@ from router.health import Healths
 from router.links import Links
 from router.members import MemberList
 from router.messages import Messages, Receipts
+from router.metrics import Metrics
+from router.metrics_page import MetricsPage
 from router.openapi import OpenApi
+from router.ops_channel import OpsChannel
 from router.pages import Pages
+from router.processes import Processes
 from router.routes import ROUTES
 from router.statuses import Statuses
 from router.sync import Checks, Versions
@@ -35,13 +40,21 @@ App = falcon.asgi.App[Request, falcon.asgi.Response]
 class _Lifespan:
     """Falcon calls it when the server starts and stops; it has no part in a request."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, processes: Processes, ops_channel: OpsChannel | None) -> None:
         self._links = links
+        self._processes = processes
+        self._ops_channel = ops_channel
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         self._links.start()
+        await self._processes.start()
+        if self._ops_channel is not None:
+            self._ops_channel.start()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        if self._ops_channel is not None:
+            await self._ops_channel.close()
+        await self._processes.close()
         await self._links.close()
 
 
@@ -49,10 +62,20 @@ class _Path:
     """What Falcon wants for a path: an object with ``on_<method>`` for each method."""
 
 
-def build(links: Links, delivery: Deliverer, config: Router) -> App:
-    """The app that serves every route over ``links``; messages go in by ``delivery``."""
+def build(
+    links: Links, delivery: Deliverer, config: Router, *, node: Node | None = None, metrics: Metrics | None = None
+) -> App:
+    """The app that serves every route over ``links``; messages go in by ``delivery``. What it counts is in
+    ``metrics``."""
+    node, metrics = node or Node(), metrics or Metrics(links)
     bodies = Bodies()
-    versions = Versions(links)
+    versions = metrics.versions = Versions(links)
+    events = metrics.events = Events(links, config.listeners_max)
+    processes = Processes(links.data, metrics, shards=len(links.shards), routers=node.routers)
+    alerts = NodeAlerts(processes)
+    ops_channel = None
+    if node.ops_channel and metrics.index == 0:
+        ops_channel = OpsChannel(alerts, delivery, node.ops_channel)
     turn = asyncio.Lock()
     resources: Mapping[str, object] = {
         "messages": Messages(delivery, bodies, config.body_bytes_max),
@@ -70,11 +93,15 @@ def build(links: Links, delivery: Deliverer, config: Router) -> App:
         "downloads": Downloads(links, versions, turn),
         "deltas": Deltas(links, bodies, config.delta_bytes_max, turn),
         "statuses": Statuses(links, bodies),
-        "events": Events(links, config.listeners_max),
+        "events": events,
+        "alerts": AlertsPage(alerts),
+        "metrics": MetricsPage(processes),
         "health": Healths(links),
         "openapi": OpenApi(ROUTES),
     }
-    app: App = falcon.asgi.App(request_type=Request, middleware=[_Lifespan(links)])
+    app: App = falcon.asgi.App(
+        request_type=Request, middleware=[_Lifespan(links, processes, ops_channel), metrics.requests]
+    )
     problems.install(app)
     paths: dict[str, _Path] = {}
     for operation in ROUTES:

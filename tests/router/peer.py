@@ -289,7 +289,8 @@ class _End(Framed):
 
     def frame_received(self, payload: bytes) -> None:
         request: Any = ops.decode_request(payload)
-        self._peer.frames.append(request)
+        if not isinstance(request, ops.Ping):  # a link that is quiet asks by itself
+            self._peer.frames.append(request)
         if self._peer.cutting:
             self.close()
             return

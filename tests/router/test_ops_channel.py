@@ -30,10 +30,12 @@ def test_beginning_and_end_are_told_once_each_and_a_minute_apart() -> None:
     assert told.due([], 200) == []
 
 
-def test_what_wasnt_delivered_is_due_again_while_it_is_true() -> None:
+def test_what_wasnt_delivered_is_due_until_it_is_even_when_it_is_over() -> None:
     told = Told()
-    assert told.due([found()], 0) == told.due([found()], 1)
-    assert told.due([], 2) == []
+    assert told.due([found()], 0) == told.due([found()], 1) == told.due([], 2) == [News(found(), True)]
+    told.done(News(found(), True), 2)
+    assert told.due([], 3) == []
+    assert told.due([], 62) == [News(found(), False)]
 
 
 def test_each_alert_of_each_shard_counts_for_itself() -> None:

@@ -1,0 +1,87 @@
+// The node, as the box sees it: one function a request, two kinds of failure.
+//
+// `Offline`: nobody answered; trying again later is all there is to do. `Problem`: an answer that says no.
+
+const API = new URL("../../api/v3/", import.meta.url);
+const PATIENCE_MS = 30_000;
+
+export class Offline extends Error {}
+
+export class Problem extends Error {
+  constructor(status, code, detail) {
+    super(`${status} ${code}: ${detail}`);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export class Server {
+  #user;
+  #device;
+
+  constructor(user, device) {
+    this.#user = encodeURIComponent(user);
+    this.#device = encodeURIComponent(device);
+  }
+
+  get eventsUrl() {
+    return new URL(`users/${this.#user}/events`, API).href;
+  }
+
+  /** `{serverVersion, serverSize, serverChecksum, needSync}`; `version` is what is here, or null. */
+  async check(version) {
+    const known = version === null ? "" : `&localVersion=${encodeURIComponent(version)}`;
+    return (await this.#ask(`sync/${this.#user}/check?device=${this.#device}${known}`)).json();
+  }
+
+  /** The pages that differ from those with these hashes; null when a download is cheaper. */
+  async delta(hashes) {
+    const response = await this.#ask(`sync/${this.#user}/delta?device=${this.#device}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/octet-stream" },
+      body: hashes,
+      redirect: "manual",
+    });
+    return response.type === "opaqueredirect" ? null : response;
+  }
+
+  /** The box from byte `from` on, if that is still to be had of `version`; else the newest from its beginning. */
+  async download(from, version, signal) {
+    const headers = from > 0 ? { Range: `bytes=${from}-`, "If-Range": `"${version}"` } : {};
+    return this.#ask(`sync/${this.#user}/download?device=${this.#device}`, { headers, signal });
+  }
+
+  async pull(since) {
+    const query = since === null ? "" : `?since=${encodeURIComponent(since)}`;
+    return (await this.#ask(`sync/${this.#user}/read-status${query}`)).json();
+  }
+
+  /** Send `changes`, and get what changed elsewhere after `since`. */
+  async push(changes, since) {
+    const body = JSON.stringify({ changes, clock: new Date().toISOString(), ...(since !== null && { since }) });
+    const headers = { "Content-Type": "application/json" };
+    return (await this.#ask(`sync/${this.#user}/read-status`, { method: "POST", headers, body })).json();
+  }
+
+  /** Delete a message for good; one that is gone already is no failure. */
+  async remove(messageId) {
+    try {
+      await this.#ask(`users/${this.#user}/messages/${encodeURIComponent(messageId)}`, { method: "DELETE" });
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+  }
+
+  async #ask(path, options = {}) {
+    let response;
+    try {
+      const signal = options.signal ?? AbortSignal.timeout(PATIENCE_MS);
+      response = await fetch(new URL(path, API), { cache: "no-store", credentials: "same-origin", ...options, signal });
+    } catch (error) {
+      throw new Offline(error.message);
+    }
+    if (response.ok || response.type === "opaqueredirect") return response;
+    const problem = await response.json().catch(() => ({}));
+    throw new Problem(response.status, problem.code ?? "unknown", problem.detail ?? problem.title ?? "");
+  }
+}

@@ -1,0 +1,83 @@
+// Puts the page together and keeps it in step with the box. Only wires.
+
+import * as actions from "./actions.js";
+import * as address from "./address.js";
+import * as box from "./box.js";
+import * as keys from "./keys.js";
+import * as settings from "./settings.js";
+import * as store from "./store.js";
+import { h } from "./dom.js";
+import { locale, t } from "./words.js";
+import { script } from "./trusted.js";
+import { dialogs } from "./views/dialogs.js";
+import { shell } from "./views/shell.js";
+import { toasts } from "./views/toast.js";
+import { welcome } from "./views/welcome.js";
+
+const POLL_MS = 10_000;
+
+addEventListener("unhandledrejection", () => actions.toast(t("failed")));
+
+const app = document.querySelector("#app");
+let wanted = null; // a message that the address names, until it is here
+const live = h("div", { class: "unseen", "aria-live": "polite" });
+
+document.documentElement.lang = locale;
+settings.applyTheme();
+if ("serviceWorker" in navigator)
+  void navigator.serviceWorker.register(script("sw.js"), { updateViaCache: "none" }).catch(() => {});
+
+const user = address.user();
+if (user === null) {
+  document.title = t("inbox");
+  app.append(welcome());
+} else {
+  start(user);
+}
+
+function start(user) {
+  settings.remember(user);
+  const { place, channel, message } = address.read();
+  history.replaceState(history.state, "", `?user=${encodeURIComponent(user)}${location.hash}`);
+  store.set({ user, view: { ...store.get().view, place, channel } });
+  app.append(shell(), toasts(), dialogs(), live);
+  address.follow();
+  keys.install();
+  store.subscribe((now, before) => {
+    if (now.side !== before.side)
+      showUnread(now.side.unread, before.side.unread, before.news !== null && before.side.channels.length > 0);
+  });
+  showUnread(0);
+  box.open(user, settings.device(), hear);
+  wanted = message;
+  setInterval(() => {
+    if (document.visibilityState === "visible" && !store.get().news?.live) actions.syncNow();
+  }, POLL_MS);
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && actions.syncNow());
+  addEventListener("online", actions.syncNow);
+}
+
+/** What the box says of itself; when anything in it changed, what is shown of it is asked for again. */
+function hear(news) {
+  const before = store.get().news;
+  store.set({ news: { ...before, ...news } });
+  if (before?.generation !== news.generation || before?.phase !== news.phase) void renew();
+}
+
+async function renew() {
+  const { opened } = store.get();
+  try {
+    const [side, message] = await Promise.all([box.ask("side"), opened && box.ask("message", opened.id)]);
+    store.set({ side });
+    if (opened !== null && store.get().opened?.id === opened.id) store.set({ opened: message });
+    if (wanted !== null && (await actions.open(wanted))) wanted = null;
+  } catch {
+    // the box is being mended, and will say so
+  }
+}
+
+function showUnread(unread, before = 0, announces = false) {
+  document.title = `${unread ? `(${unread}) ` : ""}${t("inbox")} — ${store.get().user}`;
+  if (navigator.setAppBadge) void (unread ? navigator.setAppBadge(unread) : navigator.clearAppBadge()).catch(() => {});
+  if (announces && unread > before) live.textContent = t("nNew", unread - before);
+}
