@@ -17,7 +17,6 @@ import msgspec
 from msgspec import Meta
 
 from node.errors import ConfigError
-from node.ids import PATTERN
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -35,7 +34,7 @@ class Node(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     routers: Annotated[int, Meta(ge=1, le=64)] = 1
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
-    ops_channel: Annotated[str, Meta(pattern=rf"^\Z|{PATTERN}")] = ""
+    ops_channel: str = ""
     """the channel that gets a message when an alert begins or ends; none if it is empty"""
 
 

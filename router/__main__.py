@@ -13,7 +13,8 @@ import structlog
 import uvicorn
 
 from node import config, listen, placement, process
-from node.errors import ConfigError
+from node.errors import BadField, ConfigError
+from node.ids import check_name
 from router import app, protocol
 from router.allowance import Allowance
 from router.delivery import Deliverer, Delivery, Floor
@@ -55,6 +56,11 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
     host, port = sock.getsockname()[:2]
     if settings.auth.mode == "open" and not listen.is_loopback(host):
         raise ConfigError(f"[auth] mode = open serves loopback only, not {host}")
+    if settings.node.ops_channel:
+        try:
+            check_name(settings.node.ops_channel, "[node] ops_channel")
+        except BadField as error:
+            raise ConfigError(str(error)) from error
     links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
     delivery: Deliverer = Floor() if floor else Delivery(links)
     if settings.router.user_rate:

@@ -35,6 +35,10 @@ class Links:
         for link in self._links:
             await link.close()
 
+    def link(self, shard: int) -> Link:
+        """The link to ``shard``, to look at."""
+        return self._links[shard]
+
     def home(self, name: str) -> int:
         """The shard that decides about ``name``, be it a user, a channel or a message id."""
         return self.table[slot_of(name)]

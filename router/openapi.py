@@ -18,6 +18,8 @@ from router.routes import Operation
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "since": {"type": "string", "format": "date-time", "description": "the since of an earlier answer"},
     "localVersion": {"type": "string", "maxLength": 64, "description": "the serverVersion of the file it has"},
+    "shard": {"type": "string", "description": "only this shard, by its number"},
+    "process": {"type": "string", "description": "only this router: router-0, or router for the one that answers"},
     "device": {"type": "string", "maxLength": 128, "description": "what the device calls itself"},
     "cursor": {"type": "string", "description": "the cursor of an earlier answer"},
 }

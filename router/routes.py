@@ -20,6 +20,7 @@ from node.errors import (
 )
 from node.model import (
     Accepted,
+    Alerts,
     BatchAccepted,
     Channel,
     Channels,
@@ -39,7 +40,7 @@ from node.model import (
     SyncCheck,
     UserChannels,
 )
-from router.problems import HeadersTooLarge, RangeNotSatisfiable
+from router.problems import HeadersTooLarge, RangeNotSatisfiable, TooMany
 from router.query import LIMIT_DEFAULT, LIMIT_MAX, STATUSES_DEFAULT, STATUSES_MAX
 
 _Problems = tuple[type[PoboxError], ...]
@@ -90,7 +91,7 @@ ROUTES: tuple[Operation, ...] = (
         request=NewMessage,
         response=Accepted,
         headers=("Idempotency-Key",),
-        faults=(*_WRITE, *_BODY, NotFound, Conflict),
+        faults=(*_WRITE, *_BODY, NotFound, Conflict, TooMany),
     ),
     Operation(
         method="POST",
@@ -321,6 +322,24 @@ ROUTES: tuple[Operation, ...] = (
         summary="Every shard answers",
         response=Health,
         faults=(Unavailable,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/alerts",
+        noun="alerts",
+        action="get",
+        summary="What is wrong with the node just now",
+        response=Alerts,
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        noun="metrics",
+        action="get",
+        summary="Figures of every process of the node, or of one, for Prometheus",
+        response_type="text/plain",
+        query=("shard", "process"),
+        faults=(BadField,),
     ),
     Operation(
         method="GET",

@@ -37,6 +37,8 @@ class Versions:
         self._links = links
         self._watches = [Watch(changes_path(links.data, shard)) for shard in links.shards]
         self._kept: OrderedDict[str, tuple[Mark, ops.SyncState]] = OrderedDict()
+        self.known = self.asked = 0
+        """answers that were known, and those for which a shard was asked"""
 
     async def newest(self, user: str, device: str | None) -> ops.SyncState:
         """The version of ``user``'s box, with everything in it that was accepted before this call."""
@@ -46,7 +48,9 @@ class Versions:
         kept = self._kept.get(user)
         if kept is not None and kept[0] == mark:
             self._kept.move_to_end(user)
+            self.known += 1
             return kept[1]
+        self.asked += 1
         request = ops.AskSync(0, self._links.version, slot, user, device)
         state = await self._links.ask(shard, request, ops.SyncState, timeout_s=SNAPSHOT_TIMEOUT_S)
         if mark is not None:

@@ -2,17 +2,23 @@
 
 Every database is checked by SQLite itself; every mailbox lies under its slot; every letter in a
 journal belongs to its shard, and where a box has it already, it is the same; who is in a channel
-according to the journal is so according to his box, unless the news is still on its way. Ends with
-exit code 1 and names what is wrong where.
+according to the journal is so according to his box, unless the news is still on its way; a box has
+one version at the most; how much was read each day is what a recount of the statuses says. Statuses
+of messages that aren't in the box are as they should be: they outlive a removal.
+
+Boxes and read statuses are only read. Ends with exit code 1 and names what is wrong where.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import apsw
 import msgspec
@@ -21,11 +27,18 @@ from rich.console import Console
 from node import ops, paths, placement
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
-from shard import mailbox, sqlite
+from shard import journal as journals
+from shard import mailbox, sqlite, status_birth
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.members import Members
 
 _BODY_COLUMNS = "channel_id, title, content, message_type, priority, sender"
+_RECOUNT = """
+SELECT substr(read_at, 1, 10), channel_id, count(*) FROM read_status WHERE read_at<>'' GROUP BY 1, 2"""
+_STATS = "SELECT date, total_read, channel_stats FROM read_stats"
+
+_UNREADABLE = (apsw.Error, OSError, UnicodeDecodeError, msgspec.MsgspecError)
+"""what a damaged file, or one that somebody holds, shows itself by"""
 
 
 class Report(msgspec.Struct):
@@ -62,15 +75,16 @@ class Doctor:
                 continue
             try:
                 self._examine_journal(path, shard, table)
-            except apsw.Error as error:
+            except _UNREADABLE as error:
                 self._fault(path, str(error))
         seen = set()
         for directory in self._boxes():
             seen.add(directory.name)
-            try:
-                self._examine_box(directory)
-            except apsw.Error as error:
-                self._fault(directory / mailbox.FILE, str(error))
+            for examine, file in ((self._examine_box, mailbox.FILE), (self._examine_statuses, status_birth.FILE)):
+                try:
+                    examine(directory)
+                except _UNREADABLE as error:
+                    self._fault(directory / file, str(error))
         for user in sorted(self._memberships.keys() - seen):
             self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, set())
         return self.report
@@ -89,7 +103,7 @@ class Doctor:
     def _examine_journal(self, path: Path, shard: int, table: tuple[int, ...]) -> None:
         journal = Journal(path)
         try:
-            self._check_integrity(path, journal.db)
+            self._check_integrity(path, journal.db, journals.SCHEMA_VERSION)
             members = Members(journal.db)
             for name, record in members.channels.items():
                 now = members.joined_at(name)
@@ -131,24 +145,50 @@ class Doctor:
         if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
             self._note(path, "was cut off at its birth; the next start completes it from the journal")
             return
-        db = sqlite.connect(path, sync=sqlite.Sync.OFF, cache_pages=2_000, statements=16)
-        try:
-            self._check_integrity(path, db)
+        with _reading(path) as db:
+            self._check_integrity(path, db, mailbox.SCHEMA_VERSION)
+            self._check_version(path, db)
             self.report.mailboxes += 1
             self.report.messages += sum(row[0] for row in db.execute("SELECT count(*) FROM messages"))
             self._check_letters(user, path, db)
             rows = db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (user,))
             self._check_memberships(user, path, {str(row[0]) for row in rows})
-        finally:
-            db.close()
 
-    def _check_integrity(self, path: Path, db: apsw.Connection) -> None:
+    def _examine_statuses(self, directory: Path) -> None:
+        path = directory / status_birth.FILE
+        for damaged in directory.glob(f"{status_birth.FILE}*.damaged-*"):
+            self._fault(damaged, "was set aside as damaged: what was read until then is forgotten")
+        if not path.exists():
+            return
+        with _reading(path) as db:
+            self._check_integrity(path, db, status_birth.SCHEMA_VERSION)
+            self._check_stats(path, db)
+
+    def _check_integrity(self, path: Path, db: apsw.Connection, newest: int) -> None:
         for (line,) in db.execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 self._fault(path, str(line))
         version = db.pragma("user_version")
-        if not 1 <= version <= mailbox.SCHEMA_VERSION:  # an older one is brought up to date when it is opened
-            self._fault(path, f"has schema version {version}; this program knows {mailbox.SCHEMA_VERSION}")
+        if not 1 <= version <= newest:  # the program goes on with an older one
+            self._fault(path, f"has schema version {version}; this program knows {newest}")
+
+    def _check_version(self, path: Path, db: apsw.Connection) -> None:
+        if db.pragma("user_version") == 1:  # the table comes with the first sync
+            return
+        for (rows,) in db.execute("SELECT count(*) FROM sync_version"):
+            if rows > 1:
+                self._fault(path, f"sync_version has {rows} rows")
+
+    def _check_stats(self, path: Path, db: apsw.Connection) -> None:
+        counted: dict[str, dict[str, int]] = defaultdict(dict)
+        for day, channel, count in db.execute(_RECOUNT):
+            counted[day][channel] = count
+        known = {day: (sum(channels.values()), channels) for day, channels in counted.items()}
+        stats = {day: (total, msgspec.json.decode(str(channels))) for day, total, channels in db.execute(_STATS)}
+        wrong = sorted(str(day) for day in known.keys() | stats.keys() if known.get(day) != stats.get(day))
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            self._fault(path, f"read_stats is not what a recount says for {wrong[0]}{more}")
 
     def _check_letters(self, user: str, path: Path, db: apsw.Connection) -> None:
         for letter in self._letters.get(user, ()):
@@ -168,6 +208,29 @@ class Doctor:
             if (channel in box) != (channel in journal):
                 where = "box only" if channel in box else "journal only"
                 self._fault(path, f"membership of channel {channel} is in the {where}")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[apsw.Connection]:
+    """The database at ``path``, log included, held and unable to write; raises ``apsw.BusyError`` if somebody else
+    has it open."""
+    held = sqlite.lock(path)
+    try:
+        # SQLite would make a log where there is none, and leave it (of another owner than the node, perhaps), and
+        # delete the log of a file that is empty.
+        logged = path.with_name(f"{path.name}-wal").exists() and path.stat().st_size > 0
+        name = f"file:{quote(str(path.absolute()))}{'' if logged else '?immutable=1'}"
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+        db = apsw.Connection(name, flags=flags, vfs=sqlite.LOCKLESS)
+        try:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            for setting, value in (("locking_mode", "exclusive"), ("cache_size", 2_000), ("temp_store", "memory")):
+                db.pragma(setting, value)
+            yield db
+        finally:
+            db.close()
+    finally:
+        os.close(held)
 
 
 def _stopped(data: Path) -> bool:

@@ -4,11 +4,12 @@ Run before anything listens. Where the number has changed, a new set of journals
 the old one: every letter, receipt, channel and membership goes to the shard that owns it under the
 new table. Then ``placement.json`` is replaced, in one rename: before it the old journals count, after
 it the new ones, and a kill at any moment leaves one of the two whole. Mailboxes lie under their slot
-and don't move.
+and don't move. What belongs to no shard any more is swept away, at every start.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -26,6 +27,7 @@ from shard.journal import Journal
 from shard.members import Members
 
 _PORTION = 2_000
+_OF_A_SHARD = re.compile(r"(?:shard|changes)-(\d+)(?:\.sock)?")
 
 
 class Move(msgspec.Struct):
@@ -82,11 +84,28 @@ def _check_empty(data: Path) -> None:
 
 
 def _sweep(data: Path, current: Placement | None) -> None:
-    """Remove the journals of other layouts: an old one, or one that was not finished."""
+    """Remove the journals of other layouts, an old one or one that was not finished, and what shards that are
+    no more had beside theirs."""
     keep = paths.journals_dir(data, current.version).name if current else ""
     for directory in data.glob("journals-*"):
         if directory.name != keep:
             shutil.rmtree(directory)
+    if current is not None:
+        _sweep_shards(data, current.shards)
+
+
+def _sweep_shards(data: Path, shards: int) -> None:
+    """Remove copies, counters and sockets from shard ``shards`` on. Locks stay: one may be held still, and whoever
+    made its name anew would hold another."""
+    for place in (paths.snapshots_dir, paths.changes_path, paths.socket_path):
+        for path in place(data, 0).parent.glob("*-*"):
+            number = _OF_A_SHARD.fullmatch(path.name)
+            if number is None or int(number[1]) < shards or path != place(data, int(number[1])):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)  # copies alone: no reason not to start
+            else:
+                path.unlink(missing_ok=True)
 
 
 class _Mover:

@@ -62,7 +62,7 @@ class Metrics:
         return ops.Metrics(self.families(), self._watch.alerts.active)
 
     def families(self) -> list[Family]:
-        """Everything, as it is now; about half a millisecond."""
+        """Everything, as it is now; less than half a millisecond."""
         return [
             *self._flow(),
             *self._delivery(),

@@ -50,7 +50,7 @@ def test_figures_that_are_not_whole_are_an_error() -> None:
 )
 def test_a_load_of_which_anything_was_lost_gives_no_figure(changes: dict[str, float]) -> None:
     with pytest.raises(BenchError):
-        load.check(load.figures(_output(**changes)), load.Load)
+        load.check(load.figures(_output(**changes), load.Load))
 
 
 def test_a_load_that_was_accepted_as_a_whole_is_passed_on() -> None:

@@ -1,0 +1,105 @@
+"""The processes of the node, and what each tells of itself.
+
+Whoever is asked for figures may be any of the routers, so each tells the others its own: on a Unix socket, as shards
+do. Every question has a connection to itself. So it neither waits behind the mail nor is taken for a sign that
+the link is bad; and one process that hangs costs the asker no more than :data:`ANSWER_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from node import ops
+from node.errors import PoboxError
+from node.link import Link
+from node.paths import router_socket_path, socket_address, socket_path
+from node.wire import Framed
+from router.metrics import Metrics
+
+ANSWER_S = 1.0
+
+
+class Process(NamedTuple):
+    """``label`` and ``value`` mark its samples: ``shard="0"``, ``process="router-0"``."""
+
+    label: str
+    value: str
+    path: Path
+
+
+class Processes:
+    """The shards and the ``routers`` of the node in ``data``; ``own`` is what this router tells."""
+
+    def __init__(self, data: Path, own: Metrics, *, shards: int, routers: int) -> None:
+        self._own = own
+        self._server: asyncio.AbstractServer | None = None
+        self.shards = [Process("shard", str(index), socket_path(data, index)) for index in range(shards)]
+        self.routers = [
+            Process("process", f"router-{index}", router_socket_path(data, index))
+            for index in range(max(routers, own.index + 1))
+        ]
+
+    @property
+    def here(self) -> Process:
+        """This very one."""
+        return self.routers[self._own.index]
+
+    async def start(self) -> None:
+        """Tell the others, from now on. A socket left by a predecessor is replaced; without one, nobody is told."""
+        path = self.here.path
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(lambda: _Telling(self._own), socket_address(path))
+            path.chmod(0o600)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self.here.path.unlink(missing_ok=True)
+
+    async def ask(self, process: Process) -> ops.Metrics | None:
+        """What ``process`` tells, None if it doesn't within :data:`ANSWER_S`."""
+        if process is self.here:
+            return self._own.ask()
+        link = Link(process.path, timeout_s=ANSWER_S)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await link.connect()
+                return await link.ask(ops.AskMetrics(0), ops.Metrics)
+        except (OSError, PoboxError, TimeoutError, msgspec.MsgspecError):
+            return None
+        finally:
+            await link.close()
+
+    async def ask_all(self, processes: list[Process]) -> list[tuple[Process, ops.Metrics | None]]:
+        """All at once."""
+        answers = await asyncio.gather(*map(self.ask, processes))
+        return list(zip(processes, answers, strict=True))
+
+
+class _Telling(Framed):
+    """Another router's connection."""
+
+    def __init__(self, own: Metrics) -> None:
+        super().__init__()
+        self._own = own
+
+    def frame_received(self, payload: bytes) -> None:
+        try:
+            request = ops.decode_request(payload)
+        except msgspec.MsgspecError:
+            self.close()
+            return
+        if isinstance(request, ops.AskMetrics):
+            self.send(ops.encode(ops.Done(request.rid, msgspec.Raw(ops.encode(self._own.ask())))))
+        else:
+            self.close()
+
+    def closed(self) -> None:
+        """Nobody waits for anything."""

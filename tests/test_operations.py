@@ -1,0 +1,153 @@
+"""docs/operations.md, the dashboard and the rules name what is exported, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import parser
+
+from node import ops
+from node.placement import Placement
+from router.links import Links
+from router.metrics import Metrics
+from router.metrics_page import exposition
+from router.processes import Process
+from shard.alerts import RULES
+from tests.shard.running import Running, laid_out
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "operations.md"
+DASHBOARD = ROOT / "docs" / "grafana.json"
+ALERTS = ROOT / "systemd" / "pobox-alerts.rules.yml"
+_ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) \| (.*) \|$", re.MULTILINE)
+_NAME = re.compile(r"\b(?:pobox|process)_[a-z_]+\b")
+_PARTS = ("_bucket", "_count", "_sum")
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, ops.Family]:
+    """Every family that a shard, a router and the page have."""
+
+    async def go() -> dict[str, ops.Family]:
+        with laid_out() as data:
+            async with Running(data) as running:
+                router = Metrics(Links(data, Placement(version=1, shards=1), timeout_s=1)).ask()
+                return {f.name: f for f in [*running.shard.metrics.families(), *router.families]}
+
+    families = asyncio.run(go())
+    up = ops.Family("pobox_up", "gauge", "Whether the process answers", [])
+    return families | {up.name: up}
+
+
+def names_in(text: str) -> set[str]:
+    """The metrics that an expression asks for, without the parts of a histogram."""
+    return {re.sub("|".join(f"{part}$" for part in _PARTS), "", name) for name in _NAME.findall(text)}
+
+
+def test_the_reference_holds_every_metric_with_its_kind_labels_and_meaning(exported: dict[str, ops.Family]) -> None:
+    rows = {name: (kind, meaning) for name, kind, _labels, meaning in _ROW.findall(DOCUMENT.read_text())}
+    assert rows == {family.name: (family.kind, family.help) for family in exported.values()}
+    for name, _kind, labels, _meaning in _ROW.findall(DOCUMENT.read_text()):
+        for sample in exported[name].samples:
+            assert set(re.findall(r"`(\w+)`", labels)) == set(sample.labels) - {"le"}, name
+
+
+def test_the_reference_holds_every_alert_and_its_threshold() -> None:
+    text = DOCUMENT.read_text()
+    for rule in RULES:
+        (row,) = re.findall(rf"^\| `{rule.name}` \|.*$", text, re.MULTILINE)
+        assert re.search(rf"over ({rule.threshold:g} s|{rule.threshold:.0%})", row), row
+        assert re.search(rf"\| ({rule.ends_at:g} s|{100 * rule.ends_at:g}%) \|", row), row
+        assert f"### {rule.name}\n" in text
+    for name in re.findall(r"- alert: (\w+)", ALERTS.read_text()):
+        assert f"`{name}`" in text
+
+
+def test_dashboard_and_rules_ask_only_for_what_is_exported(exported: dict[str, ops.Family]) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    assert len(expressions) > 20
+    rules = "\n".join(line for line in ALERTS.read_text().splitlines() if "description" not in line)
+    assert names_in("\n".join(expressions)) - set(exported) == set()
+    assert names_in(rules) - set(exported) == set()
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_what_is_exported_is_what_prometheus_reads(exported: dict[str, ops.Family]) -> None:
+    shard = Process("shard", "0", Path())
+    text = exposition([(shard, ops.Metrics(list(exported.values()), []))]).decode()
+    read = {sample.name for family in parser.text_string_to_metric_families(text) for sample in family.samples}
+    assert {s.name for family in exported.values() for s in family.samples} <= read
+    for family in exported.values():
+        assert f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n" in text
+        assert re.fullmatch(r"[a-z_]+", family.name)
+        assert (family.kind == "counter") == family.name.endswith("_total")
+
+
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is missing; it comes with Debian's package prometheus")
+    return found
+
+
+def test_promtool_finds_the_rules_and_the_text_in_order(promtool: str, exported: dict[str, ops.Family]) -> None:
+    checked = subprocess.run([promtool, "check", "rules", ALERTS], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    text = exposition([(Process("shard", "0", Path()), ops.Metrics(list(exported.values()), []))])
+    linted = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
+    assert linted.returncode == 0, linted.stderr.decode()
+
+
+_CASES = f"""
+rule_files: [{ALERTS}]
+evaluation_interval: 5s
+tests:
+  - interval: 5s
+    input_series:
+      - {{series: 'pobox_up{{shard="0"}}', values: '1x60'}}
+      - {{series: 'pobox_up{{shard="1"}}', values: '1x6 0x54'}}
+      - {{series: 'pobox_waiting{{shard="0"}}', values: '85x60'}}
+      - {{series: 'pobox_waiting_max{{shard="0"}}', values: '100x60'}}
+      - {{series: 'pobox_waiting{{shard="1"}}', values: '75x60'}}
+      - {{series: 'pobox_waiting_max{{shard="1"}}', values: '100x60'}}
+      - {{series: 'pobox_memory_used_bytes{{shard="0"}}', values: '95x60'}}
+      - {{series: 'pobox_memory_limit_bytes{{shard="0"}}', values: '100x60'}}
+      - {{series: 'pobox_deliveries_stored_total{{shard="0"}}', values: '0+90x60'}}
+      - {{series: 'pobox_deliveries_put_off_total{{shard="0"}}', values: '0+10x60'}}
+      - {{series: 'pobox_deliveries_stored_total{{shard="1"}}', values: '0+99x60'}}
+      - {{series: 'pobox_deliveries_put_off_total{{shard="1"}}', values: '0+1x60'}}
+      - {{series: 'pobox_mailbox_wait_seconds_count{{shard="1"}}', values: '0+2x60'}}
+      - {{series: 'pobox_mailbox_wait_seconds_bucket{{shard="1",le="1.0"}}', values: '0+1x60'}}
+      - {{series: 'pobox_mailbox_wait_seconds_count{{shard="0"}}', values: '0+2x60'}}
+      - {{series: 'pobox_mailbox_wait_seconds_bucket{{shard="0",le="1.0"}}', values: '0+2x60'}}
+    promql_expr_test:
+"""
+
+
+def test_the_rules_fire_when_they_should_and_only_then(promtool: str, tmp_path: Path) -> None:
+    fires = {
+        "PoboxProcessSilent": "1",
+        "PoboxLanesFull": "0",
+        "PoboxMemoryShort": "0",
+        "PoboxDeliveriesFail": "0",
+        "PoboxLockWait": "1",
+    }
+    cases = tmp_path / "cases.yml"
+    expected = "".join(
+        f"""
+      - expr: count by (alertname, shard) (ALERTS{{alertname="{name}", alertstate="firing"}})
+        eval_time: 4m
+        exp_samples: [{{labels: '{{alertname="{name}", shard="{shard}"}}', value: 1}}]"""
+        for name, shard in fires.items()
+    )
+    cases.write_text(_CASES + expected)
+    tested = subprocess.run([promtool, "test", "rules", cases], capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
