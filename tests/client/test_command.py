@@ -15,6 +15,8 @@ from client.folder import checksum_of
 from node.cli import main
 from tests.client.conftest import Person
 
+pytestmark = pytest.mark.slow
+
 
 def _pobox(*arguments: object) -> Result:
     return CliRunner().invoke(main, [*map(str, arguments)])

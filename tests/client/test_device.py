@@ -19,6 +19,8 @@ from client.folder import checksum_of
 from tests.client.conftest import Person
 from tests.shard.disks import fill, small_disk
 
+pytestmark = pytest.mark.slow
+
 
 def _ids(device: Device) -> set[str]:
     db = apsw.Connection(str(device.directory / "messages.db"), flags=apsw.SQLITE_OPEN_READONLY)

@@ -16,6 +16,8 @@ from tests.client.conftest import Person
 from tests.client.line import Fault, Line, Plan
 from tests.support import Node
 
+pytestmark = pytest.mark.slow
+
 
 def _on(name: str, *faults: Fault | None, ever_after: Fault | None = None) -> Plan:
     """The first answers to ``…/name`` get these faults, the others ``ever_after``."""

@@ -22,6 +22,8 @@ from node.model import ReadingPosition, ReadStatus, Status
 from tests.client.conftest import Person
 from tests.client.line import Fault, Line
 
+pytestmark = pytest.mark.slow
+
 _USER = "ada"
 _SHOWN = "SELECT message_id, read_at, read_device, archived_at, starred_at FROM read_status"
 _KEYS = [f"m{number}" for number in range(4)]

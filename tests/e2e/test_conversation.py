@@ -14,6 +14,8 @@ import pytest
 
 from tests.support import Node, eventually
 
+pytestmark = pytest.mark.slow
+
 JSON = dict[str, Any]
 
 

@@ -18,6 +18,8 @@ from node.errors import ConfigError
 from node.supervisor import check, sqlite_is_safe
 from tests.support import Node, eventually, is_alive
 
+pytestmark = pytest.mark.slow
+
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_node.py"))]
 MakeNode = Callable[..., Node]
 

@@ -15,6 +15,8 @@ import pytest
 from tests.router.conftest import Running, launch, running, until
 from tests.router.test_bad_input import MESSAGES, refused
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {
     "header_timeout_s": 0.4,
     "body_timeout_s": 0.4,

@@ -20,6 +20,8 @@ from tests.router.conftest import Running, running, until
 from tests.router.test_bad_input import refused
 from tests.router.test_sync import asked, put_box
 
+pytestmark = pytest.mark.slow
+
 CONTENT = random.Random(1).randbytes(700_000) + bytes(300_000)
 PATH = "/api/v3/sync/ann/download"
 V1, V2 = "2026-11-24T08:44:00.000000Z", "2026-11-24T08:45:00.000000Z"

@@ -17,6 +17,8 @@ from router.metrics import Metrics
 from router.processes import Processes
 from tests.router.conftest import Running, running, until
 
+pytestmark = pytest.mark.slow
+
 ALERT = ops.Alert("memory", 1_795_000_000_000_000, 0.93, 0.9, "Memory is nearly used up")
 
 

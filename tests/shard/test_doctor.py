@@ -24,6 +24,8 @@ from shard.doctor import Doctor, Report
 from .asking import change, said
 from .running import START_US, Running, box_path, delivery, laid_out, letter, users_of
 
+pytestmark = pytest.mark.slow
+
 LAST_DAY_S = -2_000 * 86_400  # long ago by any clock
 LAST_DAY = iso(START_US + LAST_DAY_S * 1_000_000)[:10]
 

@@ -12,6 +12,8 @@ from shard.memory import Usage
 
 from .running import PATIENCE_S, Running, delivery, laid_out, letter
 
+pytestmark = pytest.mark.slow
+
 
 async def _fill(running: Running, priority: int) -> Refused:
     """Letters of ``priority`` till one is refused; the refusal."""

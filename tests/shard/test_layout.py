@@ -23,6 +23,8 @@ from shard.layout import lay_out
 from .cluster import Cluster
 from .running import letter, scratch, stored
 
+pytestmark = pytest.mark.slow
+
 CHANGES = (1, 2, 3, 5, 2)
 USERS = [f"user{number}" for number in range(24)]
 
