@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -211,6 +212,7 @@ def _listed(counts: Counter[str]) -> str:
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Where, instead of a temporary place.")
 def main(seconds: float, people: int, seed: int | None, data: Path | None) -> None:
     """Sync devices under load and kills; exit code 1 with the evidence if anything differs in the end."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # unwinds, and stops the node
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     if data is not None:
         data.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -273,6 +274,7 @@ def main(
     data: Path | None,
 ) -> None:
     """Kill a node under load, again and again; exit code 1 with the evidence if anything is lost or doubled."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # unwinds, and stops the node
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     if data is not None:
         data.mkdir(parents=True, exist_ok=True)

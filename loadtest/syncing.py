@@ -63,7 +63,7 @@ def check(settings: Settings) -> Result:
             accounts[0].warm_up(settings.users)
             versions = {user: _check(http, user).server_version for user in users}
         paths = [f"/api/v3/sync/{user}/check?localVersion={versions[user]}&device=phone" for user in users]
-        asked = {node.name: paths, least.name: ["/healthz"]}
+        asked = {node.name: paths, least.name: paths}
         took: dict[str, list[gets.Gets]] = {account.subject.name: [] for account in accounts}
         for round_ in range(-1, settings.rounds):
             for account in accounts:
@@ -87,8 +87,8 @@ def check(settings: Settings) -> Result:
         return Result(
             name="check",
             title="devices that ask, and there is nothing new",
-            how=f"wrk, GET check of {number(settings.users)} users at random, each with its version. The floor: GET "
-            "/healthz of the same router.",
+            how=f"wrk, GET check of {number(settings.users)} users at random, each with its version. The floor: the "
+            "same router and requests, with a handler that decodes and answers.",
             rows=[
                 Row(label="pobox: check", values=ours, unit="req/s"),
                 Row(label="floor", values=theirs, unit="req/s"),

@@ -21,6 +21,7 @@ from router.delivery import Deliverer, Delivery, Floor
 from router.fairness import Limiter
 from router.links import Links
 from router.metrics import Metrics
+from router.sync import FloorVersions, Versions
 
 _BACKLOG = 2048
 _STOP_S = 8
@@ -63,6 +64,7 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
             raise ConfigError(str(error)) from error
     links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
     delivery: Deliverer = Floor() if floor else Delivery(links)
+    versions = FloorVersions(links) if floor else Versions(links)
     if settings.router.user_rate:
         # Each router counts for itself: each has its part.
         rate, burst = settings.router.user_rate / settings.node.routers, settings.router.user_burst
@@ -76,7 +78,7 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
 
     server = uvicorn.Server(
         uvicorn.Config(
-            app.build(links, delivery, settings.router, node=settings.node, metrics=metrics),
+            app.build(links, delivery, settings.router, versions=versions, node=settings.node, metrics=metrics),
             loop="uvloop",
             http=protocol.bounded_by(settings.router),
             ws="none",

@@ -63,13 +63,19 @@ class _Path:
 
 
 def build(
-    links: Links, delivery: Deliverer, config: Router, *, node: Node | None = None, metrics: Metrics | None = None
+    links: Links,
+    delivery: Deliverer,
+    config: Router,
+    *,
+    versions: Versions | None = None,
+    node: Node | None = None,
+    metrics: Metrics | None = None,
 ) -> App:
-    """The app that serves every route over ``links``; messages go in by ``delivery``. What it counts is in
-    ``metrics``."""
+    """The app that serves every route over ``links``; messages go in by ``delivery``, what boxes there are ``versions``
+    know. What it counts is in ``metrics``."""
     node, metrics = node or Node(), metrics or Metrics(links)
     bodies = Bodies()
-    versions = metrics.versions = Versions(links)
+    versions = metrics.versions = versions or Versions(links)
     events = metrics.events = Events(links, config.listeners_max)
     processes = Processes(links.data, metrics, shards=len(links.shards), routers=node.routers)
     alerts = NodeAlerts(processes)

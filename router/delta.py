@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import falcon.asgi
@@ -20,7 +19,7 @@ from node.ids import check_name
 from router import query
 from router.body import Bodies, Request, check_type
 from router.links import Links
-from router.snapshot import PORTION, Body, Snapshot, describe, open_snapshot
+from router.snapshot import PORTION, Body, Snapshot, Span, describe, open_snapshot
 from router.sync import device
 
 REQUEST_TYPE = "application/octet-stream"
@@ -75,7 +74,7 @@ class Deltas:
             return
         resp.content_type = MEDIA_TYPE
         resp.content_length = len(numbers) * pages.RECORD
-        resp.stream = Body(req, snapshot, _records(snapshot, numbers), self._turn)
+        resp.stream = Body(req, snapshot, _Records(snapshot, numbers), self._turn)
 
     async def _hashes(self, user: str, snapshot: Snapshot) -> bytes:
         key = (user, snapshot.state.checksum)
@@ -99,11 +98,19 @@ class Deltas:
 
 def _hash(snapshot: Snapshot) -> bytes:
     """The hashes of all pages, a portion at a time: as a mapping it would all be counted as our memory."""
-    return b"".join([pages.hashes(portion) for portion in snapshot.portions(0, snapshot.size)])
+    span, hashes = Span(snapshot, 0, snapshot.size), list[bytes]()
+    while portion := span.take(PORTION):
+        hashes.append(pages.hashes(portion))
+    return b"".join(hashes)
 
 
-def _records(snapshot: Snapshot, numbers: list[int]) -> Iterator[bytes]:
-    """The delta, in portions."""
-    for at in range(0, len(numbers), PORTION // pages.PAGE):
-        some = numbers[at : at + PORTION // pages.PAGE]
-        yield b"".join([pages.record(number, snapshot.read(number * pages.PAGE, pages.PAGE)) for number in some])
+class _Records:
+    """The delta: the pages ``numbers`` of ``snapshot``."""
+
+    def __init__(self, snapshot: Snapshot, numbers: list[int]) -> None:
+        self._snapshot, self._numbers, self._at = snapshot, numbers, 0
+
+    def take(self, most: int) -> bytes:
+        some = self._numbers[self._at : self._at + most // pages.PAGE]
+        self._at += len(some)
+        return b"".join([pages.record(number, self._snapshot.read(number * pages.PAGE, pages.PAGE)) for number in some])

@@ -19,7 +19,7 @@ from router import query
 from router.body import Request
 from router.links import Links
 from router.problems import RangeNotSatisfiable
-from router.snapshot import Body, Snapshot, describe, open_snapshot
+from router.snapshot import Body, Snapshot, Span, describe, open_snapshot
 from router.sync import Versions, device
 
 MEDIA_TYPE = "application/vnd.sqlite3"
@@ -109,7 +109,7 @@ class Downloads:
         if req.method == "HEAD":
             snapshot.close()
         else:
-            resp.stream = Body(req, snapshot, snapshot.portions(*span), self._turn)
+            resp.stream = Body(req, snapshot, Span(snapshot, *span), self._turn)
 
 
 def etag_of(version: str, encoding: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from io import FileIO
 from time import perf_counter
+from typing import Protocol
 
 import falcon.asgi
 
@@ -25,6 +26,7 @@ from router.sync import SNAPSHOT_TIMEOUT_S
 
 _TRIES = 3
 PORTION = 128 * 1024
+_ALONE = 4  # so many portions at once if the loop has nothing else to do
 _TURNS_MAX = 4
 _IDLE_S = 0.0001  # a turn that took less did nothing for anybody
 
@@ -44,11 +46,6 @@ class Snapshot:
             raise OSError(f"{len(content)} of {size} bytes at {at}")
         return content
 
-    def portions(self, at: int, size: int) -> Iterator[bytes]:
-        """The same, bit by bit."""
-        for begin in range(at, at + size, PORTION):
-            yield self.read(begin, min(PORTION, at + size - begin))
-
     def close(self) -> None:
         self._file.close()
 
@@ -64,6 +61,25 @@ async def open_snapshot(links: Links, user: str, *, encoding: str, version: str 
     raise Unavailable()
 
 
+class Portions(Protocol):
+    """What is left of the body of an answer."""
+
+    def take(self, most: int) -> bytes:
+        """The next bytes, about ``most`` of them; nothing at the end."""
+        ...
+
+
+class Span:
+    """``size`` bytes of ``snapshot`` from ``at`` on."""
+
+    def __init__(self, snapshot: Snapshot, at: int, size: int) -> None:
+        self._snapshot, self._at, self._end = snapshot, at, at + size
+
+    def take(self, most: int) -> bytes:
+        at, self._at = self._at, min(self._end, self._at + most)
+        return self._snapshot.read(at, self._at - at)
+
+
 class Body(AsyncIterator[bytes]):
     """The body of an answer: ``portions`` of a snapshot, which is closed when they have been sent, or when there is
     nobody left to send them to.
@@ -72,7 +88,7 @@ class Body(AsyncIterator[bytes]):
     work, in one of several. So two hundred downloads take no more of it than one, and deliveries go first.
     """
 
-    def __init__(self, req: Request, snapshot: Snapshot, portions: Iterator[bytes], turn: asyncio.Lock) -> None:
+    def __init__(self, req: Request, snapshot: Snapshot, portions: Portions, turn: asyncio.Lock) -> None:
         self._turn = turn
         self._connection = req.scope[CONNECTION]
         self._snapshot = snapshot
@@ -81,10 +97,9 @@ class Body(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         await self._connection.writable()
         async with self._turn:
-            await _others_first()
-            if not self._connection.gone:
-                for portion in self._portions:
-                    return portion
+            is_alone = await _others_first()
+            if not self._connection.gone and (portion := self._portions.take(PORTION * (_ALONE if is_alone else 1))):
+                return portion
         raise StopAsyncIteration
 
     async def close(self) -> None:
@@ -92,13 +107,14 @@ class Body(AsyncIterator[bytes]):
         self._snapshot.close()
 
 
-async def _others_first() -> None:
-    """Until the loop has nothing else to do, or has done something else for some turns."""
-    for _ in range(_TURNS_MAX):
+async def _others_first() -> bool:
+    """Until the loop has nothing else to do, or has done something else for some turns; whether it was idle at once."""
+    for turn in range(_TURNS_MAX):
         began = perf_counter()
         await asyncio.sleep(0)
         if perf_counter() - began < _IDLE_S:
-            return
+            return not turn
+    return False
 
 
 def describe(resp: falcon.asgi.Response, state: ops.SyncState) -> None:

@@ -12,7 +12,9 @@ from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, Lanes, lane_of
 from shard.mailbox import Row
 
+_LOOK_MIN_S = 0.1
 _RATE_MIN = 100.0
+_RATE_FIRST = 10_000.0
 """deliveries a second that are hoped for before any were counted"""
 
 
@@ -95,8 +97,8 @@ class Backlog:
         self.bytes = 0
         """of the bodies of letters that are not done"""
         self.stored = 0
-        self.stored_rate = _RATE_MIN
-        """stored a second of late, while something waited"""
+        self.stored_rate = _RATE_FIRST
+        """how many can be stored a second, by how many were while the postmen had their hands full"""
         self._counted = 0
         self.failed: list[tuple[int, str]] = []
         """targets that gave up, for the journal: (how many, message id)"""
@@ -149,11 +151,12 @@ class Backlog:
         twins = self._twins.get(message_id, ())
         return (letter.left if letter is not None else 0) + sum(twin.left for twin in twins)
 
-    def count_rate(self, passed_s: float) -> None:
-        """Look how many were stored since the last look, ``passed_s`` ago."""
+    def count_rate(self, passed_s: float, rested_s: float) -> None:
+        """Look how many were stored in the ``passed_s`` since the last look. Mail that waits for company leaves the
+        postmen resting: that says nothing of what they can do."""
         stored, self._counted = self.stored - self._counted, self.stored
-        if self.waiting and passed_s > 0:
-            self.stored_rate = max(_RATE_MIN, 0.7 * self.stored_rate + 0.3 * stored / passed_s)
+        if passed_s >= _LOOK_MIN_S and rested_s < passed_s / 2:
+            self.stored_rate = max(_RATE_MIN, 0.7 * self.stored_rate + 0.3 * stored / (passed_s - rested_s))
 
     @property
     def done(self) -> int:

@@ -85,15 +85,16 @@ class House:
     async def run(self) -> None:
         """Keep house until cancelled."""
         loop = asyncio.get_running_loop()
-        damaged, looked_at = 0, loop.time()
+        damaged, looked_at, rested_before_s = 0, loop.time(), self._postmen.rested_s
         while True:
             now = loop.time()
             if self._mailboxes.damaged != damaged:  # a box was begun anew, and nothing came for it
                 damaged = self._mailboxes.damaged
                 self._changes.for_anybody()
             self._snapshots.sweep()
-            self._backlog.count_rate(now - looked_at)
-            looked_at = now
+            rested_s = self._postmen.rested_s
+            self._backlog.count_rate(now - looked_at, rested_s - rested_before_s)
+            looked_at, rested_before_s = now, rested_s
             await self._look(now)
             if not self._stopping:
                 self._office.closed = DiskFull() if now < self._full_until else None

@@ -19,6 +19,7 @@ import errno
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 
 import apsw
 import structlog
@@ -96,6 +97,7 @@ class Postmen:
         self._group: asyncio.TaskGroup | None = None
         self._at_work: set[int] = set()
         self._busy_s = self._rested_s = 0.0
+        self._resting_since: float | None = None
         self.transactions = 0
         self.put_off = 0
         """tries that failed, each letter counted"""
@@ -136,7 +138,8 @@ class Postmen:
     @property
     def rested_s(self) -> float:
         """How long one of them had nothing to do, in seconds since the start."""
-        return self._rested_s
+        since = self._resting_since
+        return self._rested_s + (monotonic() - since if since is not None else 0.0)
 
     async def deliver_now(self, user: str) -> None:
         """Store everything that waits for ``user``, ahead of everybody else: reads go first."""
@@ -215,11 +218,14 @@ class Postmen:
         """Until there is new mail, or the next is due; that may be sooner than it looks, when nothing
         more comes and nobody need wait for company."""
         self._wake.clear()
-        began = asyncio.get_running_loop().time()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if due_in_s is None else min(due_in_s, _LULL_S)):
-                await self._wake.wait()
-        self._rested_s += asyncio.get_running_loop().time() - began
+        began = self._resting_since = monotonic()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if due_in_s is None else min(due_in_s, _LULL_S)):
+                    await self._wake.wait()
+        finally:
+            self._resting_since = None
+            self._rested_s += monotonic() - began
 
     async def _visit(self, visits: list[tuple[str, list[Letter]]]) -> None:
         """Store letters in boxes that are opened for nothing else, in a thread."""

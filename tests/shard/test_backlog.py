@@ -1,0 +1,40 @@
+"""How fast mail can be stored is told by times when there was more than enough of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shard.backlog import Backlog
+
+from .playing import played
+from .running import Running, laid_out
+
+
+def test_a_burst_that_waits_for_company_is_no_sign_of_slowness() -> None:
+    backlog = Backlog()
+    before = backlog.stored_rate
+    for _ in range(20):
+        backlog.count_rate(0.5, 0.45)
+    assert backlog.stored_rate == before
+
+
+def test_it_follows_what_is_stored_while_there_is_work() -> None:
+    backlog = Backlog()
+    for _ in range(20):
+        backlog.stored += 10_000
+        backlog.count_rate(0.5, 0.1)
+    assert backlog.stored_rate == pytest.approx(25_000, rel=0.01)
+    for _ in range(60):
+        backlog.count_rate(0.5, 0.0)
+    assert backlog.stored_rate == 100.0
+
+
+@played
+async def test_a_shard_with_nothing_to_do_goes_on_hoping() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            hoped = running.shard.backlog.stored_rate
+            await asyncio.sleep(2.0)
+            assert running.shard.backlog.stored_rate == hoped
