@@ -21,7 +21,9 @@ import xxhash
 
 SLOTS = 65_536
 _HEAD = 2
-_LOOK_S = 0.2
+_LOOK_S = 0.01
+"""how long a file is taken for the one that is there. It is replaced only when a shard starts, some time before that
+shard takes anything in."""
 SIZE = 8 * (_HEAD + SLOTS)
 
 Mark = tuple[int, int]
@@ -80,20 +82,20 @@ class Watch:
 
     def news(self, user: str) -> News | None:
         """The same for who wants to hear what has come by name, or is in the box, and can wait for the rest."""
-        now = time.monotonic()
-        if now - self._looked_at >= _LOOK_S:
-            self._looked_at = now
-            self._looked()
-        numbers = self._numbers
+        numbers = self._looked()
         return None if numbers is None else (numbers[1], numbers[_HEAD + _hash(user.encode()) % SLOTS])
 
     def _looked(self) -> memoryview | None:
-        try:
-            status = os.stat(self._path)
-        except FileNotFoundError:
-            return None
-        if self._file != (status.st_ino, status.st_dev):
-            self._open()
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            try:
+                status = os.stat(self._path)
+            except FileNotFoundError:
+                self._file = self._numbers = None
+            else:
+                if self._file != (status.st_ino, status.st_dev):
+                    self._open()
         return self._numbers
 
     def _open(self) -> None:

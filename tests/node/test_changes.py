@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from node import changes as changes_module
 from node.changes import SIZE, Changes, Watch
+
+
+@pytest.fixture(autouse=True)
+def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes_module, "_LOOK_S", 0.0)
 
 
 @pytest.fixture
@@ -80,3 +87,15 @@ def test_on_a_full_disk_it_counts_for_nobody(path: Path, monkeypatch: pytest.Mon
     changes.for_users(["ada"])
     assert Watch(path).mark("ada") is None
     changes.close()
+
+
+def test_a_file_that_was_replaced_is_found_out_soon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes_module, "_LOOK_S", 0.05)
+    first, watch = Changes(path), Watch(path)
+    old = watch.mark("ada")
+    path.unlink()
+    again = Changes(path)
+    time.sleep(0.06)
+    assert watch.mark("ada") not in (None, old)
+    first.close()
+    again.close()
