@@ -7,8 +7,6 @@ answer doesn't know of, and it is given again without asking anybody.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import falcon.asgi
 
 from node import ops
@@ -37,7 +35,7 @@ class Versions:
     def __init__(self, links: Links) -> None:
         self._links = links
         self._watches = [Watch(changes_path(links.data, shard)) for shard in links.shards]
-        self._kept: OrderedDict[str, tuple[Mark, ops.SyncState]] = OrderedDict()
+        self._kept: dict[str, tuple[Mark, ops.SyncState]] = {}
         self.known = self.asked = 0
         """answers that were known, and those for which a shard was asked"""
 
@@ -48,17 +46,16 @@ class Versions:
         mark = self._watches[shard].mark(user)
         kept = self._kept.get(user)
         if kept is not None and kept[0] == mark:
-            self._kept.move_to_end(user)
             self.known += 1
             return kept[1]
         self.asked += 1
         request = ops.AskSync(0, self._links.version, slot, user, device)
         state = await self._links.ask(shard, request, ops.SyncState, timeout_s=SNAPSHOT_TIMEOUT_S)
         if mark is not None:
+            self._kept.pop(user, None)
             self._kept[user] = (mark, state)
-            self._kept.move_to_end(user)
             if len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
+                del self._kept[next(iter(self._kept))]  # what was found out longest ago
         return state
 
 
