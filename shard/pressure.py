@@ -131,12 +131,13 @@ class Refusal(NamedTuple):
     retry_after_s: int
 
     def error(self) -> NodeError:
-        """What the caller is told: 507 if the disk is full, otherwise 503."""
+        """What the caller is told: 507 if it is the disk that is full, or nearly so, otherwise 503."""
         if self.reason is Reason.DISK and self.floor == NOTHING:
             return DiskFull(retry_after=self.retry_after_s)
         accepted = "nothing" if self.floor == NOTHING else f"only priority {self.floor} and above"
         detail = f"For now {accepted} is accepted: {_WORDS[self.reason]}"
-        return Overloaded(detail, retry_after=self.retry_after_s)
+        kind = DiskFull if self.reason is Reason.DISK else Overloaded
+        return kind(detail, retry_after=self.retry_after_s)
 
 
 class Steps:

@@ -19,6 +19,7 @@ from shard.pressure import (
     Pressure,
     Reading,
     Reason,
+    Refusal,
     RefusalRate,
     Room,
     Steps,
@@ -308,3 +309,9 @@ def _shard(drawn: dict[str, float], *, each_full: float) -> Shard:
         low=int(drawn["low"]),
         seed=int(drawn["seed"]),
     )
+
+
+def test_a_disk_that_is_nearly_full_is_507_for_those_whom_it_refuses() -> None:
+    error = Refusal(Reason.DISK, 6, 1).error()
+    assert error.status == 507
+    assert "priority 6 and above" in error.detail
