@@ -195,9 +195,12 @@ class Device:
             wanted = _version(check)
             if held is not None and held.checksum == wanted.checksum:
                 of = wanted
-                if not (held.noted and held.version == of.version):
-                    self._folder.note(of)
-                break
+                try:
+                    if not (held.noted and held.version == of.version):
+                        self._folder.note(of)
+                    break
+                except FileNotFoundError:  # somebody has just taken the copy away
+                    held = None
             transfer = Transfer(server, self._folder, self._name, patience)
             try:
                 fetched = transfer.fetch(wanted.version)

@@ -119,7 +119,10 @@ class Folder:
         ours = note is not None and (note.server, note.user) == (self._server, self._user)
         if note is not None and note.look == look:
             return Held(note.of.version if ours else None, note.of.checksum, noted=ours)
-        checksum = checksum_of(self.copy)
+        try:
+            checksum = checksum_of(self.copy)
+        except FileNotFoundError:
+            return None
         known = note is not None and ours and note.of.checksum == checksum
         return Held(note.of.version if note is not None and known else None, checksum, noted=False)
 

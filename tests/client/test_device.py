@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from client import BadCall, Busy, Device, DeviceError, NoBox, NoRoom, Synced, Unavailable
-from client.folder import checksum_of
+from client.folder import Folder, checksum_of
 from tests.client.conftest import Person
 from tests.shard.disks import fill, small_disk
 
@@ -67,6 +67,29 @@ def test_the_sqlite_shell_opens_the_copy_and_finds_it_sound(person: Person) -> N
     command = ["sqlite3", str(device.directory / "messages.db"), asked]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["ok", "delete", "5"]
     assert _names(device.directory) == [".sync", "messages.db", "read_status.db"]
+
+
+@pytest.mark.parametrize("at", ["start_from_copy", "note"])
+def test_a_copy_that_is_taken_away_in_the_middle_of_a_sync_costs_a_download(
+    person: Person, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    mail = set(person.get_mail(40))
+    device = person.device()
+    device.sync()
+    if at == "start_from_copy":  # the pages that differ are to be put over it
+        mail |= set(person.get_mail())
+    else:  # nothing is new; that it is the same copy is to be noted
+        (device.directory / ".sync" / "state.json").unlink()
+    step = getattr(Folder, at)
+
+    def without_it(folder: Folder, *args: object) -> None:
+        monkeypatch.undo()
+        folder.copy.unlink()
+        step(folder, *args)
+
+    monkeypatch.setattr(Folder, at, without_it)
+    assert device.sync().how == "download"
+    assert _ids(device) == mail
 
 
 def test_an_unknown_user_is_an_error_and_leaves_no_trace(person: Person) -> None:
