@@ -36,6 +36,7 @@ from node.placement import sync_directory
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 NAME_MAX = 128
 _ROUNDS_MAX = 3
+_TRIES_MAX = 5
 _LATEST_US = 253_000_000_000_000_000
 """in the year 9987: the last that any clock is believed"""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -164,7 +165,14 @@ class Device:
             exchanged = self._on_statuses(exchange)
         except DeviceError as error:  # the box doesn't depend on it
             trouble = error
-        how, received, of = self._fetch(server, held, check, patience)
+        for tries_left in reversed(range(_TRIES_MAX)):
+            try:
+                how, received, of = self._fetch(server, held, check, patience)
+                break
+            except FileNotFoundError:  # the copy, or work in progress, was taken away under us: anew from what is there
+                if not tries_left:
+                    raise
+                held = self._folder.held()
         if trouble is not None:
             raise trouble
         return Synced(
@@ -195,12 +203,9 @@ class Device:
             wanted = _version(check)
             if held is not None and held.checksum == wanted.checksum:
                 of = wanted
-                try:
-                    if not (held.noted and held.version == of.version):
-                        self._folder.note(of)
-                    break
-                except FileNotFoundError:  # somebody has just taken the copy away
-                    held = None
+                if not (held.noted and held.version == of.version):
+                    self._folder.note(of)
+                break
             transfer = Transfer(server, self._folder, self._name, patience)
             try:
                 fetched = transfer.fetch(wanted.version)

@@ -111,15 +111,11 @@ class Folder:
 
     def held(self) -> Held | None:
         """What the copy is now; None if there is none. Reads all of it if it doesn't look as noted."""
-        try:
-            look = _look(self.copy)
-        except FileNotFoundError:
-            return None
         note = _read(self._note, _Copy)
         ours = note is not None and (note.server, note.user) == (self._server, self._user)
-        if note is not None and note.look == look:
-            return Held(note.of.version if ours else None, note.of.checksum, noted=ours)
         try:
+            if note is not None and note.look == _look(self.copy):
+                return Held(note.of.version if ours else None, note.of.checksum, noted=ours)
             checksum = checksum_of(self.copy)
         except FileNotFoundError:
             return None

@@ -7,7 +7,6 @@ ended, as long as the server still has that version; one that isn't right begins
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -51,10 +50,9 @@ class Transfer:
         """
         begun = self._folder.begun()
         if (begun is None or begun[0].of.version != wanted) and self._folder.copy.is_file():
-            with contextlib.suppress(FileNotFoundError):  # somebody has just taken the copy away
-                fetched = self._delta()
-                if fetched is not None:
-                    return fetched
+            fetched = self._delta()
+            if fetched is not None:
+                return fetched
         return self._download()
 
     # -- the pages that differ ---------------------------------------------------------------------

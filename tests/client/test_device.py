@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from client import BadCall, Busy, Device, DeviceError, NoBox, NoRoom, Synced, Unavailable
-from client.folder import Folder, checksum_of
+from client.folder import Folder, Version, checksum_of
 from tests.client.conftest import Person
 from tests.shard.disks import fill, small_disk
 
@@ -67,6 +67,25 @@ def test_the_sqlite_shell_opens_the_copy_and_finds_it_sound(person: Person) -> N
     command = ["sqlite3", str(device.directory / "messages.db"), asked]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["ok", "delete", "5"]
     assert _names(device.directory) == [".sync", "messages.db", "read_status.db"]
+
+
+def test_work_that_is_taken_away_in_the_middle_of_a_sync_is_begun_anew(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mail = set(person.get_mail(40))
+    device = person.device()
+    device.sync()
+    mail |= set(person.get_mail())
+    replace = Folder.replace
+
+    def without_it(folder: Folder, new: Path, of: Version) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(new.parent)
+        replace(folder, new, of)
+
+    monkeypatch.setattr(Folder, "replace", without_it)
+    assert device.sync().how == "delta"
+    assert _ids(device) == mail
 
 
 @pytest.mark.parametrize("at", ["start_from_copy", "note"])
