@@ -36,6 +36,14 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     rid: int
 
 
+class AboutUser(Request):
+    """A question about one user, for the shard that owns ``slot`` under version ``table``."""
+
+    table: int
+    slot: int
+    user: str
+
+
 class Deliver(Request, tag=1):
     """Journal one letter for the users named, or for this shard's members of ``channel``.
 
@@ -76,32 +84,23 @@ class ReceiptPart(msgspec.Struct, array_like=True, gc=False):
     failed: int
 
 
-class Page(Request, tag=3):
+class Page(AboutUser, tag=3):
     """Newest first. Done body: ``node.model.Messages`` as msgpack."""
 
-    table: int
-    slot: int
-    user: str
     channel: str | None
     limit: int
     cursor: str | None
 
 
-class ReadOne(Request, tag=4):
+class ReadOne(AboutUser, tag=4):
     """Done body: ``node.model.Message``. Refusals: 404."""
 
-    table: int
-    slot: int
-    user: str
     id: str
 
 
-class Remove(Request, tag=5):
+class Remove(AboutUser, tag=5):
     """Delete one message for good: it comes back by no replay. Done body: None. Refusals: 404."""
 
-    table: int
-    slot: int
-    user: str
     id: str
 
 
@@ -154,12 +153,8 @@ class ListMembers(Request, tag=11):
     limit: int
 
 
-class AskUserChannels(Request, tag=12):
+class AskUserChannels(AboutUser, tag=12):
     """Done body: ``node.model.UserChannels``. Refusals: 404 (no such box)."""
-
-    table: int
-    slot: int
-    user: str
 
 
 class Ping(Request, tag=13):
@@ -179,13 +174,10 @@ class State(msgspec.Struct, array_like=True, gc=False):
     transactions: int
 
 
-class AskSync(Request, tag=14):
+class AskSync(AboutUser, tag=14):
     """What the box is now; what waits for ``user`` is delivered first. ``device`` is noted in
     ``last_sync.json``. Done body: :class:`SyncState`. Refusals: 404 (no such box), 503, 507."""
 
-    table: int
-    slot: int
-    user: str
     device: str | None
 
 
@@ -198,14 +190,11 @@ class SyncState(msgspec.Struct, array_like=True, gc=False):
     checksum: str
 
 
-class AskSnapshot(Request, tag=15):
+class AskSnapshot(AboutUser, tag=15):
     """The file of a box, for a device to download. ``encoding`` is ``identity``, ``zstd`` or ``gzip``. If
     ``version`` is given and still kept it is that one, else the newest. Done body: :class:`Snapshot`.
     Refusals: 404, 503 (too many are being made), 507."""
 
-    table: int
-    slot: int
-    user: str
     encoding: str
     version: str | None
     device: str | None
@@ -221,23 +210,17 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False):
     file_size: int
 
 
-class AskStatuses(Request, tag=18):
+class AskStatuses(AboutUser, tag=18):
     """What changed after ``since`` (None: everything). Done body: ``node.model.ReadStatus``. Refusals: 404."""
 
-    table: int
-    slot: int
-    user: str
     since: str | None
     limit: int
 
 
-class ChangeStatuses(Request, tag=16):
+class ChangeStatuses(AboutUser, tag=16):
     """Merge a device's changes, durably, and say what it doesn't know. ``skew_us`` is the node's clock minus the
     device's, as the router saw it. Done body: ``node.model.StatusMerged``. Refusals: 404, 503, 507."""
 
-    table: int
-    slot: int
-    user: str
     since: str | None
     limit: int
     skew_us: int
@@ -259,12 +242,8 @@ class PositionRow(msgspec.Struct, array_like=True, gc=False):
     position: int
 
 
-class AskCounts(Request, tag=17):
+class AskCounts(AboutUser, tag=17):
     """Done body: ``node.model.Counts``. Refusals: 404."""
-
-    table: int
-    slot: int
-    user: str
 
 
 class AskMetrics(Request, tag=19):

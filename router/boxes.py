@@ -8,7 +8,6 @@ import falcon.asgi
 from node import ops
 from node.ids import check_name
 from node.model import Message, Messages, UserChannels
-from node.slots import slot_of
 from router import query
 from router.body import Request
 from router.links import Links
@@ -23,7 +22,7 @@ class Boxes:
 
     async def messages(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """A page of the box, newest first."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         given = query.parameters(req, "channelId", "limit", "cursor")
         channel = given.get("channelId")
         if channel is not None:
@@ -33,14 +32,14 @@ class Boxes:
 
     async def message(self, req: Request, resp: falcon.asgi.Response, user_id: str, id: str) -> None:
         """One message."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         query.parameters(req)
         request = ops.ReadOne(0, self._links.version, slot, user_id, check_name(id, "id"))
         resp.data = encode(await self._links.ask(shard, request, Message))
 
     async def remove(self, req: Request, resp: falcon.asgi.Response, user_id: str, id: str) -> None:
         """Delete one message; no replay and no retry brings it back."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         query.parameters(req)
         request = ops.Remove(0, self._links.version, slot, user_id, check_name(id, "id"))
         await self._links.ask(shard, request, type(None))
@@ -48,11 +47,7 @@ class Boxes:
 
     async def channels(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """The channels this person is in."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         query.parameters(req)
         request = ops.AskUserChannels(0, self._links.version, slot, user_id)
         resp.data = encode(await self._links.ask(shard, request, UserChannels))
-
-    def _place(self, user: str) -> tuple[int, int]:
-        slot = slot_of(check_name(user, "userId"))
-        return slot, self._links.table[slot]

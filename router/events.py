@@ -21,8 +21,6 @@ from node.changes import News, Watch
 from node.errors import Overloaded
 from node.ids import check_name
 from node.model import UserChannels
-from node.paths import changes_path
-from node.slots import slot_of
 from router import query
 from router.body import Request
 from router.links import Links
@@ -39,24 +37,22 @@ class Events:
 
     def __init__(self, links: Links, listeners_max: int) -> None:
         self._links = links
-        self._watches = [Watch(changes_path(links.data, shard)) for shard in links.shards]
         self._listeners_max = listeners_max
         self.listeners = 0
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """An endless stream; 404 for somebody who has no box."""
-        slot = slot_of(check_name(user_id, "userId"))
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         query.parameters(req, "device")
         if self.listeners >= self._listeners_max:
             raise Overloaded("Too many devices are listening", retry_after=10)
-        shard = self._links.table[slot]
         request = ops.AskUserChannels(0, self._links.version, slot, user_id)
         await self._links.ask(shard, request, UserChannels)  # whether there is such a box
         resp.content_type = MEDIA_TYPE
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")
         if req.method != "HEAD":
-            resp.stream = Stream(self, req, self._watches[shard], user_id)
+            resp.stream = Stream(self, req, self._links.watches[shard], user_id)
 
 
 class Stream(AsyncIterator[bytes]):

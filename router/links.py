@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from node import ops
+from node.changes import Watch
 from node.errors import NotFound, PoboxError, Refused
 from node.link import Link, body_of
-from node.paths import socket_path
+from node.paths import changes_path, socket_path
 from node.placement import Placement
 from node.slots import slot_of, table_for
 
@@ -24,6 +25,8 @@ class Links:
         self.table = table_for(placement.shards)
         self.version = placement.version
         self.shards = range(placement.shards)
+        self.watches = [Watch(changes_path(data, shard)) for shard in self.shards]
+        """what each shard counts of who got something"""
         self._links = [Link(socket_path(data, shard), timeout_s=timeout_s) for shard in self.shards]
 
     def start(self) -> None:
@@ -38,6 +41,11 @@ class Links:
     def link(self, shard: int) -> Link:
         """The link to ``shard``, to look at."""
         return self._links[shard]
+
+    def place(self, user: str) -> tuple[int, int]:
+        """The slot of ``user``, and the shard that owns it."""
+        slot = slot_of(user)
+        return slot, self.table[slot]
 
     def home(self, name: str) -> int:
         """The shard that decides about ``name``, be it a user, a channel or a message id."""

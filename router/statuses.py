@@ -16,7 +16,6 @@ from node.clock import iso, now_us, us_of
 from node.errors import BadField, TooLarge
 from node.ids import check_name
 from node.model import CHANGES_MAX, Counts, ReadStatus, StatusChanges, StatusMerged, Timestamp
-from node.slots import slot_of
 from router import query
 from router.body import Bodies, Request, check_type, decoder
 from router.links import Links
@@ -36,7 +35,7 @@ class Statuses:
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """What changed after ``since``."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         given = query.parameters(req, "since", "limit")
         limit = query.limit(given, query.STATUSES_DEFAULT, query.STATUSES_MAX)
         request = ops.AskStatuses(0, self._links.version, slot, user_id, _since(given.get("since")), limit)
@@ -44,7 +43,7 @@ class Statuses:
 
     async def post(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """Merge changes; 200 when they are on disk, with what the device doesn't know."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         limit = query.limit(query.parameters(req, "limit"), query.STATUSES_DEFAULT, query.STATUSES_MAX)
         check_type(req, "application/json")
         try:
@@ -67,13 +66,9 @@ class Statuses:
 
     async def counts(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """How much is unread, in all and by channel."""
-        slot, shard = self._place(user_id)
+        slot, shard = self._links.place(check_name(user_id, "userId"))
         query.parameters(req)
         resp.data = encode(await self._links.ask(shard, ops.AskCounts(0, self._links.version, slot, user_id), Counts))
-
-    def _place(self, user: str) -> tuple[int, int]:
-        slot = slot_of(check_name(user, "userId"))
-        return slot, self._links.table[slot]
 
 
 def _since(text: str | None) -> str | None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import falcon.asgi
 
 from node import ops
-from node.changes import Mark, Watch
+from node.changes import Mark
 from node.errors import BadField
 from node.ids import check_name
 from node.model import SyncCheck
-from node.paths import changes_path
-from node.slots import slot_of
 from router import query
 from router.body import Request
 from router.links import Links
@@ -34,16 +32,14 @@ class Versions:
 
     def __init__(self, links: Links) -> None:
         self._links = links
-        self._watches = [Watch(changes_path(links.data, shard)) for shard in links.shards]
         self._kept: dict[str, tuple[Mark, ops.SyncState]] = {}
         self.known = self.asked = 0
         """answers that were known, and those for which a shard was asked"""
 
     async def newest(self, user: str, device: str | None) -> ops.SyncState:
         """The version of ``user``'s box, with everything in it that was accepted before this call."""
-        slot = slot_of(user)
-        shard = self._links.table[slot]
-        mark = self._watches[shard].mark(user)
+        slot, shard = self._links.place(user)
+        mark = self._links.watches[shard].mark(user)
         kept = self._kept.get(user)
         if kept is not None and kept[0] == mark:
             self.known += 1

@@ -25,17 +25,6 @@ from shard.core import Shard
 log = structlog.get_logger()
 
 _QUESTIONS_MAX = 4_096
-_ABOUT_A_USER = (
-    ops.Page
-    | ops.ReadOne
-    | ops.Remove
-    | ops.AskUserChannels
-    | ops.AskSync
-    | ops.AskSnapshot
-    | ops.AskStatuses
-    | ops.ChangeStatuses
-    | ops.AskCounts
-)
 
 
 class _Connection(Framed):
@@ -111,7 +100,7 @@ class Listener:
 
     async def _answer(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
         try:
-            if isinstance(request, _ABOUT_A_USER):
+            if isinstance(request, ops.AboutUser):
                 self.shard.check(request.table, [request.slot])
             body = await self._handlers[type(request)](request)
             frame = ops.encode(ops.Done(request.rid, msgspec.Raw(ops.encode(body))))
