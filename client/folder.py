@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -28,6 +27,7 @@ from typing import TypeVar
 import msgspec
 
 from client.errors import Busy
+from node import pages
 from node.placement import sync_directory, write_durably
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class Folder:
 def checksum_of(path: Path) -> str:
     """As the server writes it."""
     with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        return pages.checksum(file)
 
 
 def _look(path: Path) -> tuple[int, int, int, int]:

@@ -52,10 +52,14 @@ class Changes:
         self._numbers[0] = self._numbers[1] = max(time.time_ns(), self._numbers[0] + 1)
 
     def for_users(self, users: Iterable[str]) -> None:
-        """Something came for ``users``, or was changed."""
+        """Something came for each of ``users``, or was changed."""
         numbers = self._numbers
         for user in users:
             numbers[_HEAD + _hash(user.encode()) % SLOTS] += 1
+
+    def for_user(self, user: str) -> None:
+        """The same for one."""
+        self.for_users((user,))
 
     def for_anybody(self) -> None:
         """Something came, and it isn't said for whom."""

@@ -8,7 +8,9 @@ proved by its sha256 and by nothing else: a hash that collides costs a download,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from io import BufferedReader, FileIO
 
 import xxhash
 
@@ -29,6 +31,11 @@ def hashes(content: Bytes) -> bytes:
     view = memoryview(content)
     digest = xxhash.xxh64_digest
     return b"".join([digest(view[at : at + PAGE]) for at in range(0, len(view), PAGE)])
+
+
+def checksum(file: BufferedReader | FileIO) -> str:
+    """Of all of ``file``, as versions have it: ``sha256:`` and 64 hex digits."""
+    return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def differing(new: bytes, old: bytes) -> list[int]:

@@ -75,6 +75,7 @@ class Shard:
         self.journal = Journal(paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs)
         self.members = Members(self.journal.db)
         self.backlog = Backlog()
+        self.changes = Changes(paths.changes_path(data, index))
         self.mailboxes = Mailboxes(
             disk,
             template(),
@@ -87,12 +88,11 @@ class Shard:
             self.mailboxes,
             self._box,
             late=lambda user: self.postmen.waits_for(user),
-            changed=lambda user: self.changes.for_users([user]),
+            changed=self.changes.for_user,
             accepting=self._accepting,
             open_max=settings.statuses_open_max,
             vfs=vfs,
         )
-        self.changes = Changes(paths.changes_path(data, index))
         self.snapshots = Snapshots(
             paths.snapshots_dir(data, index),
             bytes_max=settings.snapshot_bytes_max,
@@ -105,7 +105,7 @@ class Shard:
             self._box,
             late=lambda user: self.postmen.waits_for(user),
             wrote=self.mailboxes.wrote,
-            changed=lambda user: self.changes.for_users([user]),
+            changed=self.changes.for_user,
         )
         self.pressure = Pressure()
         self.expander = Expander(self.backlog, self.journal, self.members, self._wake)
@@ -133,7 +133,7 @@ class Shard:
             slice_ms=settings.slice_ms,
             gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s),
             no_room=lambda: self.house.no_room(),
-            stored=lambda user: self.changes.for_users((user,)),
+            stored=self.changes.for_user,
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self.house = House(

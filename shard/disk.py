@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
+
 from node import paths
-from node.errors import Unsure
+from node.clock import iso, now_us
+from node.errors import DiskFull, Unsure
 from node.placement import sync_directory
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -84,6 +89,28 @@ class Disk:
         old.rename(new)
         sync_directory(new.parent)
 
+    def set_aside(self, path: Path) -> str:
+        """Keep the damaged database at ``path`` under another name, for whoever wants to look into it; the stamp in
+        that name. The log goes first: a new database must never find the log of another one."""
+        stamp = iso(now_us()).replace(":", "")
+        for name in (path.with_name(path.name + "-wal"), path):
+            if name.exists():
+                self.rename(name, name.with_name(f"{name.name}.damaged-{stamp}"))
+        return stamp
+
     def close(self) -> None:
         os.close(self._fd)
         os.close(self._data_fd)
+
+
+@contextlib.contextmanager
+def full_is_507() -> Iterator[None]:
+    """A full disk, whoever met it, is :class:`DiskFull`."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise DiskFull() from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull() from error
+        raise

@@ -30,7 +30,7 @@ from node.clock import iso, us_of
 from node.errors import BadField, Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
 from shard.disk import Disk
-from shard.sqlite import LOCKLESS, Sync, connect, lock
+from shard.sqlite import LOCKLESS, Sync, connect, empty_file, lock
 
 SCHEMA_VERSION = 2
 FILE = "messages.db"
@@ -103,13 +103,8 @@ CORRUPT_AT_OPENING = (*CORRUPT, apsw.SQLError, UnicodeDecodeError, msgspec.Msgsp
 
 
 def template() -> bytes:
-    """The bytes of an empty box, made by SQLite itself; in memory, since the disk may be full."""
-    db = apsw.Connection(":memory:")
-    db.execute(_SCHEMA).fetchall()
-    content = bytearray(db.serialize("main"))
-    db.close()
-    content[18:20] = b"\x02\x02"  # write and read version of the file format: WAL
-    return bytes(content)
+    """The bytes of an empty box."""
+    return empty_file(_SCHEMA)
 
 
 def torn_at_birth(content: bytes, template: bytes) -> bool:

@@ -25,6 +25,7 @@ import structlog
 
 from node.metrics import Histogram
 from shard.disk import Disk
+from shard.lines import Lines
 from shard.mailbox import Mailbox
 from shard.opener import Errand, Opener
 
@@ -36,16 +37,6 @@ _FDS_KEPT = 2_048  # sockets, status files, snapshots
 PORTION = 32
 """boxes that are opened at one go"""
 _RECENT_S = 5.0
-
-
-class _Line:
-    """Who holds a box, and who waits to."""
-
-    __slots__ = ("length", "lock")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.length = 0
 
 
 class Mailboxes:
@@ -60,7 +51,7 @@ class Mailboxes:
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.open_max = max(16, min(open_max, (fds - _FDS_KEPT) // _FDS_A_BOX))
         self._open: OrderedDict[str, Mailbox] = OrderedDict()
-        self._lines: dict[str, _Line] = {}
+        self._lines = Lines(self._wait)
         self._openers = ThreadPoolExecutor(1, "opener")
         self._visitor = ThreadPoolExecutor(1, "visitor")  # a reader doesn't wait behind a message to everybody
         self._reader = ThreadPoolExecutor(1, "reader")
@@ -99,35 +90,14 @@ class Mailboxes:
         Whoever comes first holds it first. Raises ``apsw.BusyError`` if another process has it
         open, :class:`DiskFull` at birth.
         """
-        async with self._line(user):
+        self.holds += 1
+        async with self._lines.hold(user):
             box = self._open.get(user)
             if box is None:
                 box = await self._open_box(user, create)
             else:
                 self._use(box)
             yield box
-
-    @contextlib.asynccontextmanager
-    async def _line(self, user: str) -> AsyncIterator[None]:
-        """Wait in line for ``user``'s box."""
-        line = self._lines.get(user)
-        if line is None:
-            line = self._lines[user] = _Line()
-        line.length += 1
-        self.holds += 1
-        try:
-            if line.lock.locked():
-                await self._wait(line.lock)
-            else:
-                await line.lock.acquire()
-            try:
-                yield
-            finally:
-                line.lock.release()
-        finally:
-            line.length -= 1
-            if not line.length:
-                del self._lines[user]
 
     async def _wait(self, lock: asyncio.Lock) -> None:
         """Wait for the holder, and note how long that takes."""
@@ -172,9 +142,10 @@ class Mailboxes:
         assert all(self.is_at_rest(user) for user, _errand in errands)
         async with contextlib.AsyncExitStack() as lines:
             for user, _errand in errands:
-                await lines.enter_async_context(self._line(user))  # nobody is in it: no waiting
+                await lines.enter_async_context(self._lines.hold(user))  # nobody is in it: no waiting
             loop = asyncio.get_running_loop()
             self.visited += len(errands)
+            self.holds += len(errands)
             visits = await loop.run_in_executor(self._visitor, self.opener.visit_many, errands)
             for (user, _errand), visit in zip(errands, visits, strict=True):
                 if visit.kept is not None:

@@ -98,7 +98,7 @@ class Metrics:
 
     def _delivery(self) -> list[Family]:
         postmen = self._postmen
-        given_up = {str(reason): float(count) for reason, count in postmen.given_up.items()}
+        given_up = {"expired": float(postmen.expired)}
         stored = dict(zip(LANES, postmen.stored_s, strict=True))
         return [
             counter("pobox_deliveries_stored_total", "Letters times targets stored in a box", self._backlog.stored),

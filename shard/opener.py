@@ -6,16 +6,13 @@ from an empty box is written again.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from node import paths
-from node.clock import iso, now_us
-from node.errors import DiskFull
-from shard.disk import Disk
+from shard.disk import Disk, full_is_507
 from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 
 log = structlog.get_logger()
@@ -108,20 +105,12 @@ class Opener:
 
     def _give_birth(self, path: Path) -> None:
         """An empty box, or the template's bytes once more for one that lost some of them."""
-        try:
+        with full_is_507():
             self._disk.make_directory(path.parent)
             self._disk.write(path, self._template)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull() from error
-            raise
 
     def set_aside(self, path: Path, error: Exception) -> None:
         """Keep a damaged file under another name, for whoever wants to look into it."""
         self.damaged += 1
-        stamp = iso(now_us()).replace(":", "")
-        # The log first: a new box must never find the log of another one.
-        for name in (path.with_name(path.name + "-wal"), path):
-            if name.exists():
-                self._disk.rename(name, name.with_name(f"{name.name}.damaged-{stamp}"))
+        stamp = self._disk.set_aside(path)
         log.error("mailbox damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)

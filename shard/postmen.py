@@ -34,7 +34,7 @@ from shard.lanes import LANES
 from shard.mailbox import CORRUPT, Mailbox, Row
 from shard.mailboxes import PORTION, Mailboxes
 from shard.opener import Errand
-from shard.retry import Policy, Reason, pause_s
+from shard.retry import Policy, pause_s
 
 log = structlog.get_logger()
 
@@ -101,8 +101,8 @@ class Postmen:
         self.transactions = 0
         self.put_off = 0
         """tries that failed, each letter counted"""
-        self.given_up: dict[Reason, int] = dict.fromkeys(Reason, 0)
-        """letters times targets that are tried no more"""
+        self.expired = 0
+        """letters times targets that are tried no more, since their senders want them no more"""
         self.stored_s = tuple(Histogram(LONG_S) for _ in LANES)
         """by lane, from the acceptance of a transaction's oldest letter to its being stored"""
 
@@ -322,7 +322,7 @@ class Postmen:
         waiting = self._put_off.setdefault(user, [])
         for letter in letters:
             if letter.kind == MESSAGE and expired(letter):
-                self.given_up[Reason.EXPIRED] += 1
+                self.expired += 1
                 self._backlog.gave_up(letter)
             else:
                 waiting.append(letter)

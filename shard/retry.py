@@ -6,7 +6,6 @@ itself, so that what failed together doesn't come back together.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -15,12 +14,6 @@ class Policy(NamedTuple):
     cap_s: float = 600.0
     jitter: float = 0.5
     """0 to 1"""
-
-
-class Reason(StrEnum):
-    """Why a letter was given up."""
-
-    EXPIRED = "expired"
 
 
 def pause_s(policy: Policy, failures: int, luck: float) -> float:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import hashlib
 import os
 import shutil
 import time
@@ -24,12 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
-import apsw
-
-from node import zstd
+from node import pages, zstd
 from node.errors import DiskFull, Overloaded
 from node.ops import SyncState
+from shard.disk import full_is_507
 from shard.mailbox import Mailbox
+from shard.sqlite import MODE_AT, ROLLBACK_MODE
 
 T = TypeVar("T")
 
@@ -38,12 +36,9 @@ ENCODINGS = (IDENTITY, "zstd", "gzip")
 MAKING_MAX = 64
 _THREADS = 2
 _PORTION = 1024 * 1024
-_READ_AND_WRITE_VERSION = 18
-_ROLLBACK_MODE = b"\x01\x01"
 _ZSTD_LEVEL = 3
 _GZIP_LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Kept(NamedTuple):
@@ -190,11 +185,10 @@ class Snapshots:
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], path: Path) -> T:
         """``work`` in a thread; a failure leaves nothing at ``path``."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
-        except BaseException as error:
+            with full_is_507():
+                return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except BaseException:
             _unlink(path)
-            if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-                raise DiskFull() from error
             raise
 
     # -- room ------------------------------------------------------------------------------------
@@ -248,9 +242,8 @@ def _unlink(path: Path) -> None:
 def seal(path: Path) -> tuple[int, str]:
     """Make the copy at ``path`` one that needs no log; its size and checksum."""
     with path.open("r+b", buffering=0) as file:
-        os.pwrite(file.fileno(), _ROLLBACK_MODE, _READ_AND_WRITE_VERSION)
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        return os.fstat(file.fileno()).st_size, f"sha256:{checksum}"
+        os.pwrite(file.fileno(), ROLLBACK_MODE, MODE_AT)
+        return os.fstat(file.fileno()).st_size, pages.checksum(file)
 
 
 def _pack(source: BinaryIO, target: Path, encoding: str) -> int:

@@ -20,6 +20,10 @@ SQLITE_MIN = 3_051_003
 LOCKLESS = "unix-none"
 """SQLite's way to the disk without its locks, for files that :func:`lock` has"""
 
+MODE_AT = 18
+"""where a file's header says how it is to be read and written: one byte each"""
+ROLLBACK_MODE, WAL_MODE = b"\x01\x01", b"\x02\x02"
+
 _LOCK = pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0x4000_0000, 512, 0)  # PENDING, RESERVED and SHARED bytes
 
 
@@ -45,6 +49,17 @@ def set_up() -> None:
     apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
     apsw.config(apsw.SQLITE_CONFIG_LOOKASIDE, 128, 16)
     apsw.initialize()
+
+
+def empty_file(schema: str) -> bytes:
+    """The bytes of a database with the tables of ``schema`` and nothing in them, in WAL mode; made by SQLite itself, in
+    memory, since the disk may be full."""
+    db = apsw.Connection(":memory:")
+    db.execute(schema).fetchall()
+    content = bytearray(db.serialize("main"))
+    db.close()
+    content[MODE_AT : MODE_AT + 2] = WAL_MODE
+    return bytes(content)
 
 
 def lock(path: Path) -> int:

@@ -6,14 +6,11 @@ durable with it: the first commit is answered right afterwards.
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
-import apsw
-
-from node.errors import DiskFull
 from node.placement import sync_directory
-from shard.disk import Disk
+from shard.disk import Disk, full_is_507
+from shard.sqlite import empty_file
 
 FILE = "read_status.db"
 SCHEMA_VERSION = 1
@@ -38,19 +35,14 @@ PRAGMA user_version={SCHEMA_VERSION};
 
 
 def template() -> bytes:
-    """The bytes of an empty file, made by SQLite itself; in memory, since the disk may be full."""
-    db = apsw.Connection(":memory:")
-    db.execute(_SCHEMA).fetchall()
-    content = bytearray(db.serialize("main"))
-    db.close()
-    content[18:20] = b"\x02\x02"  # write and read version of the file format: WAL
-    return bytes(content)
+    """The bytes of an empty file."""
+    return empty_file(_SCHEMA)
 
 
 def give_birth(path: Path, content: bytes, disk: Disk) -> None:
     """An empty file at ``path``, whole and durable, or none. Raises :class:`DiskFull`."""
     fresh = path.with_name(path.name + ".new")
-    try:
+    with full_is_507():
         log = path.with_name(path.name + "-wal")
         if log.exists():  # of a file that somebody took away: its pages must not get into this one
             disk.rename(log, log.with_name(f"{log.name}.stray"))
@@ -59,7 +51,3 @@ def give_birth(path: Path, content: bytes, disk: Disk) -> None:
         disk.rename(fresh, path)
         for directory in (path.parent.parent, path.parent.parent.parent):
             sync_directory(directory)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull() from error
-        raise

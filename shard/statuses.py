@@ -25,12 +25,13 @@ import msgspec
 import structlog
 
 from node import ops, paths
-from node.clock import iso, now_us, us_of
+from node.clock import now_us, us_of
 from node.errors import Overloaded, Unavailable
 from node.model import Counts, ReadStatus, StatusMerged
 from shard import read_status
 from shard.counts import ARRIVALS_MAX, Tally
 from shard.disk import Disk
+from shard.lines import Lines
 from shard.mailbox import CORRUPT, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.read_status import Merged, StatusFile
@@ -45,16 +46,6 @@ _TALLIES_MAX = 8_192
 _FDS_A_FILE = 3
 _OPEN_MIN = 8
 _DAMAGED = (*CORRUPT, UnicodeDecodeError, msgspec.MsgspecError)
-
-
-class _Line:
-    """Who holds a person's statuses, and who waits to."""
-
-    __slots__ = ("length", "lock")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.length = 0
 
 
 class Statuses:
@@ -87,7 +78,7 @@ class Statuses:
         self._pool = ThreadPoolExecutor(_THREADS, "statuses")
         self._idle: OrderedDict[str, StatusFile] = OrderedDict()
         self._all: set[StatusFile] = set()  # the idle ones, and those that a thread works with
-        self._lines: dict[str, _Line] = {}
+        self._lines = Lines()
         self._under_way = 0
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
         self.damaged = 0
@@ -176,19 +167,12 @@ class Statuses:
         """Be the only one who does something with ``user``'s statuses; whoever comes first goes first."""
         if self._under_way >= _UNDER_WAY_MAX:
             raise Overloaded()
-        line = self._lines.get(user)
-        if line is None:
-            line = self._lines[user] = _Line()
-        line.length += 1
         self._under_way += 1
         try:
-            async with line.lock:
+            async with self._lines.hold(user):
                 yield
         finally:
             self._under_way -= 1
-            line.length -= 1
-            if not line.length:
-                del self._lines[user]
 
     async def _work(self, user: str, work: Callable[[StatusFile], T], *, create: bool) -> T | None:
         """``work`` with the file of ``user``, who is held, in a thread; None if there is none, and none is to be."""
@@ -245,12 +229,9 @@ class Statuses:
             file.close()
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        """Keep a damaged file under another name, its log first: a new file must never find it."""
+        """Keep a damaged file under another name."""
         self.damaged += 1
-        stamp = iso(now_us()).replace(":", "")
-        for name in (path.with_name(path.name + "-wal"), path):
-            if name.exists():
-                self._disk.rename(name, name.with_name(f"{name.name}.damaged-{stamp}"))
+        stamp = self._disk.set_aside(path)
         log.error("read status damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)
 
     def close(self) -> None:

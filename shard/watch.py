@@ -60,7 +60,7 @@ class Watch:
     def look(self, now: float) -> None:
         """Take the readings at the loop's time ``now``."""
         settings, backlog, postmen = self._settings, self._backlog, self._postmen
-        failed = postmen.put_off + sum(postmen.given_up.values())
+        failed = postmen.put_off + postmen.expired
         self.readings = {
             LANES: max(backlog.waiting / settings.waiting_max, backlog.bytes / max(1, settings.waiting_bytes_max)),
             MEMORY: self._memory().percent / 100,
