@@ -17,10 +17,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import psutil  # type: ignore[import-untyped]
 
 from loadtest.errors import BenchError
+
+T = TypeVar("T")
 
 READY_S = 30.0
 STOP_S = 20.0
@@ -143,6 +147,14 @@ def running(*children: Child) -> Iterator[None]:
 def python(module: str, *arguments: str) -> list[str]:
     """The command that runs ``module`` with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def reported(module: str, kind: type[T], *arguments: str) -> T:
+    """What ``module``, run with this interpreter, prints as JSON; raises :class:`BenchError` if it fails."""
+    done = subprocess.run(python(module, *arguments), capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        raise BenchError(f"{module} ended with {done.returncode}:\n{done.stderr}")
+    return msgspec.json.decode(done.stdout, type=kind)
 
 
 def answers(url: str) -> bool:

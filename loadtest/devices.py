@@ -29,7 +29,7 @@ from client.folder import checksum_of
 from loadtest import kill_boxes
 from loadtest.devices_phone import Phone, Row
 from loadtest.errors import BenchError
-from loadtest.kill_ledger import FAULTS_KEPT, Faults, Ledger
+from loadtest.kill_ledger import Faults, Ledger
 from loadtest.kill_load import Load
 from loadtest.kill_node import KINDS, Victim, wait_drained
 from node.model import ReadStatus, SyncCheck
@@ -52,12 +52,6 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     faults: Faults = field(default_factory=Faults)
-
-    def take(self, faults: Faults) -> None:
-        self.faults.lost += faults.lost
-        self.faults.doubled += faults.doubled
-        self.faults.wrong += faults.wrong
-        self.faults.words += faults.words[: FAULTS_KEPT - len(self.faults.words)]
 
 
 class Campaign:
@@ -101,12 +95,12 @@ class Campaign:
         self._judge_boxes()
         for phone in self._phones:
             phone.count_syncs()
-            self.tally.take(phone.faults)
+            self.tally.faults.take(phone.faults)
             self.tally.counts += phone.counts
         self.tally.counts += self._load.counts
         self.tally.counts["acknowledged"] = self._ledger.acknowledged
         self.tally.counts["deliveries"] = self._ledger.deliveries
-        self.tally.take(self._load.faults)
+        self.tally.faults.take(self._load.faults)
 
     async def _suffer(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -178,7 +172,7 @@ class Campaign:
                         self.tally.counts["copies compared"] += 1
 
     def _judge_boxes(self) -> None:
-        self.tally.take(self._ledger.judge(kill_boxes.elsewhere(self.node.data)))
+        self.tally.faults.take(self._ledger.judge(kill_boxes.elsewhere(self.node.data)))
         if (words := kill_boxes.doctor(self.node.data)) is not None:
             self.tally.faults.say(f"pobox doctor: {words}")
 

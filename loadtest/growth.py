@@ -7,7 +7,6 @@ sets up SQLite for a whole process.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,8 +14,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from loadtest.children import ROOT, python
-from loadtest.errors import BenchError
+from loadtest.children import reported
 from loadtest.figures import Result, Row, number, ratio
 from loadtest.filled import Writer, seed
 from loadtest.settings import Settings
@@ -97,11 +95,7 @@ def measure(data: Path, *, rows: int, rounds: int) -> Grown:
 def growth(settings: Settings) -> Result:
     with directory(settings.data, "growth") as base:
         options = ("--rows", str(settings.rows), "--rounds", str(settings.rounds))
-        command = python("loadtest.growth", str(base.resolve()), *options)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        if done.returncode:
-            raise BenchError(f"growth ended with {done.returncode}:\n{done.stderr}")
-        grown = msgspec.json.decode(done.stdout, type=Grown)
+        grown = reported("loadtest.growth", Grown, str(base.resolve()), *options)
     large, small = f"of {number(settings.rows)}", f"of {number(SMALL)}"
     rows = []
     for what, label in (

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from loadtest import kill_boxes
 from loadtest.errors import BenchError
-from loadtest.kill_ledger import FAULTS_KEPT, Faults, Ledger
+from loadtest.kill_ledger import Faults, Ledger
 from loadtest.kill_load import Load
 from loadtest.kill_node import KINDS, READY_S, Victim, wait_drained
 
@@ -73,12 +73,6 @@ class Tally:
     kills: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     faults: Faults = field(default_factory=Faults)
-
-    def take(self, faults: Faults) -> None:
-        self.faults.lost += faults.lost
-        self.faults.doubled += faults.doubled
-        self.faults.wrong += faults.wrong
-        self.faults.words += faults.words[: FAULTS_KEPT - len(self.faults.words)]
 
     def closing_line(self) -> str:
         wrong = f", {self.faults.wrong} wrong" if self.faults.wrong else ""
@@ -176,7 +170,7 @@ class Round:
         for what in self._load.counts:
             tally.counts[what] += new[what] - self._counted[what]
         self._counted = new
-        tally.take(self._load.faults)
+        tally.faults.take(self._load.faults)
         self._load.faults = Faults()
 
     async def _verify(self) -> None:
@@ -190,7 +184,7 @@ class Round:
         if leftovers := self.node.leftovers():
             faults.say(f"processes are left over: {leftovers}")
         self._count()
-        self._tally.take(faults)
+        self._tally.faults.take(faults)
         self._tally.verified += 1
 
 

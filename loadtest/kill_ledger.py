@@ -51,6 +51,14 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self.lost or self.doubled or self.wrong)
 
+    def take(self, others: Faults) -> None:
+        """``others`` are wrong too."""
+        self.lost += others.lost
+        self.doubled += others.doubled
+        self.wrong += others.wrong
+        for words in others.words:
+            self._tell(words)
+
     def say(self, what: str) -> None:
         self.wrong += 1
         self._tell(what)

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from loadtest import gets, load
-from loadtest.children import ROOT, Child, python
+from loadtest.children import Child, python, reported
 from loadtest.downloaders import Downloaded
 from loadtest.errors import BenchError
 from loadtest.figures import Result, Row, number, ratio
@@ -254,11 +254,7 @@ def snapshot(settings: Settings) -> Result:
     """The copy that a download is made of."""
     with directory(settings.data, "snapshot") as base:
         options = ("--bytes", str(settings.box_bytes), "--rounds", str(settings.rounds))
-        command = python("loadtest.copying", str(base.resolve()), *options)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        if done.returncode:
-            raise BenchError(f"copying ended with {done.returncode}:\n{done.stderr}")
-        copied = msgspec.json.decode(done.stdout, type=Copied)
+        copied = reported("loadtest.copying", Copied, str(base.resolve()), *options)
     return Result(
         name="snapshot",
         title=f"a copy of a box of {number(copied.bytes / _MB)} MB for devices",

@@ -36,7 +36,7 @@ export function install() {
   });
 }
 
-export function focusSearch() {
+function focusSearch() {
   const field = document.querySelector("#search");
   field.focus();
   field.select();

@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from node import config, listen, placement
+from node.changes import Changes
 from node.config import Config
+from node.paths import changes_path
 from tests.router.peer import TABLE, Peer
 
 ROOT = Path(__file__).parents[2]
@@ -122,3 +124,12 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A router over three shards, for all tests of a module."""
     with running(tmp_path_factory.mktemp("node"), 3) as made:
         yield made
+
+
+@pytest.fixture
+def counted(router: Running) -> Iterator[list[Changes]]:
+    """The counters of all shards."""
+    made = [Changes(changes_path(peer._data, peer.index)) for peer in router.peers]
+    yield made
+    for changes in made:
+        changes.close()

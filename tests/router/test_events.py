@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 from node.changes import Changes
 from node.errors import NotFound
@@ -17,15 +16,6 @@ from node.paths import changes_path
 from node.slots import slot_of, table_for
 from tests.router.conftest import Running, running, until
 from tests.router.test_bad_input import refused
-
-
-@pytest.fixture
-def counted(router: Running) -> Iterator[list[Changes]]:
-    """The counters of all shards."""
-    made = [Changes(changes_path(peer._data, peer.index)) for peer in router.peers]
-    yield made
-    for changes in made:
-        changes.close()
 
 
 class Ear:

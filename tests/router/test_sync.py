@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,6 @@ def put_box(router: Running, user: str, version: str, content: bytes) -> Path:
 
 def asked(router: Running, kind: type, user: str) -> list[Any]:
     return [f for peer in router.peers for f in peer.frames if isinstance(f, kind) and f.user == user]
-
-
-@pytest.fixture
-def counted(router: Running) -> Iterator[list[Changes]]:
-    """The counters of all shards."""
-    made = [Changes(changes_path(peer._data, peer.index)) for peer in router.peers]
-    yield made
-    for changes in made:
-        changes.close()
 
 
 def test_a_device_is_told_what_there_is_and_whether_it_needs_it(router: Running) -> None:
