@@ -16,7 +16,6 @@ first on, a box that still says ``clean`` is what it was when the version was is
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from collections.abc import Iterable
 from datetime import datetime
@@ -30,7 +29,7 @@ from node.clock import iso, us_of
 from node.errors import BadField, Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
 from shard.disk import Disk
-from shard.sqlite import LOCKLESS, Sync, connect, empty_file, lock
+from shard.sqlite import LOCKLESS, Locked, Sync, empty_file
 
 SCHEMA_VERSION = 2
 FILE = "messages.db"
@@ -142,7 +141,7 @@ class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
     __slots__ = (
-        "_changes", "_channels", "_db", "_lock", "_removed", "clean", "newborn", "path", "removals", "used_s", "user",
+        "_changes", "_channels", "_db", "_file", "_removed", "clean", "newborn", "path", "removals", "used_s", "user",
         "version",
     )  # fmt: skip
 
@@ -156,12 +155,8 @@ class Mailbox:
         """no barrier has covered its birth yet: it must not be checkpointed"""
         self.used_s = 0.0
         """when it was used last, by the monotonic clock; kept by whoever keeps it open"""
-        self._lock = lock(path)
-        try:
-            self._db = connect(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs or LOCKLESS)
-        except BaseException:
-            os.close(self._lock)
-            raise
+        self._file = Locked(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs)
+        self._db = self._file.db
         try:
             # One read transaction reads the schema and recovers the log.
             try:
@@ -368,10 +363,7 @@ class Mailbox:
 
     def close(self) -> None:
         """Without a checkpoint: the log stays and is taken up at the next opening."""
-        try:
-            self._db.close()
-        finally:
-            os.close(self._lock)
+        self._file.close()
 
 
 def _message(row: Iterable[Any]) -> Message:

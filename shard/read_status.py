@@ -14,7 +14,6 @@ was given out, belongs to another life of this file: who has it gets everything.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -28,7 +27,7 @@ from node.errors import DiskFull, Unsure
 from node.model import ReadingPosition, ReadStatus, Status, StatusConflict, Timestamp
 from shard import notes, read_stats
 from shard.merge import Mark, Marks, Place, effective_us
-from shard.sqlite import LOCKLESS, Sync, connect, lock
+from shard.sqlite import Locked, Sync
 
 NOTE = "read_sync.json"
 _LAST = """
@@ -108,12 +107,8 @@ class StatusFile:
     def __init__(self, path: Path, vfs: str | None = None) -> None:
         """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
         self.path = path
-        self._lock = lock(path)
-        try:
-            self._db = connect(path, sync=Sync.FULL, cache_pages=_CACHE_PAGES, statements=32, vfs=vfs or LOCKLESS)
-        except BaseException:
-            os.close(self._lock)
-            raise
+        self._file = Locked(path, sync=Sync.FULL, cache_pages=_CACHE_PAGES, statements=32, vfs=vfs)
+        self._db = self._file.db
         try:
             self._db.pragma("wal_autocheckpoint", _LOG_PAGES)
             self._db.pragma("journal_size_limit", _LOG_BYTES)
@@ -127,8 +122,7 @@ class StatusFile:
             raise
 
     def close(self) -> None:
-        self._db.close()
-        os.close(self._lock)
+        self._file.close()
 
     # -- what a device is told -----------------------------------------------------------------------
 

@@ -123,3 +123,24 @@ def connect(
         db.close()
         raise
     return db
+
+
+class Locked:
+    """A connection to the file at ``path``, as :func:`connect` makes it, and the lock that keeps others out, as
+    :func:`lock` takes it: both begin and end together. Raises ``apsw.BusyError`` if somebody else has it open."""
+
+    __slots__ = ("_lock", "db")
+
+    def __init__(self, path: Path, *, sync: Sync, cache_pages: int, statements: int, vfs: str | None = None) -> None:
+        self._lock = lock(path)
+        try:
+            self.db = connect(path, sync=sync, cache_pages=cache_pages, statements=statements, vfs=vfs or LOCKLESS)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        try:
+            self.db.close()
+        finally:
+            os.close(self._lock)

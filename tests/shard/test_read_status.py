@@ -489,9 +489,11 @@ def test_without_the_flush_at_birth_it_does_not() -> None:
 
 
 def test_without_the_flush_at_a_commit_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(path: Path, **settings: Any) -> apsw.Connection:
-        return sqlite.connect(path, **settings | {"sync": sqlite.Sync.OFF})
+    connect = sqlite.connect
 
-    monkeypatch.setattr(read_status, "connect", connect)
+    def careless(path: Path, **settings: Any) -> apsw.Connection:
+        return connect(path, **settings | {"sync": sqlite.Sync.OFF})
+
+    monkeypatch.setattr(sqlite, "connect", careless)
     with scratch() as directory:
         assert _lost(directory)
