@@ -12,7 +12,12 @@ import click
 
 from node import commands_channel, commands_mail, commands_serve
 
-_LAZY = {"sync": "client.command:sync", "mark": "client.command:mark", "top": "node.commands_top:top"}
+_LAZY = {
+    "demo": "node.commands_demo:demo",
+    "sync": "client.command:sync",
+    "mark": "client.command:mark",
+    "top": "node.commands_top:top",
+}
 
 
 class _Commands(click.Group):

@@ -72,8 +72,9 @@ def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
     click.echo(f"  data in {Path(node.data).resolve()}")
     if is_new:
         pobox = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
-        server = "" if node.port == 8080 else f" --server {url}"
+        server, where = ("", "") if node.port == 8080 else (f" --server {url}", f" --url {url}")
         click.echo("  next, in another terminal:")
+        click.echo(f"    {pobox} demo{where}      fills an inbox to look at, live")
         click.echo(f"    {pobox} deliver --users ada --title Hello --content 'The first letter'{server}")
         click.echo(f"    {pobox} read ada{server}")
     sys.stdout.flush()
