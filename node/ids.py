@@ -18,6 +18,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}")
 _NAMES = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}\n)+")
 
 
+def is_name(value: str) -> bool:
+    """Whether ``value`` is a name."""
+    return _NAME.fullmatch(value) is not None
+
+
 def check_name(value: str, field: str) -> str:
     """``value`` itself if it is a name; raises :class:`BadField` otherwise."""
     if not _NAME.fullmatch(value):

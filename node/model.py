@@ -130,6 +130,20 @@ class Members(Out):
     cursor: str | None
 
 
+class UserBox(Out):
+    """``size`` is that of the box on the node, in bytes; what is None could not be looked up in time."""
+
+    id: str
+    size: int
+    messages: int | None = None
+    last_delivery: str | None = None
+
+
+class Users(Out):
+    users: list[UserBox]
+    cursor: str | None
+
+
 class UserChannel(Out):
     id: str
     name: str

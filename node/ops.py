@@ -127,10 +127,11 @@ class DropChannel(Request, tag=8):
 
 
 class ListChannels(Request, tag=9):
-    """By id, after ``after``. Done body: ``list[node.model.Channel]``."""
+    """By id, after ``after``, those that begin with ``prefix``. Done body: ``list[node.model.Channel]``."""
 
     after: str
     limit: int
+    prefix: str = ""
 
 
 class ChangeMembers(Request, tag=10):
@@ -146,11 +147,12 @@ class ChangeMembers(Request, tag=10):
 
 
 class ListMembers(Request, tag=11):
-    """By id, after ``after``. Done body: ``list[str]``. Refusals: 404 (channel)."""
+    """By id, after ``after``, those that begin with ``prefix``. Done body: ``list[str]``. Refusals: 404 (channel)."""
 
     channel: str
     after: str
     limit: int
+    prefix: str = ""
 
 
 class AskUserChannels(AboutUser, tag=12):
@@ -283,6 +285,23 @@ class Metrics(msgspec.Struct, array_like=True, gc=False):
     alerts: list[Alert]
 
 
+class ListUsers(Request, tag=37):
+    """Who has a box on this shard, by id, after ``after``, those that begin with ``prefix``. Done body: ``list[str]``.
+    Refusals: 503 while the list is made."""
+
+    prefix: str
+    after: str
+    limit: int
+
+
+class AskBoxes(Request, tag=38):
+    """Size and content of the boxes of ``users``. Done body: ``list[node.model.UserBox]``."""
+
+    table: int
+    users: list[str]
+    slots: list[int]
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -303,6 +322,8 @@ AnyRequest = (
     | AskStatuses
     | AskCounts
     | AskMetrics
+    | ListUsers
+    | AskBoxes
 )
 
 

@@ -78,7 +78,15 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
 
     server = uvicorn.Server(
         uvicorn.Config(
-            app.build(links, delivery, settings.router, versions=versions, node=settings.node, metrics=metrics),
+            app.build(
+                links,
+                delivery,
+                settings.router,
+                versions=versions,
+                node=settings.node,
+                metrics=metrics,
+                is_open=settings.auth.mode == "open",
+            ),
             loop="uvloop",
             http=protocol.bounded_by(settings.router),
             ws="none",

@@ -20,6 +20,7 @@ from router.delivery import Deliverer
 from router.delta import Deltas
 from router.download import Downloads
 from router.events import Events
+from router.guard import Guard
 from router.health import Healths
 from router.links import Links
 from router.members import MemberList
@@ -33,6 +34,7 @@ from router.processes import Processes
 from router.routes import ROUTES
 from router.statuses import Statuses
 from router.sync import Checks, Versions
+from router.users import UserList
 
 App = falcon.asgi.App[Request, falcon.asgi.Response]
 
@@ -70,9 +72,10 @@ def build(
     versions: Versions | None = None,
     node: Node | None = None,
     metrics: Metrics | None = None,
+    is_open: bool = False,
 ) -> App:
     """The app that serves every route over ``links``; messages go in by ``delivery``, what boxes there are ``versions``
-    know. What it counts is in ``metrics``."""
+    know. What it counts is in ``metrics``. ``is_open``: nobody has to say who they are."""
     node, metrics = node or Node(), metrics or Metrics(links)
     bodies = Bodies()
     versions = metrics.versions = versions or Versions(links)
@@ -92,6 +95,7 @@ def build(
             batch_bytes_max=config.batch_bytes_max,
         ),
         "receipts": Receipts(links),
+        "users": UserList(links),
         "boxes": Boxes(links),
         "channels": ChannelList(links, bodies, config.body_bytes_max),
         "members": MemberList(links, bodies, config.body_bytes_max),
@@ -106,7 +110,8 @@ def build(
         "openapi": OpenApi(ROUTES),
     }
     app: App = falcon.asgi.App(
-        request_type=Request, middleware=[_Lifespan(links, processes, ops_channel), metrics.requests]
+        request_type=Request,
+        middleware=[Guard(is_open=is_open), _Lifespan(links, processes, ops_channel), metrics.requests],
     )
     problems.install(app)
     paths: dict[str, _Path] = {}

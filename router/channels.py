@@ -65,9 +65,9 @@ class ChannelList:
 
     async def page(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Channels by id. One that its home doesn't know is none: it is being made, or dropped."""
-        given = query.parameters(req, "limit", "cursor")
+        given = query.parameters(req, "prefix", "limit", "cursor")
         limit = query.limit(given)
-        request = ops.ListChannels(0, query.after(given), limit + 1)
+        request = ops.ListChannels(0, query.after(given), limit + 1, query.prefix(given))
         parts = await self._links.ask_each([(s, request) for s in self._links.shards], list[Channel])
         members: dict[str, int] = {}
         known: dict[str, Channel] = {}

@@ -55,9 +55,9 @@ class MemberList:
     async def get(self, req: Request, resp: falcon.asgi.Response, channel_id: str) -> None:
         """Members by id."""
         channel = check_name(channel_id, "channelId")
-        given = query.parameters(req, "limit", "cursor")
+        given = query.parameters(req, "prefix", "limit", "cursor")
         limit = query.limit(given)
-        request = ops.ListMembers(0, channel, query.after(given), limit + 1)
+        request = ops.ListMembers(0, channel, query.after(given), limit + 1, query.prefix(given))
         home = self._links.home(channel)
         parts = [await self._links.ask(home, request, list[str])]
         others = [(shard, request) for shard in self._links.shards if shard != home]

@@ -21,6 +21,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "shard": {"type": "string", "description": "only this shard, by its number"},
     "process": {"type": "string", "description": "only this router: router-0, or router for the one that answers"},
     "device": {"type": "string", "maxLength": 128, "description": "what the device calls itself"},
+    "prefix": {"type": "string", "maxLength": 128, "description": "what the names begin with"},
     "cursor": {"type": "string", "description": "the cursor of an earlier answer"},
 }
 _PARAMETERS |= {name: {"type": "string"} for name in ("Accept-Encoding", "If-None-Match", "If-Range", "Range")}

@@ -39,6 +39,18 @@ class RangeNotSatisfiable(CallerError):
     title = "The file has no such range"
 
 
+class CrossSite(CallerError):
+    status = 403
+    code = "cross_site"
+    title = "A page of another site may not do this"
+
+
+class Misdirected(CallerError):
+    status = 421
+    code = "misdirected"
+    title = "The node has no such name"
+
+
 class TooMany(CallerError):
     """``policy`` and ``state`` are the values of RateLimit-Policy and RateLimit."""
 
@@ -51,7 +63,14 @@ class TooMany(CallerError):
         self.policy, self.state, self.retry_after = policy, state, retry_after
 
 
-ALL: tuple[type[PoboxError], ...] = (*PROBLEMS, HeadersTooLarge, RangeNotSatisfiable, TooMany)
+ALL: tuple[type[PoboxError], ...] = (
+    *PROBLEMS,
+    HeadersTooLarge,
+    RangeNotSatisfiable,
+    CrossSite,
+    Misdirected,
+    TooMany,
+)
 """every problem this process can answer"""
 
 

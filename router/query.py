@@ -44,6 +44,12 @@ def limit(given: dict[str, str], default: int = LIMIT_DEFAULT, most: int = LIMIT
     return int(text)
 
 
+def prefix(given: dict[str, str]) -> str:
+    """What the names asked for begin with, itself a name; empty for all."""
+    text = given.get("prefix")
+    return "" if text is None else check_name(text, "prefix")
+
+
 def cursor(given: dict[str, str]) -> str | None:
     """What an earlier answer gave as its cursor; what it means is the shard's business."""
     text = given.get("cursor")

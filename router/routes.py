@@ -39,12 +39,22 @@ from node.model import (
     StatusMerged,
     SyncCheck,
     UserChannels,
+    Users,
 )
-from router.problems import HeadersTooLarge, RangeNotSatisfiable, TooMany
+from router.problems import CrossSite, HeadersTooLarge, Misdirected, RangeNotSatisfiable, TooMany
 from router.query import LIMIT_DEFAULT, LIMIT_MAX, STATUSES_DEFAULT, STATUSES_MAX
 
 _Problems = tuple[type[PoboxError], ...]
-_ALWAYS: _Problems = (CallerError, MethodNotAllowed, TooSlow, HeadersTooLarge, PoboxError, Overloaded)
+_ALWAYS: _Problems = (
+    CallerError,
+    CrossSite,
+    MethodNotAllowed,
+    TooSlow,
+    Misdirected,
+    HeadersTooLarge,
+    PoboxError,
+    Overloaded,
+)
 _READ: _Problems = (BadField, Unavailable)
 _WRITE: _Problems = (BadField, Unavailable, DiskFull)
 _BODY: _Problems = (TooLarge, WrongType)
@@ -113,6 +123,16 @@ ROUTES: tuple[Operation, ...] = (
         summary="What became of a message so far",
         response=Receipt,
         faults=(*_READ, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_V3}/users",
+        noun="users",
+        action="page",
+        summary="A page of the users who have a box, by id",
+        response=Users,
+        query=("prefix", *_PAGE),
+        faults=_READ,
     ),
     Operation(
         method="GET",
@@ -235,7 +255,7 @@ ROUTES: tuple[Operation, ...] = (
         action="page",
         summary="A page of the channels, by id",
         response=Channels,
-        query=_PAGE,
+        query=("prefix", *_PAGE),
         faults=_READ,
     ),
     Operation(
@@ -275,7 +295,7 @@ ROUTES: tuple[Operation, ...] = (
         action="get",
         summary="A page of a channel's members, by id",
         response=Members,
-        query=_PAGE,
+        query=("prefix", *_PAGE),
         faults=(*_READ, NotFound),
     ),
     Operation(

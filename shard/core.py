@@ -21,7 +21,7 @@ from node.changes import Changes
 from node.clock import iso
 from node.config import Config
 from node.errors import DiskFull, NotFound, Unavailable
-from node.model import Channel, MemberChanged, Message, Messages, UserChannels
+from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
 from shard import backlog as letters_of
@@ -40,6 +40,7 @@ from shard.metrics import Metrics
 from shard.office import Office
 from shard.postmen import Postmen
 from shard.pressure import Pressure
+from shard.roster import Roster
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
 from shard.statuses import Statuses
@@ -83,6 +84,8 @@ class Shard:
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
         )
+        self.roster = Roster(data, owned, self.mailboxes)
+        self.mailboxes.opener.born = self.roster.born
         self.statuses = Statuses(
             disk,
             self.mailboxes,
@@ -201,6 +204,7 @@ class Shard:
     def close(self) -> None:
         self.barrier.close()
         self.statuses.close()
+        self.roster.close()
         self.devices.close()
         self.mailboxes.close()
         self.journal.close()
@@ -278,14 +282,14 @@ class Shard:
     async def list_channels(self, q: ops.ListChannels) -> list[Channel]:
         def work() -> list[Channel]:
             channels = self.members.channels
-            names = sorted(name for name in channels if name > q.after)[: q.limit]
+            names = sorted(name for name in channels if name > q.after and name.startswith(q.prefix))[: q.limit]
             return [channels[name].outward() for name in names]
 
         return await self.journal.read(work)  # between two changes: they are made in that thread
 
     async def list_members(self, q: ops.ListMembers) -> list[str]:
         self.members.channel(q.channel)
-        return await self.journal.read(lambda: self.members.now(q.channel, q.after, q.limit))
+        return await self.journal.read(lambda: self.members.now(q.channel, q.after, q.limit, q.prefix))
 
     async def drop_channel(self, q: ops.DropChannel) -> bool:
         if q.id not in self.members.channels:
@@ -326,6 +330,10 @@ class Shard:
             state.update(dict.fromkeys(left))
             self._enter(letters_of.membership(seq, q.channel, record.row(), state), list(state))
         return MemberChanged(added=len(joined), removed=len(left), members=record.members)
+
+    async def boxes(self, q: ops.AskBoxes) -> list[UserBox]:
+        self.check(q.table, q.slots)
+        return await self.roster.boxes(q)
 
     async def ping(self, _q: ops.Ping) -> ops.State:
         return ops.State(

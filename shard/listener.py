@@ -72,6 +72,8 @@ class Listener:
             ops.ListChannels: shard.list_channels,
             ops.ChangeMembers: shard.change_members,
             ops.ListMembers: shard.list_members,
+            ops.ListUsers: shard.roster.page,
+            ops.AskBoxes: shard.boxes,
             ops.AskUserChannels: shard.user_channels,
             ops.AskSync: shard.devices.check,
             ops.AskSnapshot: shard.devices.snapshot,

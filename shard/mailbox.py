@@ -88,6 +88,7 @@ _SOIL = "UPDATE sync_version SET clean=0"
 _FIND = "SELECT m.id, m.rowid, channel_id FROM json_each(?) JOIN messages m ON m.id=value"
 _COUNT = "SELECT channel_id, count(*) FROM messages GROUP BY channel_id"
 _COUNT_READ = "SELECT channel_id, count(*) FROM json_each(?) JOIN messages m ON m.id=value GROUP BY channel_id"
+_EXTENT = "SELECT count(*), (SELECT updated_at FROM messages ORDER BY rowid DESC LIMIT 1) FROM messages"
 _ARRIVALS = "SELECT rowid, id, channel_id FROM messages WHERE rowid>? ORDER BY rowid LIMIT ?"
 
 _CACHE_PAGES = 8
@@ -328,6 +329,12 @@ class Mailbox:
             (self.user,),
         )
         return UserChannels(channels=[UserChannel(id=i, name=n, joined_at=j, is_muted=bool(m)) for i, n, j, m in rows])
+
+    def extent(self) -> tuple[int, str | None]:
+        """How many messages there are, and when the last one was accepted."""
+        row = self._db.execute(_EXTENT).fetchone()
+        assert row is not None
+        return row[0], row[1]
 
     def log_pages(self) -> int:
         """The length of the write-ahead log, in pages."""

@@ -25,7 +25,10 @@ _AT = """
 SELECT user_id FROM members
 WHERE channel_id=?1 AND user_id>?2 AND joined_seq<?3 AND (left_seq IS NULL OR left_seq>?3)
 ORDER BY user_id LIMIT ?4"""
-_NOW = "SELECT user_id FROM members WHERE channel_id=? AND user_id>? AND left_seq IS NULL ORDER BY user_id LIMIT ?"
+_NOW = """
+SELECT user_id FROM members
+WHERE channel_id=?1 AND user_id>?2 AND user_id>=?3 AND user_id<?3||char(127) AND left_seq IS NULL
+ORDER BY user_id LIMIT ?4"""
 _SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
 _STATE = "SELECT user_id, joined_us FROM members WHERE channel_id=? AND left_seq IS NULL"
 _ENDED = "FROM members WHERE left_seq IS NOT NULL AND left_seq < ?"
@@ -99,7 +102,7 @@ class Members:
 
     def drop(self, channel_id: str, seq: int) -> list[str]:
         """Forget the channel; who was in it until ``seq``."""
-        left = [row[0] for row in self._db.execute(_NOW, (channel_id, "", -1))]
+        left = [row[0] for row in self._db.execute(_NOW, (channel_id, "", "", -1))]
         self._db.execute(_END_ALL, (channel_id, seq))
         self._db.execute("DELETE FROM channels WHERE id=?", (channel_id,))
         del self.channels[channel_id]
@@ -129,8 +132,9 @@ class Members:
         """Members at the time of letter ``seq``, by name, from ``after`` on."""
         return [row[0] for row in self._db.execute(_AT, (channel_id, after, seq, limit))]
 
-    def now(self, channel_id: str, after: str, limit: int) -> list[str]:
-        return [row[0] for row in self._db.execute(_NOW, (channel_id, after, limit))]
+    def now(self, channel_id: str, after: str, limit: int, prefix: str = "") -> list[str]:
+        """Members of now whose names begin with ``prefix``, by name, from ``after`` on."""
+        return [row[0] for row in self._db.execute(_NOW, (channel_id, after, prefix, limit))]
 
     def spans(self, user: str) -> list[tuple[str, int, int | None]]:
         """When ``user`` was in which channel: (channel, joined_seq, left_seq)."""

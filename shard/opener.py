@@ -36,6 +36,8 @@ class Opener:
     """Opens the boxes on ``disk``; ``template`` is an empty box's file."""
 
     def __init__(self, disk: Disk, template: bytes, *, wal_pages_max: int, vfs: str | None = None) -> None:
+        self.born: Callable[[str], None] = lambda _user: None
+        """is told of each user who got a box, in the thread that made it"""
         self._disk = disk
         self._template = template
         self._wal_pages_max = wal_pages_max
@@ -108,6 +110,7 @@ class Opener:
         with full_is_507():
             self._disk.make_directory(path.parent)
             self._disk.write(path, self._template)
+        self.born(path.parent.name)
 
     def set_aside(self, path: Path, error: Exception) -> None:
         """Keep a damaged file under another name, for whoever wants to look into it."""

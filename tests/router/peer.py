@@ -164,7 +164,7 @@ class Peer:
         return self.channels.pop(request.id, None) is not None
 
     def _list(self, request: ops.ListChannels) -> list[model.Channel]:
-        ids = sorted(id for id in self.channels if id > request.after)
+        ids = sorted(id for id in self.channels if id > request.after and id.startswith(request.prefix))
         return [self._get(ops.GetChannel(0, id)) for id in ids[: request.limit]]
 
     def _change(self, request: ops.ChangeMembers) -> model.MemberChanged:
@@ -180,7 +180,17 @@ class Peer:
 
     def _list_members(self, request: ops.ListMembers) -> list[str]:
         self._get(ops.GetChannel(0, request.channel))
-        return sorted(m for m in self.members[request.channel] if m > request.after)[: request.limit]
+        members = (m for m in self.members[request.channel] if m.startswith(request.prefix))
+        return sorted(m for m in members if m > request.after)[: request.limit]
+
+    def _list_users(self, request: ops.ListUsers) -> list[str]:
+        users = {user for _letter, users in self.letters.values() for user in users}
+        return sorted(u for u in users if u.startswith(request.prefix) and u > request.after)[: request.limit]
+
+    def _boxes(self, request: ops.AskBoxes) -> list[model.UserBox]:
+        table = table_for(self.shards)
+        assert all(table[slot] == self.index for slot in request.slots)
+        return [model.UserBox(id=u, size=4096, messages=len(self._box(u)), last_delivery=None) for u in request.users]
 
     def _user_channels(self, request: ops.AskUserChannels) -> model.UserChannels:
         return model.UserChannels(
@@ -265,6 +275,8 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.ListChannels: Peer._list,
     ops.ChangeMembers: Peer._change,
     ops.ListMembers: Peer._list_members,
+    ops.ListUsers: Peer._list_users,
+    ops.AskBoxes: Peer._boxes,
     ops.AskUserChannels: Peer._user_channels,
     ops.ChangeStatuses: Peer._merge,
     ops.AskStatuses: Peer._statuses,

@@ -24,7 +24,7 @@ LIMITS = {
     "stall_timeout_s": 0.4,
     "connections_max": 20,
 }
-HEAD = b"POST /api/v3/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /api/v3/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = b'{"users":["ann"],"title":"t","content":"c"}'
 
 
@@ -65,7 +65,7 @@ def problem(answer: bytes, code: str) -> None:
 
 
 def test_a_head_that_does_not_end_is_timed_out(hasty: Running) -> None:
-    answer = talk(hasty, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+    answer = talk(hasty, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
     assert status(answer) == 408
     problem(answer, "too_slow")
 
@@ -102,7 +102,7 @@ def test_a_body_in_chunks_that_does_not_end_is_timed_out(hasty: Running) -> None
 
 
 def test_an_idle_connection_is_closed_without_a_word(hasty: Running) -> None:
-    answer = talk(hasty, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = talk(hasty, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert status(answer) == 200
     assert answer.count(b"HTTP/1.1") == 1
 
@@ -111,7 +111,7 @@ def test_a_busy_connection_is_not_idle(hasty: Running) -> None:
     with socket.create_connection(hasty.address, timeout=20) as caller:
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             got = b""
             while not got.endswith(b'{"status":"ok"}'):
                 got += caller.recv(65_536)
@@ -128,7 +128,7 @@ def test_an_answer_that_nobody_takes_is_cut_off(hasty: Running) -> None:
     with socket.create_connection(hasty.address, timeout=20) as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         caller.setblocking(False)
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
         def cut() -> bool:
             try:
@@ -150,7 +150,7 @@ def test_headers_without_end_are_refused(hasty: Running) -> None:
 
 
 def test_headers_that_are_too_large_are_refused_though_they_end(hasty: Running) -> None:
-    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"A: %s\r\n" % (b"x" * 1000) * 60 + b"\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"A: %s\r\n" % (b"x" * 1000) * 60 + b"\r\n"
     answer = talk(hasty, head)
     assert status(answer) == 431
     problem(answer, "headers_too_large")
@@ -183,7 +183,7 @@ def test_a_request_with_two_meanings_is_refused(hasty: Running, head: bytes) -> 
      b"OPTIONS * HTTP/1.1", b"GET /a?\xff HTTP/1.1", b"\x00", b"PRI * HTTP/2.0"],
 )  # fmt: skip
 def test_what_is_no_request_is_refused(hasty: Running, request_line: bytes) -> None:
-    answer = talk(hasty, request_line + b"\r\nHost: x\r\n\r\n")
+    answer = talk(hasty, request_line + b"\r\nHost: localhost\r\n\r\n")
     assert status(answer) in (400, 404)
     assert b"application/problem+json" in answer
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -191,13 +191,13 @@ def test_what_is_no_request_is_refused(hasty: Running, request_line: bytes) -> N
 
 def test_an_offer_of_another_protocol_is_answered_in_this_one(hasty: Running) -> None:
     for protocol in (b"h2c", b"websocket"):
-        head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + protocol
+        head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         assert status(talk(hasty, head + b"\r\n\r\n")) == 200
 
 
 def test_requests_in_a_row_are_answered_in_a_row(hasty: Running) -> None:
     post = HEAD + b"Content-Length: 43\r\n\r\n" + BODY
-    answer = talk(hasty, post * 3 + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = talk(hasty, post * 3 + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert [status(b"HTTP/1.1" + part) for part in answer.split(b"HTTP/1.1")[1:]] == [202, 202, 202, 404]
 
 
@@ -218,7 +218,7 @@ def test_a_caller_that_leaves_in_the_middle_leaves_nothing_behind(hasty: Running
 def test_more_connections_than_allowed_are_turned_away(hasty: Running) -> None:
     callers = [socket.create_connection(hasty.address, timeout=20) for _ in range(30)]
     try:
-        callers[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        callers[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = to_the_end(callers[-1])
         assert status(answer) == 503
         assert b"retry-after: 1" in answer
@@ -260,7 +260,7 @@ def test_a_floor_answers_and_asks_nobody(tmp_path: Path) -> None:
 def test_a_router_ends_in_order_on_sigterm(tmp_path: Path) -> None:
     with running(tmp_path, 1) as router:
         with socket.create_connection(router.address, timeout=20) as caller:
-            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert status(caller.recv(65_536)) == 200
             router.process.send_signal(signal.SIGTERM)
             assert router.process.wait(20) == 0

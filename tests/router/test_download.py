@@ -164,7 +164,7 @@ def descriptors(router: Running) -> list[str]:
 def begin(router: Running, path: str) -> socket.socket:
     caller = socket.create_connection(router.address, timeout=20)
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    caller.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+    caller.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
     assert caller.recv(12) == b"HTTP/1.1 200"
     return caller
 

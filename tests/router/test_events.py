@@ -120,7 +120,9 @@ def test_who_is_gone_before_the_stream_begins_is_not_counted(tmp_path: Path) -> 
     """Another request in the pipeline, and the connection cut: whatever moment that is, nobody listens after it."""
     with running(tmp_path, 1, settings={"listeners_max": 5}) as router:
         _box(router, "ann")
-        asked = b"GET /api/v3/users/ann/events HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        asked = b"".join(
+            b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"/api/v3/users/ann/events", b"/healthz")
+        )
         for number in range(100):
             with socket.create_connection(router.address) as connection:
                 connection.sendall(asked)
