@@ -19,7 +19,7 @@ run: $(RUN_STAMP) ## start a node on 127.0.0.1:8080, data in ./data
 	@exec $(BIN)/pobox serve
 
 test: debian $(DEV_STAMP) ## everything: all tests, with PostgreSQL and real processes
-	@sh .ci/debian chromium prometheus
+	@sh .ci/debian chromium prometheus systemd
 	$(BIN)/python -m pytest
 
 check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests

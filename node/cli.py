@@ -16,6 +16,7 @@ _LAZY = {
     "demo": "node.commands_demo:demo",
     "sync": "client.command:sync",
     "mark": "client.command:mark",
+    "systemd": "node.commands_systemd:systemd",
     "top": "node.commands_top:top",
 }
 

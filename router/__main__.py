@@ -12,7 +12,7 @@ import click
 import structlog
 import uvicorn
 
-from node import config, listen, placement, process
+from node import config, listen, notify, placement, process
 from node.errors import BadField, ConfigError
 from node.ids import check_name
 from router import app, protocol
@@ -73,6 +73,7 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
     metrics = Metrics(links, index)
 
     async def watch() -> None:
+        notify.tell("READY=1\nWATCHDOG=1")  # it serves now, and its loop goes round
         metrics.connections = len(server.server_state.connections)
         protocol.end_late(server.server_state.connections, asyncio.get_running_loop().time())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from node import paths, placement
+from node import notify, paths, placement
 from node.config import Config, load
 from node.errors import ConfigError, Unsure
 from node.process import configure_logging, die_with_parent, raise_file_limit
@@ -72,13 +72,17 @@ async def serve(config: Config, layout: placement.Placement, index: int, data: P
     gc.collect()
     gc.freeze()
     log.info("ready", shard=index, of=layout.shards, replayed=shard.backlog.waiting)
+    notify.tell("READY=1")
+    feeding = asyncio.create_task(notify.feed())
     await ended
+    notify.tell("STOPPING=1")
     if not failures:
         await listener.stop()
     if not failures:
         await shard.drain()
     if failures:  # nothing more may be believed, flushed or let go: the next start replays
         return EXIT_UNSURE
+    feeding.cancel()
     life.cancel()
     await asyncio.wait([life])
     listener.close()

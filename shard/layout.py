@@ -9,9 +9,13 @@ and don't move. What belongs to no shard any more is swept away, at every start.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -41,9 +45,10 @@ class Move(msgspec.Struct):
 
 
 def lay_out(data: Path, shards: int) -> Move | None:
-    """Make ``data`` fit ``shards``; None if it does already. The node must not be running.
+    """Make ``data`` fit ``shards``; None if it does already.
 
-    Raises :class:`ConfigError` if there is no telling which journals count.
+    Raises :class:`ConfigError` if there is no telling which journals count, or if the number is to change while a shard
+    runs.
     """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in (paths.run_dir(data), paths.boxes_dir(data)):
@@ -54,6 +59,11 @@ def lay_out(data: Path, shards: int) -> Move | None:
     _sweep(data, old)
     if old is not None and old.shards == shards:
         return None
+    with _nobody_at_work(data, old):
+        return _lay_out_anew(data, old, shards)
+
+
+def _lay_out_anew(data: Path, old: Placement | None, shards: int) -> Move:
     new = Placement(version=old.version + 1 if old else 1, shards=shards)
     directory = paths.journals_dir(data, new.version)
     directory.mkdir(mode=0o700)
@@ -70,6 +80,23 @@ def lay_out(data: Path, shards: int) -> Move | None:
     placement.save(data, new)
     _sweep(data, new)
     return move
+
+
+@contextlib.contextmanager
+def _nobody_at_work(data: Path, old: Placement | None) -> Iterator[None]:
+    """Hold the lock of every shard there is. Raises :class:`ConfigError` if one runs: what it accepts while its
+    journal is copied would be left behind."""
+    with contextlib.ExitStack() as held:
+        for index in range(old.shards if old else 0):
+            fd = os.open(paths.shard_lock(data, index), os.O_RDWR | os.O_CREAT, 0o600)
+            held.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"shard {index} is running: stop the node before the number of shards is changed"
+                ) from None
+        yield
 
 
 def _check_empty(data: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node import paths, placement
-from node.errors import Refused
+from node.errors import ConfigError, Refused
 from node.placement import Placement
 from node.slots import SLOTS
 from shard import layout
@@ -47,6 +49,20 @@ def test_a_new_directory_is_laid_out_and_one_that_fits_is_left_alone(tmp_path: P
     assert sorted(path.name for path in (data / "journals-1").glob("*.db")) == [f"shard-{i}.db" for i in range(3)]
     assert lay_out(data, 3) is None
     assert placement.load(data) == Placement(version=1, shards=3)
+
+
+def test_nothing_is_moved_beneath_a_shard_that_runs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    lay_out(data, 2)
+    held = os.open(paths.shard_lock(data, 1), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(ConfigError, match="shard 1 is running"):
+            lay_out(data, 3)
+        assert lay_out(data, 2) is None
+    finally:
+        os.close(held)
+    assert lay_out(data, 3) is not None
 
 
 def test_letters_that_wait_through_every_change_arrive_once_and_their_receipts_add_up() -> None:
