@@ -14,6 +14,7 @@ from client.device import NAME_MAX, Device, Synced
 from client.errors import DeviceError
 from client.marks import MARKS, Mark
 from node.show import printable, server_option
+from node.shown import shown_key
 
 to_option = click.option(
     "--to",
@@ -50,9 +51,9 @@ def sync(server: str, user: str, directory: Path, watch: bool, interval: float, 
     messages.db is the copy, for reading; read_status.db is what was read.
     """
     if not watch:
-        _say(Device(user, directory, server=server, name=name).sync())
+        _say(Device(user, directory, server=server, key=shown_key(), name=name).sync())
         return
-    device = Device(user, directory, server=server, name=name, on_change=_say)
+    device = Device(user, directory, server=server, key=shown_key(), name=name, on_change=_say)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -71,9 +71,10 @@ class Synced(msgspec.Struct, frozen=True):
 class Device:
     """``user``'s box in ``directory``. Any thread may mark while one syncs; processes take turns.
 
-    ``name``: what the server knows this device by (kept in the folder; made up at first if not given).
-    ``on_change(Synced)`` is called after a sync that changed something, when it is durable. ``patience_s``: how long
-    trouble with the server is sat out. ``clock``: microseconds since 1970. All methods raise :class:`DeviceError`.
+    ``key``: what the server is shown, the user's token. ``name``: what it knows this device by (kept in the folder;
+    made up at first if not given). ``on_change(Synced)`` is called after a sync that changed something, when it is
+    durable. ``patience_s``: how long trouble with the server is sat out. ``clock``: microseconds since 1970. All
+    methods raise :class:`DeviceError`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Device:
         directory: str | Path,
         *,
         server: str = DEFAULT_SERVER,
+        key: str | None = None,
         name: str | None = None,
         on_change: Callable[[Synced], None] | None = None,
         patience_s: float = 30.0,
@@ -94,6 +96,7 @@ class Device:
         self.user = user
         self.directory = Path(directory)
         self.server = address(server)
+        self._key = key
         self._name = name
         self._on_change = on_change
         self._patience_s, self._timeout_s = patience_s, timeout_s
@@ -102,7 +105,8 @@ class Device:
 
     def sync(self, *, wait_s: float = 60.0) -> Synced:
         """Once; waits up to ``wait_s`` for another process that is syncing into the same folder."""
-        with self._explained(), Server(self.server, self.user, timeout_s=self._timeout_s) as server:
+        asking = Server(self.server, self.user, key=self._key, timeout_s=self._timeout_s)
+        with self._explained(), asking as server:
             if not self.directory.is_dir():
                 self._check(server, None, Patience(self._patience_s))  # an unknown user leaves no trace
                 self._make_directory()

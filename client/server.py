@@ -18,6 +18,7 @@ from client.errors import BadCall, NoBox, Refused, Trouble
 from client.patience import Patience
 from node.apiclient import retry_after_s, said, segment
 from node.errors import Problem
+from node.shown import authorization, trust
 
 T = TypeVar("T")
 
@@ -26,16 +27,20 @@ _CONNECT_S = 10.0
 
 
 class Server:
-    """The node at ``url`` (http or https). A context manager; used by one thread at a time."""
+    """The node at ``url`` (http or https), shown ``key``. A context manager; used by one thread at a time."""
 
-    def __init__(self, url: str, user: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, user: str, *, key: str | None = None, timeout_s: float = 30.0) -> None:
         self.url = address(url)
         self.user = user
         self._base = f"/api/v3/sync/{segment(user)}/"
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
-        # Without TLS there is nothing to verify, and loading the certificates takes longer than a sync.
-        verify = self.url.startswith("https:")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False, verify=verify)
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=timeout,
+            trust_env=False,
+            verify=trust(self.url),
+            headers=authorization(key),
+        )
 
     def __enter__(self) -> Server:
         return self

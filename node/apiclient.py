@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from node.errors import Problem
+from node.shown import authorization, shown_key, trust
 
 T = TypeVar("T")
 
@@ -32,7 +33,10 @@ class ApiError(Exception):
 
 
 class Api:
-    """The node at ``server``. ``patience_s``: how long trouble of the node's own is sat out."""
+    """The node at ``server``, for the command that runs: it shows the key that was given.
+
+    ``patience_s``: how long trouble of the node's own is sat out.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,14 @@ class Api:
         self._server = server
         self._patience_s = patience_s
         self._sleep = sleep
-        self._http = httpx.Client(base_url=server, timeout=_TIMEOUT_S, trust_env=False, transport=transport)
+        self._http = httpx.Client(
+            base_url=server,
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+            transport=transport,
+            headers=authorization(shown_key()),
+            verify=trust(server),
+        )
 
     def __enter__(self) -> Api:
         return self

@@ -18,6 +18,8 @@ _LAZY = {
     "mark": "client.command:mark",
     "systemd": "node.commands_systemd:systemd",
     "top": "node.commands_top:top",
+    "key": "node.commands_auth:key",
+    "token": "node.commands_auth:token",
 }
 
 

@@ -23,7 +23,7 @@ from node.process import configure_logging
 from node.rundir import InUse
 from node.supervisor import StartFailed, Supervisor
 
-_config_option = click.option(
+config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="instead of pobox.toml"
 )
 
@@ -34,7 +34,7 @@ _config_option = click.option(
 @click.option("--routers", type=int, help="processes that take requests  [default: 1]")
 @click.option("--host", help="a loopback address, as long as nobody has to log in  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 takes a free one  [default: 8080]")
-@_config_option
+@config_option
 def serve(config_file: Path | None, **options: Any) -> None:
     """Run a node until SIGTERM or Ctrl-C (a second one hurries)."""
     config = loaded(config_file, options)
@@ -49,7 +49,7 @@ def serve(config_file: Path | None, **options: Any) -> None:
 
 @click.command()
 @click.option("--data", help="the data directory  [default: data]")
-@_config_option
+@config_option
 def doctor(config_file: Path | None, data: str | None) -> None:
     """Check every mailbox and journal; exit code 1, naming what, if anything is wrong."""
     config = loaded(config_file, {"data": data})
@@ -75,6 +75,9 @@ def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
         server, where = ("", "") if node.port == 8080 else (f" --server {url}", f" --url {url}")
         click.echo("  next, in another terminal:")
         click.echo(f"    {pobox} demo{where}      fills an inbox to look at, live")
+        if config.auth.mode == "keys":
+            data = "" if node.data == "data" else f" --data {node.data}"
+            click.echo(f"    export POBOX_KEY=$({pobox} key create --name first --scope deliver,read{data})")
         click.echo(f"    {pobox} deliver --users ada --title Hello --content 'The first letter'{server}")
         click.echo(f"    {pobox} read ada{server}")
     sys.stdout.flush()

@@ -23,6 +23,7 @@ from node.apiclient import Api, ApiError, said
 from node.model import Alert, Alerts
 from node.scrape import Between, Scrape
 from node.show import Failures, printable, server_option
+from node.shown import authorization, shown_key, trust
 
 _TIMEOUT_S = 10.0
 _LANES = ("high", "normal", "low")
@@ -123,7 +124,11 @@ class Shown:
 @server_option
 def top(server: str, interval: float, once: bool) -> None:
     """Watch shards, lanes, routers and alerts of a running node."""
-    with httpx.Client(base_url=server, timeout=_TIMEOUT_S, trust_env=False) as http, Api(server) as api:
+    headers, verify = authorization(shown_key()), trust(server)
+    with (
+        httpx.Client(base_url=server, timeout=_TIMEOUT_S, trust_env=False, headers=headers, verify=verify) as http,
+        Api(server) as api,
+    ):
 
         def look() -> Scrape:
             return _scrape(http, server)

@@ -2,7 +2,8 @@
 
 ``pobox.toml`` (or the file named by ``POBOX_CONFIG``) holds tables; every key can also come from
 the environment: ``[shard] postmen`` is ``POBOX_SHARD_POSTMEN``. Command line beats environment
-beats file beats default. A key that isn't known is an error.
+beats file beats default. A key that isn't known is an error. ``POBOX_KEY`` is no setting: it is what the command
+line shows a node to be let in.
 """
 
 from __future__ import annotations
@@ -39,7 +40,17 @@ class Node(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Auth(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    mode: Literal["open"] = "open"
+    mode: Literal["open", "keys"] = "open"
+    """open: whoever reaches the node may do everything, so it serves loopback only. keys: services need a key, people a
+    token"""
+    jwks_file: str = ""
+    """public keys (JWK Set) of the issuer whose tokens are taken beside those of ``pobox token``"""
+    jwt_secret_file: str = ""
+    """or the secret that it signs with (HS256), 32 bytes or more"""
+    issuer: str = ""
+    """what ``iss`` must be in its tokens"""
+    audience: str = ""
+    """and ``aud``: that they were made for this node"""
 
 
 class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +119,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     shard: Shard = Shard()
 
 
+_NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
 _SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard}
 
 
@@ -138,7 +150,7 @@ def load(
         for field in struct.__struct_fields__
     }
     for variable in environ:
-        if variable.startswith("POBOX_") and variable not in known and variable != "POBOX_CONFIG":
+        if variable.startswith("POBOX_") and variable not in known and variable not in _NO_SETTINGS:
             raise ConfigError(f"unknown environment variable: {variable}")
     for variable, (section, field) in known.items():
         if variable in environ:

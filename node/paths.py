@@ -4,6 +4,8 @@
 
     node.lock                       held by the supervisor
     placement.json                  table version and number of shards
+    keys.json                       service keys, hashed
+    token.secret                    what signs the node's own user tokens
     journals-<version>/shard-<i>.db journal, receipts, members of one shard
     run/shard-<i>.sock|.lock        one shard's socket, and the lock that makes it the only one
     run/router-<k>.sock             where a router tells the others its figures
@@ -42,6 +44,14 @@ def journals_dir(data: Path, version: int) -> Path:
 
 def shard_db(data: Path, version: int, shard: int) -> Path:
     return journals_dir(data, version) / f"shard-{shard}.db"
+
+
+def keys_path(data: Path) -> Path:
+    return data / "keys.json"
+
+
+def token_secret_path(data: Path) -> Path:
+    return data / "token.secret"
 
 
 def changes_path(data: Path, shard: int) -> Path:

@@ -7,8 +7,8 @@ move the cursor, or worse.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -16,8 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from node.apiclient import ApiError
+from node.shown import key_option
 
-server_option = click.option("--server", default="http://127.0.0.1:8080", show_default=True, help="where the node is")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def server_option(command: _Command) -> _Command:
+    """``--server``, which the command gets, and ``--key``, which whoever asks the node for it looks up."""
+    where = click.option("--server", default="http://127.0.0.1:8080", show_default=True, help="where the node is")
+    return where(key_option(command))
 
 
 class Failures(click.Command):

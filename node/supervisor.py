@@ -58,7 +58,7 @@ def check(config: Config) -> None:
     if config.auth.mode == "open" and not listen.is_loopback(config.node.host):
         raise ConfigError(
             f'[node] host = "{config.node.host}" with [auth] mode = "open" would let anybody read every box: '
-            "only loopback addresses (127.0.0.1, ::1) are served without authentication"
+            'only loopback addresses (127.0.0.1, ::1) are served without authentication; set mode = "keys"'
         )
     if not sqlite_is_safe(apsw.sqlite_lib_version()):
         raise ConfigError(

@@ -17,6 +17,7 @@ from node.errors import BadField, ConfigError
 from node.ids import check_name
 from router import app, protocol
 from router.allowance import Allowance
+from router.credentials import FileCredentials
 from router.delivery import Deliverer, Delivery, Floor
 from router.fairness import Limiter
 from router.links import Links
@@ -57,6 +58,9 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
     host, port = sock.getsockname()[:2]
     if settings.auth.mode == "open" and not listen.is_loopback(host):
         raise ConfigError(f"[auth] mode = open serves loopback only, not {host}")
+    credentials = None
+    if settings.auth.mode == "keys":
+        credentials = FileCredentials(data, settings.auth, routers=settings.node.routers)
     if settings.node.ops_channel:
         try:
             check_name(settings.node.ops_channel, "[node] ops_channel")
@@ -76,6 +80,8 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
         notify.tell("READY=1\nWATCHDOG=1")  # it serves now, and its loop goes round
         metrics.connections = len(server.server_state.connections)
         protocol.end_late(server.server_state.connections, asyncio.get_running_loop().time())
+        if credentials is not None:
+            credentials.look()
 
     server = uvicorn.Server(
         uvicorn.Config(
@@ -86,7 +92,8 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
                 versions=versions,
                 node=settings.node,
                 metrics=metrics,
-                is_open=settings.auth.mode == "open",
+                credentials=credentials,
+                is_open=credentials is None,
             ),
             loop="uvloop",
             http=protocol.bounded_by(settings.router),

@@ -11,6 +11,7 @@ import falcon.asgi
 
 from node.config import Node, Router
 from router import problems
+from router.access import Credentials
 from router.alerts import AlertsPage, NodeAlerts
 from router.batch import Batch
 from router.body import Bodies, Request
@@ -20,6 +21,7 @@ from router.delivery import Deliverer
 from router.delta import Deltas
 from router.download import Downloads
 from router.events import Events
+from router.gate import Gate
 from router.guard import Guard
 from router.health import Healths
 from router.links import Links
@@ -72,10 +74,12 @@ def build(
     versions: Versions | None = None,
     node: Node | None = None,
     metrics: Metrics | None = None,
+    credentials: Credentials | None = None,
     is_open: bool = False,
 ) -> App:
     """The app that serves every route over ``links``; messages go in by ``delivery``, what boxes there are ``versions``
-    know. What it counts is in ``metrics``. ``is_open``: nobody has to say who they are."""
+    know. What it counts is in ``metrics``. ``credentials`` know who asks; without them nobody has to say who they are.
+    ``is_open``: and so only this machine may ask."""
     node, metrics = node or Node(), metrics or Metrics(links)
     bodies = Bodies()
     versions = metrics.versions = versions or Versions(links)
@@ -114,10 +118,11 @@ def build(
         middleware=[Guard(is_open=is_open), _Lifespan(links, processes, ops_channel), metrics.requests],
     )
     problems.install(app)
+    gate = Gate(credentials)
     paths: dict[str, _Path] = {}
     for operation in ROUTES:
         path = paths.setdefault(operation.path, _Path())
-        action = getattr(resources[operation.noun], operation.action)
+        action = gate.before(operation.who, getattr(resources[operation.noun], operation.action))
         setattr(path, f"on_{operation.method.lower()}", action)
         if operation.method == "GET":  # Falcon sends the headers and leaves out the body
             path.on_head = action  # type: ignore[attr-defined]

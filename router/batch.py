@@ -16,6 +16,7 @@ import falcon.asgi
 from node.errors import Overloaded, PoboxError, TooLarge
 from node.model import BatchAccepted, LineError, NewMessage
 from router import query
+from router.access import Share
 from router.body import Bodies, Request, check_type, decoder
 from router.delivery import Deliverer
 from router.messages import encode
@@ -47,13 +48,15 @@ class Batch:
         body = await self._bodies.read(req, self._batch_bytes_max)
         if body.count(b"\n") >= LINES_MAX:
             raise TooLarge(f"a batch may have {LINES_MAX} lines")
-        run = _Run(self._delivery, body, self._line_bytes_max)
+        run = _Run(self._delivery, body, self._line_bytes_max, req.caller.share)
         # TaskGroup: when one of them fails in earnest the others don't go on behind its back.
         async with asyncio.TaskGroup() as group:
             for _ in range(min(IN_FLIGHT_MAX, body.count(b"\n") + 1)):
                 group.create_task(run.work())
         if run.trouble is not None and not run.accepted and all(e.status >= _OURS for e in run.rejected):
             raise run.trouble
+        if req.caller.share is not None:
+            req.caller.share.tell(resp)
         run.rejected.sort(key=lambda error: error.line)
         resp.status = 202
         resp.data = encode(BatchAccepted(accepted=run.accepted, rejected=run.rejected))
@@ -62,12 +65,13 @@ class Batch:
 class _Run:
     """One batch under way; several workers take its lines in turn."""
 
-    def __init__(self, delivery: Deliverer, body: bytes, line_bytes_max: int) -> None:
+    def __init__(self, delivery: Deliverer, body: bytes, line_bytes_max: int, share: Share | None) -> None:
         self.accepted = 0
         self.rejected: list[LineError] = []
         self.trouble: PoboxError | None = None
         self._delivery = delivery
         self._line_bytes_max = line_bytes_max
+        self._share = share
         self._lines = enumerate(_lines(body), 1)
         self._empty = 0
 
@@ -90,6 +94,8 @@ class _Run:
         """As one request would, but a link that is full is waited for: this batch may have filled it."""
         if len(line) > self._line_bytes_max:
             raise TooLarge(f"a line may have {self._line_bytes_max} bytes")
+        if self._share is not None:
+            self._share.take()
         message = _decode(line)
         for _ in range(_TRIES_MAX):
             try:

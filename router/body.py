@@ -17,6 +17,7 @@ import falcon.asgi
 import msgspec
 
 from node.errors import BadField, CallerError, Overloaded, TooLarge, WrongType
+from router.access import EVERYBODY, Caller
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -33,10 +34,11 @@ _TOP = re.compile(r"[^.\[]+(?:\[\d+\](?:\.\w+)?)?")
 class Request(falcon.asgi.Request):
     """Falcon's request, with the parts that are needed for every message within easy reach."""
 
-    __slots__ = ("first", "receive")
+    __slots__ = ("caller", "first", "receive")
 
     def __init__(self, scope: Any, receive: Any, first_event: Any = None, options: Any = None) -> None:
         super().__init__(scope, receive, first_event, options)
+        self.caller: Caller = EVERYBODY
         self.first = first_event
         self.receive = receive
 

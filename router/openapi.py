@@ -12,6 +12,7 @@ import msgspec
 from node.errors import NodeError, PoboxError, Problem
 from node.ids import PATTERN
 from router import problems, query
+from router.access import Who
 from router.body import Request
 from router.routes import Operation
 
@@ -25,6 +26,17 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "cursor": {"type": "string", "description": "the cursor of an earlier answer"},
 }
 _PARAMETERS |= {name: {"type": "string"} for name in ("Accept-Encoding", "If-None-Match", "If-Range", "Range")}
+_KEY, _TOKEN = "serviceKey", "userToken"
+_SCHEMES = {
+    _KEY: {"type": "http", "scheme": "bearer", "description": "a service key that has the scope which is named"},
+    _TOKEN: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "a token whose subject is the userId in the path",
+    },
+}
+"""asked for with [auth] mode = keys"""
 _BINARY: dict[str, Any] = {}
 """what is no JSON has no schema"""
 _WITH_BODY = (200, 206)
@@ -61,7 +73,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "it will be in every target's box exactly once.",
         },
         "paths": paths,
-        "components": {"schemas": _ecma(schemas)},
+        "components": {"schemas": _ecma(schemas), "securitySchemes": _SCHEMES},
     }
 
 
@@ -70,6 +82,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": f"{operation.noun}_{operation.action}",
         "tags": [operation.noun],
         "summary": operation.summary,
+        "security": _security(operation.who),
         "parameters": [_parameter(name, "path") for name in re.findall(r"{(\w+)}", operation.path)]
         + [_limit(operation) if name == "limit" else _parameter(name, "query") for name in operation.query]
         + [_parameter(name, "header") for name in operation.headers],
@@ -83,6 +96,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "content": {operation.media_type: {"schema": _ref(operation.request)}},
         }
     return made
+
+
+def _security(who: Who) -> list[dict[str, Sequence[str]]]:
+    """Any of these will do; for an http scheme the names in the list are roles."""
+    if who.anybody:
+        return []
+    keys: list[dict[str, Sequence[str]]] = [{_KEY: [scope]} for scope in who.scopes]
+    return [*keys, {_TOKEN: []}] if who.person else keys
 
 
 def _parameter(name: str, place: str) -> dict[str, Any]:

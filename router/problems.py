@@ -6,6 +6,7 @@ nobody expected is logged once and answered 500 without a word about the inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import falcon
@@ -57,10 +58,45 @@ class TooMany(CallerError):
     status = 429
     code = "too_many"
     title = "One of the users was sent too much of late"
+    field: str | None = "users"
 
     def __init__(self, policy: str = "", state: str = "", retry_after: int = 1) -> None:
-        super().__init__(field="users")
-        self.policy, self.state, self.retry_after = policy, state, retry_after
+        super().__init__(field=self.field)
+        self.retry_after = retry_after
+        self.headers = {"RateLimit-Policy": policy, "RateLimit": state}
+
+
+class KeyLimit(TooMany):
+    code = "key_limit"
+    title = "This key has asked for too much of late"
+    field = None
+
+
+class Unauthorized(CallerError):
+    """``error`` is what RFC 6750 calls what is wrong with what was shown; empty if nothing was."""
+
+    status = 401
+    code = "unauthorized"
+    title = "A valid key or token is needed"
+
+    def __init__(self, error: str = "") -> None:
+        super().__init__()
+        self.headers = {
+            "WWW-Authenticate": f'Bearer realm="pobox", error="{error}"' if error else 'Bearer realm="pobox"'
+        }
+
+
+class Forbidden(CallerError):
+    """``scopes``: one of them would do."""
+
+    status = 403
+    code = "forbidden"
+    title = "This key or token is not good for that"
+
+    def __init__(self, scopes: Sequence[str] = ()) -> None:
+        super().__init__()
+        named = f', scope="{" ".join(scopes)}"' if scopes else ""
+        self.headers = {"WWW-Authenticate": f'Bearer realm="pobox", error="insufficient_scope"{named}'}
 
 
 ALL: tuple[type[PoboxError], ...] = (
@@ -70,6 +106,9 @@ ALL: tuple[type[PoboxError], ...] = (
     CrossSite,
     Misdirected,
     TooMany,
+    KeyLimit,
+    Unauthorized,
+    Forbidden,
 )
 """every problem this process can answer"""
 
@@ -94,9 +133,8 @@ async def _ours(
     _req: falcon.asgi.Request, resp: falcon.asgi.Response, error: PoboxError, _params: dict[str, Any]
 ) -> None:
     answer(resp, error.problem())
-    if isinstance(error, TooMany):
-        resp.set_header("RateLimit-Policy", error.policy)
-        resp.set_header("RateLimit", error.state)
+    if isinstance(error, TooMany | Unauthorized | Forbidden):
+        resp.set_headers(error.headers)
 
 
 async def _falcons(

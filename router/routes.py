@@ -1,4 +1,7 @@
-"""Every route, once. What Falcon serves and what ``/openapi.json`` says are both made from this table."""
+"""Every route, once. What Falcon serves, whom it serves, and what ``/openapi.json`` says are all made from this table.
+
+A route that doesn't say who may use it is an error when this module is imported.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,17 @@ from node.model import (
     UserChannels,
     Users,
 )
-from router.problems import CrossSite, HeadersTooLarge, Misdirected, RangeNotSatisfiable, TooMany
+from router.access import ADMIN, ANYBODY, CHANGE_BOX, CHANNELS, DELIVER, FIGURES, READ_BOX, USER, Who
+from router.problems import (
+    CrossSite,
+    Forbidden,
+    HeadersTooLarge,
+    KeyLimit,
+    Misdirected,
+    RangeNotSatisfiable,
+    TooMany,
+    Unauthorized,
+)
 from router.query import LIMIT_DEFAULT, LIMIT_MAX, STATUSES_DEFAULT, STATUSES_MAX
 
 _Problems = tuple[type[PoboxError], ...]
@@ -55,6 +68,7 @@ _ALWAYS: _Problems = (
     PoboxError,
     Overloaded,
 )
+_SHOWN: _Problems = (Unauthorized, Forbidden, KeyLimit)
 _READ: _Problems = (BadField, Unavailable)
 _WRITE: _Problems = (BadField, Unavailable, DiskFull)
 _BODY: _Problems = (TooLarge, WrongType)
@@ -67,6 +81,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     noun: str
     action: str
+    who: Who
     summary: str
     statuses: tuple[int, ...] = (200,)
     request: type[msgspec.Struct] | None = None
@@ -81,10 +96,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     faults: _Problems = ()
 
+    def __post_init__(self) -> None:
+        if self.who.person and USER not in self.path:
+            raise ValueError(f"{self.path} names nobody whose it could be")
+
     @property
     def problems(self) -> _Problems:
         """Every problem this operation can answer."""
-        return _ALWAYS + self.faults
+        return _ALWAYS + (() if self.who.anybody else _SHOWN) + self.faults
 
 
 _V3 = "/api/v3"
@@ -96,6 +115,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/messages",
         noun="messages",
         action="post",
+        who=DELIVER,
         summary="Deliver a message to users, or to all members of a channel",
         statuses=(202,),
         request=NewMessage,
@@ -108,6 +128,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/messages/batch",
         noun="batch",
         action="post",
+        who=DELIVER,
         summary="Deliver many messages, one JSON object a line",
         statuses=(202,),
         request=NewMessage,
@@ -120,6 +141,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/messages/{{id}}/receipt",
         noun="receipts",
         action="get",
+        who=DELIVER,
         summary="What became of a message so far",
         response=Receipt,
         faults=(*_READ, NotFound),
@@ -129,6 +151,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users",
         noun="users",
         action="page",
+        who=ADMIN,
         summary="A page of the users who have a box, by id",
         response=Users,
         query=("prefix", *_PAGE),
@@ -139,6 +162,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users/{{userId}}/messages",
         noun="boxes",
         action="messages",
+        who=READ_BOX,
         summary="A page of a person's messages, newest first",
         response=Messages,
         query=("channelId", *_PAGE),
@@ -149,6 +173,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users/{{userId}}/messages/{{id}}",
         noun="boxes",
         action="message",
+        who=READ_BOX,
         summary="One message of a person",
         response=Message,
         faults=(*_READ, NotFound),
@@ -158,6 +183,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users/{{userId}}/messages/{{id}}",
         noun="boxes",
         action="remove",
+        who=CHANGE_BOX,
         summary="Delete one message of a person for good",
         statuses=(204,),
         faults=(*_WRITE, NotFound),
@@ -167,6 +193,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users/{{userId}}/channels",
         noun="boxes",
         action="channels",
+        who=READ_BOX,
         summary="The channels a person is in",
         response=UserChannels,
         faults=(*_READ, NotFound),
@@ -176,6 +203,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users/{{userId}}/counts",
         noun="statuses",
         action="counts",
+        who=READ_BOX,
         summary="How many messages a person has not read, in all and by channel",
         response=Counts,
         faults=(*_READ, NotFound),
@@ -185,6 +213,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/users/{{userId}}/events",
         noun="events",
         action="get",
+        who=READ_BOX,
         summary="A stream of server-sent events: something came for this person, or was changed; sync now",
         response_type="text/event-stream",
         query=("device",),
@@ -196,6 +225,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/sync/{{userId}}/check",
         noun="checks",
         action="get",
+        who=READ_BOX,
         summary="Which version of a person's box there is, and whether a device needs it",
         response=SyncCheck,
         query=("localVersion", "device"),
@@ -206,6 +236,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/sync/{{userId}}/download",
         noun="downloads",
         action="get",
+        who=READ_BOX,
         summary="A person's box as a SQLite file, or a part of it",
         statuses=(200, 206, 304),
         response_type="application/vnd.sqlite3",
@@ -218,6 +249,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/sync/{{userId}}/delta",
         noun="deltas",
         action="post",
+        who=READ_BOX,
         summary="The pages by which a person's box differs from a device's file; 303 when a download is cheaper",
         statuses=(200, 303),
         media_type="application/octet-stream",
@@ -230,6 +262,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/sync/{{userId}}/read-status",
         noun="statuses",
         action="get",
+        who=READ_BOX,
         summary="What a person's devices read, starred and archived after some moment",
         response=ReadStatus,
         query=("since", "limit"),
@@ -241,6 +274,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/sync/{{userId}}/read-status",
         noun="statuses",
         action="post",
+        who=CHANGE_BOX,
         summary="Merge what a device read, starred and archived, and tell it what it doesn't know",
         request=StatusChanges,
         response=StatusMerged,
@@ -253,6 +287,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels",
         noun="channels",
         action="page",
+        who=CHANNELS,
         summary="A page of the channels, by id",
         response=Channels,
         query=("prefix", *_PAGE),
@@ -263,6 +298,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}",
         noun="channels",
         action="put",
+        who=CHANNELS,
         summary="Make a channel (201), or change it (200)",
         statuses=(200, 201),
         request=ChannelSpec,
@@ -275,6 +311,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}",
         noun="channels",
         action="get",
+        who=CHANNELS,
         summary="One channel",
         response=Channel,
         faults=(*_READ, NotFound),
@@ -284,6 +321,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}",
         noun="channels",
         action="drop",
+        who=CHANNELS,
         summary="Forget a channel; its members leave it",
         statuses=(204,),
         faults=(*_WRITE, NotFound),
@@ -293,6 +331,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}/members",
         noun="members",
         action="get",
+        who=CHANNELS,
         summary="A page of a channel's members, by id",
         response=Members,
         query=("prefix", *_PAGE),
@@ -303,6 +342,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}/members",
         noun="members",
         action="post",
+        who=CHANNELS,
         summary="Let many people join and leave a channel",
         request=MemberChange,
         response=MemberChanged,
@@ -313,6 +353,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}/members/{{userId}}",
         noun="members",
         action="put",
+        who=CHANNELS,
         summary="Let a person join a channel",
         statuses=(204,),
         faults=(*_WRITE, NotFound),
@@ -322,6 +363,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/channels/{{channelId}}/members/{{userId}}",
         noun="members",
         action="drop",
+        who=CHANNELS,
         summary="Let a person leave a channel",
         statuses=(204,),
         faults=(*_WRITE, NotFound),
@@ -331,6 +373,7 @@ ROUTES: tuple[Operation, ...] = (
         path="/healthz",
         noun="health",
         action="alive",
+        who=ANYBODY,
         summary="The process is up",
         response=Health,
     ),
@@ -339,6 +382,7 @@ ROUTES: tuple[Operation, ...] = (
         path="/readyz",
         noun="health",
         action="ready",
+        who=ANYBODY,
         summary="Every shard answers",
         response=Health,
         faults=(Unavailable,),
@@ -348,6 +392,7 @@ ROUTES: tuple[Operation, ...] = (
         path=f"{_V3}/alerts",
         noun="alerts",
         action="get",
+        who=FIGURES,
         summary="What is wrong with the node just now",
         response=Alerts,
     ),
@@ -356,6 +401,7 @@ ROUTES: tuple[Operation, ...] = (
         path="/metrics",
         noun="metrics",
         action="get",
+        who=FIGURES,
         summary="Figures of every process of the node, or of one, for Prometheus",
         response_type="text/plain",
         query=("shard", "process"),
@@ -366,6 +412,7 @@ ROUTES: tuple[Operation, ...] = (
         path="/openapi.json",
         noun="openapi",
         action="get",
+        who=ANYBODY,
         summary="This document",
     ),
 )

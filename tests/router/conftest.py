@@ -64,15 +64,21 @@ def running(
     *flags: str,
     settings: dict[str, float] | None = None,
     node: dict[str, str] | None = None,
+    auth: dict[str, str] | None = None,
     start: bool = True,
 ) -> Iterator[Running]:
-    """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``, ``node`` of ``[node]``."""
+    """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``, ``node`` of ``[node]``,
+    ``auth`` of ``[auth]``."""
     placement.save(data, placement.Placement(version=TABLE, shards=shards))
     peers = [Peer(data, index, shards) for index in range(shards)]
     if start:
         for peer in peers:
             peer.start()
-    overrides = {"node": {"data": str(data), "shards": shards, **(node or {})}, "router": settings or {}}
+    overrides = {
+        "node": {"data": str(data), "shards": shards, **(node or {})},
+        "router": settings or {},
+        "auth": auth or {},
+    }
     made = config.load(environ={}, overrides=overrides)
     process, url, log = launch(data, made, *flags)
     router = Running(process, url, peers, log)
