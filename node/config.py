@@ -112,15 +112,38 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """how long one is kept after it was last asked for"""
 
 
+class Push(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    enabled: bool = True
+    """devices may subscribe; nothing is sent before one does"""
+    subject: Annotated[str, Meta(pattern=r"^(mailto:[^@\s]+@[^@\s]+|https://\S+)\Z")] = "mailto:postmaster@localhost"
+    """whom a push service may turn to; some take none but a real address"""
+    content: Literal["none", "title", "text"] = "title"
+    """what of a message goes along: nothing, its title, or the beginning of its text too"""
+    priority_min: Annotated[int, Meta(ge=1, le=10)] = 1
+    """below it nobody is told, whatever a device asks for"""
+    allow_private: bool = False
+    """send to private addresses too, and over plain HTTP: for a push service in a network of one's own"""
+    concurrency: Count = 16
+    """requests under way at the same time, a shard"""
+    queue_max: Count = 20_000
+    """devices that wait to be told, a shard; beyond it the least urgent are not told"""
+    rest_s: Seconds = 2.0
+    """a device that was told is told again after this long; what is urgent doesn't wait for it"""
+    webhook: Annotated[str, Meta(pattern=r"^(https?://\S+)?\Z")] = ""
+    """each message for each user is posted here as well; {userId} in it is replaced"""
+    webhook_format: Literal["json", "ntfy"] = "json"
+
+
 class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     node: Node = Node()
     auth: Auth = Auth()
     router: Router = Router()
     shard: Shard = Shard()
+    push: Push = Push()
 
 
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
-_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard}
+_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard, "push": Push}
 
 
 def load(

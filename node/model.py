@@ -247,6 +247,41 @@ class Counts(Out):
     channels: dict[str, int]
 
 
+class PushKey(Out):
+    """The node's public key (an uncompressed point of P-256 in base64url): ``applicationServerKey`` of a browser."""
+
+    public_key: str
+
+
+class PushKeys(In):
+    """Of a device, in base64url."""
+
+    p256dh: Annotated[str, Meta(max_length=128)]
+    auth: Annotated[str, Meta(max_length=128)]
+
+
+class PushSubscription(In):
+    """What a browser's ``PushSubscription.toJSON()`` gives, and from which priority on to tell."""
+
+    endpoint: Annotated[str, Meta(max_length=2048)]
+    keys: PushKeys
+    expiration_time: float | None = None
+    priority_min: Priority = 1
+
+
+class PushDevice(Out):
+    """A device that is told of new messages; ``host`` is its push service."""
+
+    device: str
+    host: str
+    priority_min: int
+    created_at: str
+
+
+class PushDevices(Out):
+    devices: list[PushDevice]
+
+
 class Alert(Out):
     """Something that is wrong ``since`` then: the reading ``value`` is more than ``threshold``."""
 

@@ -302,6 +302,31 @@ class AskBoxes(Request, tag=38):
     slots: list[int]
 
 
+class AskPushKey(Request, tag=25):
+    """Done body: str, the node's public key as a browser wants it. Refusals: 404 (turned off)."""
+
+
+class PutPush(AboutUser, tag=26):
+    """From now on tell ``device`` of new messages of ``priority_min`` and above, at ``endpoint`` (RFC 8030), with its
+    keys in base64url. Done body: bool, whether the device is new. Refusals: 404 (turned off), 422, 503, 507."""
+
+    device: str
+    endpoint: str
+    p256dh: str
+    auth: str
+    priority_min: int
+
+
+class DropPush(AboutUser, tag=27):
+    """Done body: None. Refusals: 404 (it has none), 507."""
+
+    device: str
+
+
+class ListPush(AboutUser, tag=28):
+    """Done body: ``node.model.PushDevices``."""
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -324,6 +349,10 @@ AnyRequest = (
     | AskMetrics
     | ListUsers
     | AskBoxes
+    | AskPushKey
+    | PutPush
+    | DropPush
+    | ListPush
 )
 
 

@@ -33,6 +33,7 @@ from router.openapi import OpenApi
 from router.ops_channel import OpsChannel
 from router.pages import Pages
 from router.processes import Processes
+from router.push import PushDeviceList
 from router.routes import ROUTES
 from router.statuses import Statuses
 from router.sync import Checks, Versions
@@ -108,6 +109,7 @@ def build(
         "deltas": Deltas(links, bodies, config.delta_bytes_max, turn),
         "statuses": Statuses(links, bodies),
         "events": events,
+        "push": PushDeviceList(links, bodies),
         "alerts": AlertsPage(alerts),
         "metrics": MetricsPage(processes),
         "health": Healths(links),

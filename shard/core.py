@@ -40,6 +40,7 @@ from shard.metrics import Metrics
 from shard.office import Office
 from shard.postmen import Postmen
 from shard.pressure import Pressure
+from shard.push import Push
 from shard.roster import Roster
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
@@ -127,6 +128,7 @@ class Shard:
             pressure=self.pressure,
             wake=self._wake,
         )
+        self.push = Push(config.push, data, self.journal, accepting=self._accepting)
         self.postmen = Postmen(
             self.backlog,
             self.mailboxes,
@@ -136,7 +138,7 @@ class Shard:
             slice_ms=settings.slice_ms,
             gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s),
             no_room=lambda: self.house.no_room(),
-            stored=self.changes.for_user,
+            stored=self._stored,
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self.house = House(
@@ -173,18 +175,20 @@ class Shard:
             devices=self.devices,
             snapshots=self.snapshots,
             watch=self.watch,
+            push=self.push,
         )
 
     # -- life --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Take up what the journal holds."""
+        self.push.begin(self.journal.next_seq())
         replay.load(self.journal, self.members, self.backlog, self.expander)
 
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.office, self.expander, self.postmen, self.barrier, self.house, self.watch):
+            for work in (self.office, self.expander, self.postmen, self.barrier, self.house, self.watch, self.push):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
@@ -197,6 +201,7 @@ class Shard:
                 self._wake.set()
                 while self.backlog.waiting:
                     await asyncio.sleep(0.02)
+        await self.push.drain()
         await self.barrier.flush()
         with contextlib.suppress(DiskFull):  # the rows stay, and are delivered again: harmless
             await self.journal.write(self.office.purge_all)
@@ -348,6 +353,12 @@ class Shard:
         )
 
     # -- helpers -----------------------------------------------------------------------------------
+
+    def _stored(self, user: str, letters: list[letters_of.Letter]) -> None:
+        """``letters`` are in the box of ``user``."""
+        self.changes.for_user(user)
+        if self.push.wants(user):
+            self.push.stored(user, letters)
 
     def _accepting(self) -> None:
         refusal = self.office.refusal()

@@ -28,7 +28,7 @@ from node import ops, paths, placement
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
 from shard import journal as journals
-from shard import mailbox, sqlite, status_birth
+from shard import mailbox, sqlite, status_birth, subscriptions
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.members import Members
 
@@ -111,6 +111,9 @@ class Doctor:
                     self._fault(path, f"channel {name} counts {record.members} members and has {len(now)}")
                 for user, joined_at in now.items():
                     self._memberships.setdefault(user, {})[name] = joined_at
+            for subscription in subscriptions.stored(journal.db):
+                if table[slot_of(subscription.user)] != shard:
+                    self._fault(path, f"the subscription of {subscription.user} is for a user of another shard")
             for seq, kind, message_id, targets, channel, users, body in journal.letters():
                 names = members.at(channel, seq, "", -1) if channel else users.split("\n")
                 if len(names) != targets:

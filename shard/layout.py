@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from shard import sqlite
+from shard import sqlite, subscriptions, vapid
 from shard.journal import Journal
 from shard.members import Members
 
@@ -53,6 +53,7 @@ def lay_out(data: Path, shards: int) -> Move | None:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in (paths.run_dir(data), paths.boxes_dir(data)):
         directory.mkdir(mode=0o700, exist_ok=True)
+    vapid.make(data)
     old = placement.load(data)
     if old is None:
         _check_empty(data)
@@ -156,6 +157,7 @@ class _Mover:
         try:
             for source in sources:
                 moved.memberships += self._move_members(source)
+                self._move_subscriptions(source)
             for source in sources:
                 moved.letters += self._move_letters(source)
             moved.receipts = self._move_receipts(sources)
@@ -184,6 +186,10 @@ class _Mover:
         for (owner, channel, joined_us), users in joined.items():
             self._members[owner].change(channel, users, [], 0, joined_us)
         return count
+
+    def _move_subscriptions(self, source: Journal) -> None:
+        for subscription in subscriptions.stored(source.db):
+            subscriptions.add(self._journals[self._owner(subscription.user)].db, subscription)
 
     def _move_letters(self, source: Journal) -> int:
         """Each letter to the shards of its targets. A channel letter gets the names of its members:

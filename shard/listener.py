@@ -80,6 +80,10 @@ class Listener:
             ops.AskStatuses: shard.statuses.ask,
             ops.ChangeStatuses: shard.statuses.change,
             ops.AskCounts: shard.statuses.counts,
+            ops.AskPushKey: shard.push.key,
+            ops.PutPush: shard.push.put,
+            ops.DropPush: shard.push.drop,
+            ops.ListPush: shard.push.list,
             ops.Ping: shard.ping,
             ops.AskMetrics: shard.metrics.ask,
         }

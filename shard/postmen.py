@@ -79,7 +79,7 @@ class Postmen:
         slice_ms: float,
         gather: Callable[[], float],
         no_room: Callable[[], None],
-        stored: Callable[[str], None],
+        stored: Callable[[str, list[Letter]], None],
     ) -> None:
         self._backlog = backlog
         self._mailboxes = mailboxes
@@ -270,7 +270,7 @@ class Postmen:
         if oldest.accepted_us:
             self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
         self._backlog.stored_for_one(letters)
-        self._tell_stored(user)
+        self._tell_stored(user, letters)
         if self._attempts:
             self._attempts.pop(user, None)
 

@@ -43,6 +43,7 @@ class Peer:
         self.boxes: dict[str, Path] = {}
         """the file that each user's box is for devices; its name is its version"""
         self.alerts: list[ops.Alert] = []
+        self.pushes: dict[tuple[str, str], ops.PutPush] = {}
         self._data = data
         self._wires: set[_End] = set()
         self._server: asyncio.AbstractServer | None = None
@@ -72,6 +73,7 @@ class Peer:
         """Every frame that would change something."""
         changing = (
             ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers, ops.ChangeStatuses,
+            ops.PutPush, ops.DropPush,
         )  # fmt: skip
         return [frame for frame in self.frames if isinstance(frame, changing)]
 
@@ -236,6 +238,25 @@ class Peer:
             path.write_bytes(pack(plain.read_bytes()))
         return ops.Snapshot(_state(plain), str(path.relative_to(self._data)), path.stat().st_size)
 
+    def _put_push(self, request: ops.PutPush) -> bool:
+        assert request.table == TABLE
+        is_new = (request.user, request.device) not in self.pushes
+        self.pushes[request.user, request.device] = request
+        return is_new
+
+    def _drop_push(self, request: ops.DropPush) -> None:
+        if self.pushes.pop((request.user, request.device), None) is None:
+            raise errors.NotFound("this device has no subscription", field="device")
+
+    def _list_push(self, request: ops.ListPush) -> model.PushDevices:
+        return model.PushDevices(
+            devices=[
+                model.PushDevice(device=device, host="push.example", priority_min=one.priority_min, created_at="")
+                for (user, device), one in self.pushes.items()
+                if user == request.user
+            ]
+        )
+
     def _metrics(self, _request: ops.AskMetrics) -> ops.Metrics:
         waiting = ops.Family("pobox_waiting", "gauge", "Waiting", [ops.Sample("pobox_waiting", {}, 7.0)])
         return ops.Metrics([waiting], self.alerts)
@@ -285,6 +306,10 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.AskSnapshot: Peer._snapshot,
     ops.Ping: Peer._ping,
     ops.AskMetrics: Peer._metrics,
+    ops.AskPushKey: lambda _peer, _request: "the key",
+    ops.PutPush: Peer._put_push,
+    ops.DropPush: Peer._drop_push,
+    ops.ListPush: Peer._list_push,
 }
 
 
