@@ -136,7 +136,7 @@ class Shard:
             wake=self._wake,
             count=settings.postmen,
             slice_ms=settings.slice_ms,
-            gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s),
+            gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s, self.office.fill()),
             no_room=lambda: self.house.no_room(),
             stored=self._stored,
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import gevent  # type: ignore[import-untyped]
 import gevent.pool  # type: ignore[import-untyped]
+import locust.runners
 import locust.stats
 from locust import User, task
 from locust.exception import StopUser
@@ -27,6 +28,9 @@ from loadtest.scenarios.plan import Phase
 from loadtest.scenarios.sending import TIMEOUT_S, Done, Requests
 
 locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0  # each second, for whoever watches
+locust.runners.WORKER_REPORT_INTERVAL = 1.0
+_LAST_WORD_S = 3.0
+"""locust writes its CSV once a second and not at its end: what was counted last has to wait for that"""
 _PAUSE_MAX_S = 0.5
 """a client of a closed phase that was refused comes back after at most this, some sooner"""
 
@@ -61,6 +65,7 @@ class Sender(User):
             gevent.sleep(max(0.0, begins - time.monotonic()))
         pool.join(timeout=TIMEOUT_S)
         self._ledger.close()
+        gevent.sleep(_LAST_WORD_S)
         raise StopUser
 
     def _open(self, phase: Phase, begins: float, pool: gevent.pool.Pool) -> None:

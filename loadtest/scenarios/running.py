@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from loadtest.scenarios.watching import Sample, Watcher
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _MORE_S = 1.0
-"""after the last phase, for answers that are late; locust's own stop timeout comes on top"""
+"""after the last phase; then locust waits for its users to end, which they do when all is answered and written"""
 _STOP_TIMEOUT_S = 30
 _START_S = 30.0
 _POLL_S = 0.5
@@ -60,7 +61,7 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     plan.save(plan_path, this)
     options = ["-f", str(_LOCUSTFILE), "--headless", "--only-summary", "--exit-code-on-error", "0"]
     options += ["-u", str(this.processes), "-r", str(max(100, this.processes))]
-    options += ["-t", f"{this.seconds + _MORE_S:.0f}s", "--stop-timeout", str(_STOP_TIMEOUT_S)]
+    options += ["-t", f"{math.ceil(this.seconds + _MORE_S)}s", "--stop-timeout", str(_STOP_TIMEOUT_S)]
     options += ["--csv", str(prefix), "--csv-full-history", "--html", f"{prefix}.html"]
     if this.processes > 1:
         options += ["--processes", str(this.processes)]
