@@ -217,7 +217,10 @@ class Shard:
 
     async def _tend(self) -> None:
         while True:
-            if not await self.mailboxes.tend():
+            busy = await self.mailboxes.tend()
+            if not self.backlog.waiting:  # it gives way to mail
+                busy += await self.mailboxes.cool(self._settings.mailbox_idle_s)
+            if not busy:
                 await asyncio.sleep(_TEND_S)
 
     # -- questions ---------------------------------------------------------------------------------
