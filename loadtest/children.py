@@ -69,6 +69,10 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    def ended(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._process.poll()
+
     def text(self) -> str:
         """The log so far."""
         return self.log.read_text(errors="replace")

@@ -13,7 +13,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +163,27 @@ def ping(data: Path, shard: int, *, timeout_s: float = 10.0) -> ops.State:
 
 
 @contextlib.contextmanager
-def pobox(base: Path, *, shards: int, routers: int, name: str = "pobox") -> Iterator[PoboxNode]:
-    """A node that is ready, with its data in ``base``: fresh, unless boxes were put there before."""
+def pobox(
+    base: Path,
+    *,
+    shards: int,
+    routers: int,
+    name: str = "pobox",
+    environ: Mapping[str, str] | None = None,
+    cpus: Sequence[int] | None = None,
+) -> Iterator[PoboxNode]:
+    """A node that is ready, with its data in ``base``: fresh, unless boxes were put there before.
+
+    ``environ`` holds settings other than the defaults; ``cpus``: where it may run, everywhere if None.
+    """
     data, port = base / "node", free_port()
     data.mkdir(parents=True, exist_ok=True)
     options = {"data": data, "shards": shards, "routers": routers, "host": "127.0.0.1", "port": port}
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    child = Child(name, python("node", "serve", *arguments), base / "node.log")
+    command = python("node", "serve", *arguments)
+    if cpus is not None:
+        command = ["taskset", "-c", ",".join(map(str, cpus)), *command]
+    child = Child(name, command, base / "node.log", environ=environ)
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:

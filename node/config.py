@@ -82,8 +82,10 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gather_max_s: Seconds = 5.0
     """under load a letter of normal priority waits this long at most, so that more go at once"""
     mailboxes_open_max: Count = 8_192
-    """about 130 kB and two descriptors each; the limit of descriptors may lower it. Opening one more gets slower with
-    how many are open: set it near the number of people who get mail at the same time"""
+    """about 130 kB and three descriptors each; the limit of descriptors may lower it, and so does memory while it is
+    short. Set it near the number of people who get mail at the same time"""
+    mailbox_idle_s: Seconds = 900
+    """a box that nobody has used for so long is checkpointed and closed"""
     wal_pages_max: Count = 512
     """a mailbox is checkpointed when its write-ahead log is this long"""
     barrier_s: Seconds = 5.0
@@ -112,15 +114,38 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """how long one is kept after it was last asked for"""
 
 
+class Push(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    enabled: bool = True
+    """devices may subscribe; nothing is sent before one does"""
+    subject: Annotated[str, Meta(pattern=r"^(mailto:[^@\s]+@[^@\s]+|https://\S+)\Z")] = "mailto:postmaster@localhost"
+    """whom a push service may turn to; some take none but a real address"""
+    content: Literal["none", "title", "text"] = "title"
+    """what of a message goes along: nothing, its title, or the beginning of its text too"""
+    priority_min: Annotated[int, Meta(ge=1, le=10)] = 1
+    """below it nobody is told, whatever a device asks for"""
+    allow_private: bool = False
+    """send to private addresses too, and over plain HTTP: for a push service in a network of one's own"""
+    concurrency: Count = 16
+    """requests under way at the same time, a shard"""
+    queue_max: Count = 20_000
+    """devices that wait to be told, a shard; beyond it the least urgent are not told"""
+    rest_s: Seconds = 2.0
+    """a device that was told is told again after this long; what is urgent doesn't wait for it"""
+    webhook: Annotated[str, Meta(pattern=r"^(https?://\S+)?\Z")] = ""
+    """each message for each user is posted here as well; {userId} in it is replaced"""
+    webhook_format: Literal["json", "ntfy"] = "json"
+
+
 class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     node: Node = Node()
     auth: Auth = Auth()
     router: Router = Router()
     shard: Shard = Shard()
+    push: Push = Push()
 
 
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
-_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard}
+_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard, "push": Push}
 
 
 def load(

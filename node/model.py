@@ -98,19 +98,15 @@ class ChannelSpec(In):
     name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     description: Annotated[str, Meta(max_length=4096)] | None = None
     created_by: Annotated[str, Meta(max_length=256)] | None = None
-    open: bool | None = None
 
 
 class Channel(Out):
-    """``open``: everybody may join; the others take somebody who may change members."""
-
     id: str
     name: str
     description: str | None
     created_by: str | None
     created_at: str
     members: int
-    open: bool = False
 
 
 class Channels(Out):
@@ -149,23 +145,14 @@ class Users(Out):
 
 
 class UserChannel(Out):
-    """``isMuted`` at this moment; ``mutedUntil`` is None for a mute without end, and without a mute."""
-
     id: str
     name: str
     joined_at: str
     is_muted: bool
-    muted_until: str | None = None
 
 
 class UserChannels(Out):
     channels: list[UserChannel]
-
-
-class Mute(In):
-    """Left out: for good."""
-
-    until: Timestamp | None = None
 
 
 class SyncCheck(Out):
@@ -177,36 +164,6 @@ class SyncCheck(Out):
     server_checksum: str
     local_version: str | None
     need_sync: bool
-
-
-class Device(Out):
-    """``lastSync``: when it last asked, to within five minutes. ``version`` is what it said that it has, None if it
-    never did; ``newest``: that is the box as it is now."""
-
-    name: str
-    last_sync: str
-    version: str | None
-    newest: bool
-
-
-class Devices(Out):
-    """Those that synced, the one that did last first."""
-
-    devices: list[Device]
-
-
-class Holder(Out):
-    """``has``: whether the message is in what this device has; None if that can't be told any more."""
-
-    name: str
-    last_sync: str
-    has: bool | None
-
-
-class Holders(Out):
-    """The devices that synced, the one that did last first."""
-
-    devices: list[Holder]
 
 
 class StatusChange(In):
@@ -288,6 +245,41 @@ class Counts(Out):
 
     unread: int
     channels: dict[str, int]
+
+
+class PushKey(Out):
+    """The node's public key (an uncompressed point of P-256 in base64url): ``applicationServerKey`` of a browser."""
+
+    public_key: str
+
+
+class PushKeys(In):
+    """Of a device, in base64url."""
+
+    p256dh: Annotated[str, Meta(max_length=128)]
+    auth: Annotated[str, Meta(max_length=128)]
+
+
+class PushSubscription(In):
+    """What a browser's ``PushSubscription.toJSON()`` gives, and from which priority on to tell."""
+
+    endpoint: Annotated[str, Meta(max_length=2048)]
+    keys: PushKeys
+    expiration_time: float | None = None
+    priority_min: Priority = 1
+
+
+class PushDevice(Out):
+    """A device that is told of new messages; ``host`` is its push service."""
+
+    device: str
+    host: str
+    priority_min: int
+    created_at: str
+
+
+class PushDevices(Out):
+    devices: list[PushDevice]
 
 
 class Alert(Out):

@@ -112,7 +112,6 @@ class PutChannel(Request, tag=6):
     description: str | None
     created_by: str | None
     now_us: int
-    open: bool | None = None
 
 
 class GetChannel(Request, tag=7):
@@ -133,12 +132,10 @@ class ListChannels(Request, tag=9):
     after: str
     limit: int
     prefix: str = ""
-    open: bool | None = None
-    """only those that are, or are not"""
 
 
 class ChangeMembers(Request, tag=10):
-    """Done body: ``node.model.MemberChanged`` of this shard. Refusals: 404 (channel), 403."""
+    """Done body: ``node.model.MemberChanged`` of this shard. Refusals: 404 (channel)."""
 
     table: int
     channel: str
@@ -147,8 +144,6 @@ class ChangeMembers(Request, tag=10):
     slots: list[int]
     """of ``add`` then of ``remove``"""
     now_us: int
-    themselves: bool = False
-    """they come by themselves: the channel must be open, or they are in it already; else 403"""
 
 
 class ListMembers(Request, tag=11):
@@ -183,11 +178,9 @@ class State(msgspec.Struct, array_like=True, gc=False):
 
 class AskSync(AboutUser, tag=14):
     """What the box is now; what waits for ``user`` is delivered first. ``device`` is noted in
-    ``last_sync.json``, with the version that it has (``local``), if it says. Done body: :class:`SyncState`.
-    Refusals: 404 (no such box), 503, 507."""
+    ``last_sync.json``. Done body: :class:`SyncState`. Refusals: 404 (no such box), 503, 507."""
 
     device: str | None
-    local: str | None = None
 
 
 class SyncState(msgspec.Struct, array_like=True, gc=False):
@@ -255,30 +248,6 @@ class AskCounts(AboutUser, tag=17):
     """Done body: ``node.model.Counts``. Refusals: 404."""
 
 
-class SetMute(AboutUser, tag=30):
-    """Mute a channel till ``until_us`` (0: for good), or no longer (None). Done body: None. Refusals: 404 (not in
-    it), 503, 507."""
-
-    channel: str
-    until_us: int | None
-
-
-class AskDevices(AboutUser, tag=31):
-    """Done body: ``node.model.Devices``. Refusals: 404 (no such box)."""
-
-
-class ForgetDevice(AboutUser, tag=32):
-    """Done body: None. Refusals: 404."""
-
-    device: str
-
-
-class AskHolders(AboutUser, tag=33):
-    """Which devices have message ``id``. Done body: ``node.model.Holders``. Refusals: 404."""
-
-    id: str
-
-
 class AskMetrics(Request, tag=19):
     """Done body: :class:`Metrics`. Answered from memory, also when nothing else is. Routers answer it too, to
     each other, on sockets of their own."""
@@ -333,6 +302,31 @@ class AskBoxes(Request, tag=38):
     slots: list[int]
 
 
+class AskPushKey(Request, tag=25):
+    """Done body: str, the node's public key as a browser wants it. Refusals: 404 (turned off)."""
+
+
+class PutPush(AboutUser, tag=26):
+    """From now on tell ``device`` of new messages of ``priority_min`` and above, at ``endpoint`` (RFC 8030), with its
+    keys in base64url. Done body: bool, whether the device is new. Refusals: 404 (turned off), 422, 503, 507."""
+
+    device: str
+    endpoint: str
+    p256dh: str
+    auth: str
+    priority_min: int
+
+
+class DropPush(AboutUser, tag=27):
+    """Done body: None. Refusals: 404 (it has none), 507."""
+
+    device: str
+
+
+class ListPush(AboutUser, tag=28):
+    """Done body: ``node.model.PushDevices``."""
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -355,10 +349,10 @@ AnyRequest = (
     | AskMetrics
     | ListUsers
     | AskBoxes
-    | SetMute
-    | AskDevices
-    | ForgetDevice
-    | AskHolders
+    | AskPushKey
+    | PutPush
+    | DropPush
+    | ListPush
 )
 
 

@@ -3,6 +3,7 @@
 ::
 
     node.lock                       held by the supervisor
+    vapid.pem                       key pair by which push services know the node
     placement.json                  table version and number of shards
     keys.json                       service keys, hashed
     token.secret                    what signs the node's own user tokens
@@ -60,6 +61,10 @@ def changes_path(data: Path, shard: int) -> Path:
 
 def snapshots_dir(data: Path, shard: int) -> Path:
     return data / "snapshots" / f"shard-{shard}"
+
+
+def vapid_path(data: Path) -> Path:
+    return data / "vapid.pem"
 
 
 def boxes_dir(data: Path) -> Path:

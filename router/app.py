@@ -19,7 +19,6 @@ from router.boxes import Boxes
 from router.channels import ChannelList
 from router.delivery import Deliverer
 from router.delta import Deltas
-from router.devices import DeviceList
 from router.download import Downloads
 from router.events import Events
 from router.gate import Gate
@@ -34,9 +33,9 @@ from router.openapi import OpenApi
 from router.ops_channel import OpsChannel
 from router.pages import Pages
 from router.processes import Processes
+from router.push import PushDeviceList
 from router.routes import ROUTES
 from router.statuses import Statuses
-from router.subscriptions import Subscriptions
 from router.sync import Checks, Versions
 from router.users import UserList
 
@@ -105,13 +104,12 @@ def build(
         "boxes": Boxes(links),
         "channels": ChannelList(links, bodies, config.body_bytes_max),
         "members": MemberList(links, bodies, config.body_bytes_max),
-        "subscriptions": Subscriptions(links, bodies, config.body_bytes_max),
-        "devices": DeviceList(links),
         "checks": Checks(versions),
         "downloads": Downloads(links, versions, turn),
         "deltas": Deltas(links, bodies, config.delta_bytes_max, turn),
         "statuses": Statuses(links, bodies),
         "events": events,
+        "push": PushDeviceList(links, bodies),
         "alerts": AlertsPage(alerts),
         "metrics": MetricsPage(processes),
         "health": Healths(links),

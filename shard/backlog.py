@@ -10,7 +10,7 @@ from node.clock import now_us
 from node.ops import Letter as Body
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, Lanes, lane_of
-from shard.mailbox import Row, Standing
+from shard.mailbox import Row
 
 _LOOK_MIN_S = 0.1
 _RATE_MIN = 100.0
@@ -22,8 +22,8 @@ class Letter:
     """One journal row on its way. ``left`` targets are not stored yet."""
 
     __slots__ = (
-        "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "kind", "lane", "left",
-        "row", "seq", "size", "standings",
+        "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane",
+        "left", "row", "seq", "size",
     )  # fmt: skip
 
     def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
@@ -46,8 +46,8 @@ class Letter:
         self.early: set[str] | None = None
         """members beyond the cursor who came to read and got it before their turn"""
         self.channel_row: tuple[str, str, str | None, str | None, str] | None = None
-        self.standings: dict[str, Standing | None] = {}
-        """of a membership: how each user is in the channel, None for out of it"""
+        self.joined: dict[str, str | None] = {}
+        """of a membership: since when each user is in the channel, None for out of it"""
 
 
 def message(seq: int, targets: int, channel: str | None, body: Body, size: int) -> Letter:
@@ -70,12 +70,12 @@ def membership(
     seq: int,
     channel_id: str,
     channel_row: tuple[str, str, str | None, str | None, str] | None,
-    standings: dict[str, Standing | None],
+    joined: dict[str, str | None],
 ) -> Letter:
-    """Brings the boxes of ``standings`` to the state it names."""
-    letter = Letter(seq, MEMBERSHIP, channel_id, len(standings))
+    """Brings the boxes of ``joined`` to the state it names."""
+    letter = Letter(seq, MEMBERSHIP, channel_id, len(joined))
     letter.channel_row = channel_row
-    letter.standings = standings
+    letter.joined = joined
     return letter
 
 

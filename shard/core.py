@@ -18,9 +18,9 @@ import msgspec
 
 from node import ops, paths
 from node.changes import Changes
-from node.clock import iso, now_us
+from node.clock import iso
 from node.config import Config
-from node.errors import DiskFull, NotFound, NotOpen, Unavailable
+from node.errors import DiskFull, NotFound, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
@@ -33,13 +33,14 @@ from shard.expander import Expander
 from shard.house import House
 from shard.journal import MEMBERSHIP, REMOVAL, Journal
 from shard.lanes import gather_s
-from shard.mailbox import Mailbox, Standing, template
+from shard.mailbox import Mailbox, template
 from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
 from shard.metrics import Metrics
 from shard.office import Office
 from shard.postmen import Postmen
 from shard.pressure import Pressure
+from shard.push import Push
 from shard.roster import Roster
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
@@ -127,6 +128,7 @@ class Shard:
             pressure=self.pressure,
             wake=self._wake,
         )
+        self.push = Push(config.push, data, self.journal, accepting=self._accepting)
         self.postmen = Postmen(
             self.backlog,
             self.mailboxes,
@@ -134,9 +136,9 @@ class Shard:
             wake=self._wake,
             count=settings.postmen,
             slice_ms=settings.slice_ms,
-            gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s),
+            gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s, self.office.fill()),
             no_room=lambda: self.house.no_room(),
-            stored=self.changes.for_user,
+            stored=self._stored,
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self.house = House(
@@ -173,18 +175,20 @@ class Shard:
             devices=self.devices,
             snapshots=self.snapshots,
             watch=self.watch,
+            push=self.push,
         )
 
     # -- life --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Take up what the journal holds."""
+        self.push.begin(self.journal.next_seq())
         replay.load(self.journal, self.members, self.backlog, self.expander)
 
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.office, self.expander, self.postmen, self.barrier, self.house, self.watch):
+            for work in (self.office, self.expander, self.postmen, self.barrier, self.house, self.watch, self.push):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
@@ -197,6 +201,7 @@ class Shard:
                 self._wake.set()
                 while self.backlog.waiting:
                     await asyncio.sleep(0.02)
+        await self.push.drain()
         await self.barrier.flush()
         with contextlib.suppress(DiskFull):  # the rows stay, and are delivered again: harmless
             await self.journal.write(self.office.purge_all)
@@ -212,7 +217,10 @@ class Shard:
 
     async def _tend(self) -> None:
         while True:
-            if not await self.mailboxes.tend():
+            busy = await self.mailboxes.tend()
+            if not self.backlog.waiting:  # it gives way to mail
+                busy += await self.mailboxes.cool(self._settings.mailbox_idle_s)
+            if not busy:
                 await asyncio.sleep(_TEND_S)
 
     # -- questions ---------------------------------------------------------------------------------
@@ -248,7 +256,7 @@ class Shard:
 
     async def user_channels(self, q: ops.AskUserChannels) -> UserChannels:
         async with self._box(q.user) as box:
-            return await self.mailboxes.read(lambda: box.channels(now_us()))
+            return await self.mailboxes.read(box.channels)
 
     async def remove(self, q: ops.Remove) -> None:
         """Journaled first, like everything that changes a box."""
@@ -274,7 +282,7 @@ class Shard:
         return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed)
 
     async def put_channel(self, q: ops.PutChannel) -> bool:
-        return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us, q.open))
+        return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us))
 
     async def get_channel(self, q: ops.GetChannel) -> Channel:
         return self.members.channel(q.id).outward()
@@ -282,11 +290,7 @@ class Shard:
     async def list_channels(self, q: ops.ListChannels) -> list[Channel]:
         def work() -> list[Channel]:
             channels = self.members.channels
-            names = sorted(
-                name
-                for name, record in channels.items()
-                if name > q.after and name.startswith(q.prefix) and q.open in (None, record.open)
-            )[: q.limit]
+            names = sorted(name for name in channels if name > q.after and name.startswith(q.prefix))[: q.limit]
             return [channels[name].outward() for name in names]
 
         return await self.journal.read(work)  # between two changes: they are made in that thread
@@ -316,12 +320,10 @@ class Shard:
     async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
         self.check(q.table, q.slots)
 
-        def work() -> tuple[int, list[str], list[str], ChannelRecord] | None:
+        def work() -> tuple[int, list[str], list[str], ChannelRecord]:
             # The numbers are taken here, in the transaction: a letter that is accepted before it
             # must not count who joins in it.
             record = self.members.channel(q.channel)
-            if q.themselves and not record.open and any(not self.members.standing(q.channel, user) for user in q.add):
-                return None
             joined, left = self.members.change(q.channel, q.add, q.remove, self.journal.next_seq(), q.now_us)
             seq = self.journal.next_seq()
             users = list(dict.fromkeys(joined + left))  # who joins and leaves in one change is in both
@@ -330,35 +332,12 @@ class Shard:
                 self.journal.add([(seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
             return seq, joined, left, self.members.channel(q.channel)
 
-        changed = await self._change(work)
-        if changed is None:
-            raise NotOpen("the channel is not open: somebody who runs it must add members", field="channelId")
-        seq, joined, left, record = changed
+        seq, joined, left, record = await self._change(work)
         if joined or left:
-            state: dict[str, Standing | None] = dict.fromkeys(joined, Standing(iso(q.now_us)))
+            state: dict[str, str | None] = dict.fromkeys(joined, iso(q.now_us))
             state.update(dict.fromkeys(left))
             self._enter(letters_of.membership(seq, q.channel, record.row(), state), list(state))
         return MemberChanged(added=len(joined), removed=len(left), members=record.members)
-
-    async def set_mute(self, q: ops.SetMute) -> None:
-        """A change of the membership: journaled like a join, and in order with it."""
-
-        def work() -> tuple[int, ChannelRecord, Standing] | bool:
-            if not self.members.mute(q.channel, q.user, q.until_us):
-                return self.members.standing(q.channel, q.user) is not None
-            record, standing = self.members.channel(q.channel), self.members.standing(q.channel, q.user)
-            assert standing is not None
-            seq = self.journal.next_seq()
-            body = msgspec.msgpack.encode(record.row())
-            self.journal.add([(seq, MEMBERSHIP, q.channel, 1, None, q.user, body)], [])
-            return seq, record, standing
-
-        changed = await self._change(work)
-        if isinstance(changed, tuple):
-            seq, record, standing = changed
-            self._enter(letters_of.membership(seq, q.channel, record.row(), {q.user: standing}), [q.user])
-        elif not changed:
-            raise NotFound("this person is in no such channel", field="channelId")
 
     async def boxes(self, q: ops.AskBoxes) -> list[UserBox]:
         self.check(q.table, q.slots)
@@ -377,6 +356,12 @@ class Shard:
         )
 
     # -- helpers -----------------------------------------------------------------------------------
+
+    def _stored(self, user: str, letters: list[letters_of.Letter]) -> None:
+        """``letters`` are in the box of ``user``."""
+        self.changes.for_user(user)
+        if self.push.wants(user):
+            self.push.stored(user, letters)
 
     def _accepting(self) -> None:
         refusal = self.office.refusal()

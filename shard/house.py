@@ -1,4 +1,5 @@
-"""What a shard sees to twice a second: how much room there is, how many postmen, what may be forgotten.
+"""What a shard sees to twice a second: how much room there is, how many postmen and open boxes, what may be
+forgotten.
 
 The readings (memory, journal, disk) go to :class:`shard.pressure.Pressure`, which decides letter by letter; only what
 closes the counter for everybody (a disk that was met full, a shard that stops) is said to the office here.
@@ -25,6 +26,7 @@ from shard.postmen import Postmen
 from shard.pressure import TICK_S, Level, Pressure, Reading
 from shard.snapshots import Snapshots
 from shard.staffing import Staffing
+from shard.warmth import Warmth
 
 _FORGET_PORTIONS = 20
 _STAFF_S = 1.0
@@ -65,6 +67,7 @@ class House:
         self._change = change
         self._memory = Memory()
         self._staffing = Staffing(first=settings.postmen, most=settings.postmen_max)
+        self._warmth = Warmth(mailboxes.open_max)
         self._staffed_at = self._trimmed_at = 0.0
         self._full_until = 0.0
         self._stopping = False
@@ -119,6 +122,8 @@ class House:
         if now - self._staffed_at >= _STAFF_S:
             busy = self._postmen.busy(now - self._staffed_at)
             self._postmen.staff(self._staffing.look(now, fill=fill, busy=busy))
+            opened = len(self._mailboxes)
+            self._mailboxes.bound(self._warmth.look(now, level=self._pressure.level, opened=opened))
             self._staffed_at = now
         if self._pressure.level is not Level.NONE and fill < 0.1 and now - self._trimmed_at >= _TRIM_S:
             # What a backlog has left behind is free, but still counted as ours.

@@ -19,6 +19,7 @@ _TURNS = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, LOW, HIGH, HIGH, NORMAL, HIGH,
 
 _IDLE_RATE = 1_000.0
 _FULL_RATE = 6_000.0
+_FREE_FILL, _FULL_FILL = 0.25, 0.5
 _seq = attrgetter("seq")
 
 
@@ -35,14 +36,19 @@ def lane_of(priority: int) -> int:
     return HIGH if priority >= 8 else NORMAL if priority >= 4 else LOW
 
 
-def gather_s(rate: float, most_s: float) -> float:
+def gather_s(rate: float, most_s: float, fill: float = 0.0) -> float:
     """How long normal and low mail may wait for company, in seconds, at ``rate`` deliveries a second.
 
     Nothing up to 1,000 a second: a letter is then stored as soon as the loop gets to it. From there
     it grows evenly to ``most_s`` at 6,000 a second, where a transaction for one letter costs more
     than the node has.
+
+    ``fill`` is how full the room for waiting mail is, 0 to 1. From a quarter on letters wait less long, from half
+    on not at all: what waits for nothing but company must not fill the room, or others are refused for it.
     """
-    return most_s * min(1.0, max(0.0, (rate - _IDLE_RATE) / (_FULL_RATE - _IDLE_RATE)))
+    busy = min(1.0, max(0.0, (rate - _IDLE_RATE) / (_FULL_RATE - _IDLE_RATE)))
+    room = min(1.0, max(0.0, (_FULL_FILL - fill) / (_FULL_FILL - _FREE_FILL)))
+    return most_s * busy * room
 
 
 class Lanes(Generic[Item]):

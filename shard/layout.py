@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from shard import sqlite
+from shard import sqlite, subscriptions, vapid
 from shard.journal import Journal
 from shard.members import Members
 
@@ -53,6 +53,7 @@ def lay_out(data: Path, shards: int) -> Move | None:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in (paths.run_dir(data), paths.boxes_dir(data)):
         directory.mkdir(mode=0o700, exist_ok=True)
+    vapid.make(data)
     old = placement.load(data)
     if old is None:
         _check_empty(data)
@@ -156,6 +157,7 @@ class _Mover:
         try:
             for source in sources:
                 moved.memberships += self._move_members(source)
+                self._move_subscriptions(source)
             for source in sources:
                 moved.letters += self._move_letters(source)
             moved.receipts = self._move_receipts(sources)
@@ -173,25 +175,21 @@ class _Mover:
         """Channels to every shard, memberships of now to the user's; all begin before any letter."""
         count = 0
         joined: dict[tuple[int, str, int], list[str]] = defaultdict(list)
-        mutes: list[tuple[int, str, str, int]] = []
         for record in Members(source.db).channels.values():
             for members in self._members:
                 if record.id not in members.channels:
-                    members.put(
-                        record.id, record.name, record.description, record.created_by, record.created_us, record.open
-                    )
-        rows = source.db.execute("SELECT channel_id, user_id, joined_us, muted_us FROM members WHERE left_seq IS NULL")
-        for channel, user, joined_us, muted_us in rows:
-            owner = self._owner(user)
-            joined[owner, channel, joined_us].append(user)
-            if muted_us is not None:
-                mutes.append((owner, channel, user, muted_us))
+                    members.put(record.id, record.name, record.description, record.created_by, record.created_us)
+        rows = source.db.execute("SELECT channel_id, user_id, joined_us FROM members WHERE left_seq IS NULL")
+        for channel, user, joined_us in rows:
+            joined[self._owner(user), channel, joined_us].append(user)
             count += 1
         for (owner, channel, joined_us), users in joined.items():
             self._members[owner].change(channel, users, [], 0, joined_us)
-        for owner, channel, user, muted_us in mutes:
-            self._members[owner].mute(channel, user, muted_us)
         return count
+
+    def _move_subscriptions(self, source: Journal) -> None:
+        for subscription in subscriptions.stored(source.db):
+            subscriptions.add(self._journals[self._owner(subscription.user)].db, subscription)
 
     def _move_letters(self, source: Journal) -> int:
         """Each letter to the shards of its targets. A channel letter gets the names of its members:

@@ -1,8 +1,9 @@
 """The boxes of a shard: which are open, who holds one, and what is done to them in the background.
 
-At most ``open_max`` boxes are open; the one that was used longest ago goes first. When even that one
-was used a moment ago, mail for others doesn't push it out: their boxes are opened, written and closed
-at one go (:meth:`Mailboxes.visit`). Otherwise a message to everybody would have each box opened anew.
+At most ``open_max`` boxes are open, and fewer while memory is short (``shard.warmth``); the one that was used longest
+ago goes first. When even that one was used a moment ago, mail for others doesn't push it out: their boxes are opened,
+written and closed at one go (:meth:`Mailboxes.visit`). Otherwise a message to everybody would have each box opened
+anew. A box that nobody has used for a long while is cold: it is checkpointed and closed.
 
 A box has one holder at a time. On the loop a delivery needs no holding, since nothing runs beside it; whatever
 waits in a thread (opening, reading, checkpoint) holds the box, and whoever comes next waits in
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import resource
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -36,6 +38,8 @@ _FDS_A_BOX = 3
 _FDS_KEPT = 2_048  # sockets, status files, snapshots
 PORTION = 32
 """boxes that are opened at one go"""
+_CLOSE_PORTION = 64
+"""boxes that are closed at one go: some 50 us each, on the loop"""
 _RECENT_S = 5.0
 
 
@@ -230,6 +234,33 @@ class Mailboxes:
         long = [user for user, pages in self._written.items() if pages >= self._wal_pages_max]
         return sum([await self._checkpoint(user) for user in long])
 
+    def bound(self, most: int) -> None:
+        """At most ``most`` are to be open; what is too many goes in portions, one a call."""
+        self.open_max = most
+        self._evict()
+
+    async def cool(self, idle_s: float) -> int:
+        """Checkpoint and close some of the boxes that nobody has used for ``idle_s``; how many were closed. Their next
+        opening has no log to take up, and a copy of such a box is one file."""
+        if not self._may_checkpoint:
+            return 0
+        before_s, closed = monotonic() - idle_s, 0
+        cold: list[str] = []
+        for user, box in self._open.items():  # the one that was used longest ago comes first
+            if box.used_s > before_s or len(cold) == PORTION:
+                break
+            if user not in self._lines and user not in self._newborn and user not in self._unsound:
+                cold.append(user)
+        for user in cold:
+            async with self._lines.hold(user):
+                found = self._open.get(user)
+                if found is None or found.used_s > before_s:
+                    continue
+                if not found.log_pages() or await self._checkpointed(found):
+                    self._close(user)
+                    closed += 1
+        return closed
+
     async def _checkpoint(self, user: str) -> bool:
         if self.free(user) is None or user in self._newborn:
             return False
@@ -240,32 +271,33 @@ class Mailboxes:
                 self._written[user] = held.log_pages()
                 return False
             self._written.pop(user, None)
-            began = monotonic()
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._keeper, held.checkpoint, self._disk)
-                self.checkpoint_s.observe(monotonic() - began)
-            except apsw.Error as error:
-                self.discard(user)
-                if not isinstance(error, apsw.FullError):
-                    self._unsound.add(user)
-                    log.error("a mailbox could not be checkpointed; its log grows", user=user, error=str(error))
-                return False
+            return await self._checkpointed(held)
+
+    async def _checkpointed(self, held: Mailbox) -> bool:
+        """Checkpoint a box that is held; if that can't be done it is closed, and False."""
+        began = monotonic()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._keeper, held.checkpoint, self._disk)
+            self.checkpoint_s.observe(monotonic() - began)
+        except apsw.Error as error:
+            self.discard(held.user)
+            if not isinstance(error, apsw.FullError):
+                self._unsound.add(held.user)
+                log.error("a mailbox could not be checkpointed; its log grows", user=held.user, error=str(error))
+            return False
         return True
 
     def _evict(self) -> None:
-        surplus = len(self._open) - self.open_max
-        if surplus <= 0:
-            return
-        for user in list(self._open):
-            box = self._open[user]
-            if user in self._lines:
-                continue
-            del self._open[user]
-            self._written.pop(user, None)
-            box.close()
-            surplus -= 1
-            if surplus <= 0:
-                return
+        """Close those that are too many, some at one go, the one that was used longest ago first."""
+        surplus = min(len(self._open) - self.open_max, _CLOSE_PORTION)
+        if surplus > 0:
+            at_rest = (user for user in self._open if user not in self._lines)
+            for user in list(itertools.islice(at_rest, surplus)):
+                self._close(user)
+
+    def _close(self, user: str) -> None:
+        self._written.pop(user, None)
+        self._open.pop(user).close()
 
     def discard(self, user: str, error: Exception | None = None) -> None:
         """Close a box that can't be trusted; with ``error`` its file is set aside."""

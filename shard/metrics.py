@@ -19,6 +19,7 @@ from shard.mailboxes import Mailboxes
 from shard.office import Office
 from shard.postmen import Postmen
 from shard.pressure import Pressure
+from shard.push import Push
 from shard.snapshots import Snapshots
 from shard.sync import Devices
 from shard.watch import Watch
@@ -42,6 +43,7 @@ class Metrics:
         devices: Devices,
         snapshots: Snapshots,
         watch: Watch,
+        push: Push,
     ) -> None:
         self._settings = settings
         self._office = office
@@ -55,6 +57,7 @@ class Metrics:
         self._devices = devices
         self._snapshots = snapshots
         self._watch = watch
+        self._push = push
         self.questions: Counter[str] = Counter()
         """asked of this shard, by kind; deliveries are none"""
 
@@ -69,6 +72,7 @@ class Metrics:
             *self._journaling(),
             *self._boxes(),
             *self._syncing(),
+            *self._pushing(),
             *self._health(),
             *metrics.of_process(),
         ]
@@ -186,6 +190,35 @@ class Metrics:
                 "Questions of routers, by kind; deliveries are none",
                 self.questions,
                 "question",
+            ),
+        ]
+
+    def _pushing(self) -> list[Family]:
+        push = self._push
+        pushers = {"device": push.devices, "webhook": push.webhook}
+        results: dict[tuple[str, ...], float] = {
+            (to, result): float(number) for to, one in pushers.items() for result, number in one.results.items()
+        }
+        return [
+            gauge("pobox_push_subscriptions", "Devices that are told of new messages", len(push.subscriptions)),
+            gauge(
+                "pobox_push_queue",
+                "Notices that wait, are under way, or were sent a moment ago",
+                {to: float(len(one.outbox)) for to, one in pushers.items()},
+                "to",
+            ),
+            counter("pobox_push_total", "Notices by what became of them; again: a try failed", results, "to", "result"),
+            counter(
+                "pobox_push_dropped_total",
+                "Messages of which somebody was not told, for want of room",
+                {to: float(one.outbox.dropped) for to, one in pushers.items()},
+                "to",
+            ),
+            histogram(
+                "pobox_pushed_seconds",
+                "From the storing of a notice's oldest message to its being taken by the push service",
+                {to: one.sent_s for to, one in pushers.items()},
+                "to",
             ),
         ]
 

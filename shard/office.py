@@ -145,6 +145,10 @@ class Office:
         refusal = self._pressure.ask(priority, room)
         return None if refusal is None else refusal.error()
 
+    def fill(self) -> float:
+        """How much of the room for waiting mail is taken; 1 is all of it."""
+        return max(self._backlog.waiting / self._waiting_max, self._backlog.bytes / self._bytes_max)
+
     def nudge(self) -> None:
         """See to what has to be noted down, though no letter comes."""
         if self._backlog.failed:

@@ -79,7 +79,7 @@ class Postmen:
         slice_ms: float,
         gather: Callable[[], float],
         no_room: Callable[[], None],
-        stored: Callable[[str], None],
+        stored: Callable[[str, list[Letter]], None],
     ) -> None:
         self._backlog = backlog
         self._mailboxes = mailboxes
@@ -270,7 +270,7 @@ class Postmen:
         if oldest.accepted_us:
             self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
         self._backlog.stored_for_one(letters)
-        self._tell_stored(user)
+        self._tell_stored(user, letters)
         if self._attempts:
             self._attempts.pop(user, None)
 
@@ -296,11 +296,11 @@ class Postmen:
 
     def _apply(self, box: Mailbox, letter: Letter) -> None:
         if letter.kind == MEMBERSHIP:
-            standing = letter.standings[box.user]
-            if standing is None or letter.channel_row is None:
+            joined_at = letter.joined[box.user]
+            if joined_at is None or letter.channel_row is None:
                 box.leave(letter.id)
             else:
-                box.join(letter.channel_row, standing)
+                box.join(letter.channel_row, joined_at)
         else:
             box.remove(letter.id, iso(now_us()))
 

@@ -37,16 +37,12 @@ MAY = {
     "GET /api/v3/users/{user_id}/messages/{id}": {"read", PERSON},
     "DELETE /api/v3/users/{user_id}/messages/{id}": {"admin", PERSON},
     "GET /api/v3/users/{user_id}/channels": {"read", PERSON},
-    "GET /api/v3/users/{user_id}/open-channels": {"channels", "admin", PERSON},
-    "PUT /api/v3/users/{user_id}/channels/{channel_id}": {"channels", "admin", PERSON},
-    "DELETE /api/v3/users/{user_id}/channels/{channel_id}": {"channels", "admin", PERSON},
-    "PUT /api/v3/users/{user_id}/channels/{channel_id}/mute": {"channels", "admin", PERSON},
-    "DELETE /api/v3/users/{user_id}/channels/{channel_id}/mute": {"channels", "admin", PERSON},
-    "GET /api/v3/users/{user_id}/devices": {"read", PERSON},
-    "DELETE /api/v3/users/{user_id}/devices": {"admin", PERSON},
-    "GET /api/v3/users/{user_id}/messages/{id}/devices": {"read", PERSON},
     "GET /api/v3/users/{user_id}/counts": {"read", PERSON},
     "GET /api/v3/users/{user_id}/events": {"read", PERSON},
+    "GET /api/v3/push/key": ANYBODY,
+    "GET /api/v3/users/{user_id}/push": {"read", PERSON},
+    "PUT /api/v3/users/{user_id}/devices/{device}/push": {"admin", PERSON},
+    "DELETE /api/v3/users/{user_id}/devices/{device}/push": {"admin", PERSON},
     "GET /api/v3/sync/{user_id}/check": {"read", PERSON},
     "GET /api/v3/sync/{user_id}/download": {"read", PERSON},
     "POST /api/v3/sync/{user_id}/delta": {"read", PERSON},
@@ -129,7 +125,9 @@ def ask(http: httpx.Client, method: str, path: str, headers: dict[str, str]) -> 
 def filled(route: str) -> tuple[str, str]:
     """Method and path; it concerns ann."""
     method, path = route.split(" ")
-    return method, path.replace("{user_id}", "ann").replace("{channel_id}", "crew").replace("{id}", "m1")
+    return method, path.replace("{user_id}", "ann").replace("{channel_id}", "crew").replace(
+        "{device}", "phone"
+    ).replace("{id}", "m1")
 
 
 def test_the_list_has_every_route_and_no_other() -> None:

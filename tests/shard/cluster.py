@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from node import ops, placement
+from node.config import Push
 from node.placement import Placement
 from node.slots import slot_of, table_for
 from shard.layout import Move, lay_out
@@ -17,9 +18,10 @@ from .running import Running, delivery
 class Cluster:
     """The node on ``data``, laid out for ``shards``; entered, it runs; left, it is killed."""
 
-    def __init__(self, data: Path, shards: int) -> None:
+    def __init__(self, data: Path, shards: int, push: Push | None = None) -> None:
         self.data = data
         self.shards = shards
+        self._push = push
         self.running: list[Running] = []
 
     async def __aenter__(self) -> Cluster:
@@ -38,7 +40,7 @@ class Cluster:
         self._table = table_for(self.shards)
         self.version = layout.version
         for index in range(self.shards):
-            self.running.append(await Running(self.data, layout, index).__aenter__())
+            self.running.append(await Running(self.data, layout, index, push=self._push).__aenter__())
 
     async def kill(self) -> None:
         while self.running:

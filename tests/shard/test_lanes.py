@@ -188,5 +188,11 @@ def test_nothing_waits_for_company_on_an_idle_node_and_the_most_under_full_load(
     assert gather_s(6_000, 3.0) == 3.0
 
 
+def test_nobody_waits_for_company_where_others_would_be_refused_for_it() -> None:
+    assert gather_s(6_000, 3.0, fill=0.25) == 3.0
+    assert 0 < gather_s(6_000, 3.0, fill=0.4) < 3.0
+    assert gather_s(6_000, 3.0, fill=0.5) == gather_s(6_000, 3.0, fill=1.2) == 0
+
+
 def test_priorities_have_their_lanes() -> None:
     assert [lane_of(priority) for priority in range(1, 11)] == [LOW] * 3 + [NORMAL] * 4 + [HIGH] * 3

@@ -205,6 +205,47 @@ def test_a_box_is_checkpointed_only_when_a_barrier_has_covered_its_birth(tmp_pat
     asyncio.run(play())
 
 
+def test_boxes_that_nobody_uses_are_checkpointed_and_closed_and_the_others_stay(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data", wal_pages_max=1_000)
+        for user in ("ada", "bob", "cyd"):
+            async with boxes.hold(user, create=True) as box:
+                assert box is not None
+                change(box, row(f"for-{user}"))
+        assert await boxes.cool(0) == 0, "their births are not covered"
+        await _barrier(boxes)
+        boxes._open["ada"].used_s -= 100
+        boxes._open["bob"].used_s -= 100
+        async with boxes.hold("bob", create=False):
+            assert await boxes.cool(50) == 1
+        assert set(boxes._open) == {"bob", "cyd"}
+        log = box_path(tmp_path / "data", "ada").with_name("messages.db-wal")
+        assert not log.exists() or log.stat().st_size == 0
+        async with boxes.hold("ada", create=False) as box:
+            assert box is not None
+            assert ids(box) == ["for-ada"]
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_bound_that_falls_closes_boxes_in_portions(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data", open_max=200)
+        for number in range(150):
+            await _open(boxes, f"u{number}")
+        async with boxes.hold("u0", create=False):
+            boxes.bound(20)
+            assert len(boxes) == 86
+            boxes.bound(20)
+            boxes.bound(20)
+            assert len(boxes) == 20
+            assert "u0" in boxes._open, "somebody holds it"
+        boxes.close()
+
+    asyncio.run(play())
+
+
 def test_a_newborn_that_was_closed_and_opened_again_is_still_one(tmp_path: Path) -> None:
     async def play() -> None:
         boxes = _make(tmp_path / "data")

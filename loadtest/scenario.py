@@ -1,0 +1,320 @@
+"""``python -m loadtest.scenario NAME``: a node, a load by locust, a count of what was stored, a verdict.
+
+Only wires. A fresh node with its own data is started on a free port, unless ``--host`` names one that runs; then what
+was stored is counted over its API. Exit code 1 if anything that is wanted of the scenario was missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import click
+import httpx
+import msgspec
+from rich.console import Console
+
+from loadtest import load, machine, report, traffic
+from loadtest.children import ROOT
+from loadtest.errors import BenchError
+from loadtest.figures import Result
+from loadtest.scenarios import addressing, running, tally, verdict
+from loadtest.scenarios.catalogue import SCENARIOS, Scenario, maximum_phases, overload_phases
+from loadtest.scenarios.plan import Phase, Plan
+from loadtest.scenarios.verdict import Figures
+from loadtest.scenarios.watching import Watcher
+from loadtest.subjects import PoboxNode, pobox
+
+CHANNEL = "everybody"
+_PORTION = 10_000
+_DRAIN_LIMIT_S = 600.0
+_REQUESTS_A_PROCESS = 1_500.0
+"""a second, from one locust process on an ordinary core, with some room to spare"""
+_OVERLOAD_RUN = 1_000_000_000
+"""letters of the second run are numbered from here"""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says about a run."""
+
+    place: Path
+    """an empty directory for everything"""
+    shards: int = 2
+    routers: int = 1
+    postmen: int | None = None
+    """of the whole node; None: as many as it thinks right"""
+    processes: int | None = None
+    host: str | None = None
+    record: Path | None = None
+    members: Path | None = None
+    messages_max: int = 20_000
+    members_max: int = 50
+    paced: bool = True
+
+
+class Subject:
+    """What is loaded: a node of our own, or one that runs elsewhere."""
+
+    def __init__(self, url: str, node: PoboxNode | None) -> None:
+        self.url = url
+        self.node = node
+
+    def watcher(self) -> Watcher:
+        """Of the node's processes; of none if it isn't ours."""
+        node = self.node
+        return Watcher(lambda: [] if node is None else [p for child in node.children for p in child.tree()])
+
+    def drain(self) -> None:
+        """Wait until nothing waits. Of a node that isn't ours nobody knows: each read of a box delivers first what
+        waits for it."""
+        if self.node is not None:
+            self.node.rest(limit_s=_DRAIN_LIMIT_S)
+
+    def count(self, plan_path: Path) -> tally.Tally:
+        """What lies in the boxes; a node of our own is stopped for it."""
+        if self.node is None:
+            return tally.elsewhere(plan_path, data=None)
+        self.node.stop()
+        return tally.elsewhere(plan_path, data=self.node.data)
+
+
+def cores_apart() -> tuple[list[int], list[int]] | None:
+    """Cores for the node and cores for locust; None if there is only one."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return None
+    split = math.ceil(len(cores) / 2)
+    return cores[:split], cores[split:]
+
+
+@contextlib.contextmanager
+def subject(scenario: Scenario, options: Options, cpus: list[int] | None) -> Iterator[Subject]:
+    """Start what is to be loaded; each shard gets its part of what is said of the whole node."""
+    if options.host is not None:
+        yield Subject(options.host.rstrip("/"), None)
+        return
+    environ: dict[str, str] = {}
+    if options.postmen is not None:
+        each = str(max(2, options.postmen // options.shards))
+        environ |= {"POBOX_SHARD_POSTMEN": each, "POBOX_SHARD_POSTMEN_MAX": each}
+    if scenario.waiting_max is not None:
+        environ["POBOX_SHARD_WAITING_MAX"] = str(max(1, scenario.waiting_max // options.shards))
+    with pobox(options.place, shards=options.shards, routers=options.routers, environ=environ, cpus=cpus) as node:
+        yield Subject(node.url, node)
+
+
+def prepare(url: str, this: Plan) -> None:
+    """Make the boxes (one letter each) and channels that the plan needs."""
+    members = {CHANNEL: [load.user(number) for number in range(this.users)]} if this.channel else {}
+    if this.recorded is not None:
+        members = msgspec.json.decode(addressing.members_path(this.recorded).read_bytes(), type=dict[str, list[str]])
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        for channel, users in members.items():
+            client.put(f"/api/v3/channels/{channel}", json={"name": channel}).raise_for_status()
+            for start in range(0, len(users), _PORTION):
+                added = {"add": users[start : start + _PORTION]}
+                client.post(f"/api/v3/channels/{channel}/members", json=added).raise_for_status()
+        for start in range(0, 0 if members else this.users, _PORTION):
+            names = [load.user(number) for number in range(start, min(this.users, start + _PORTION))]
+            hello = {"users": names, "title": "hello", "content": "the first letter", "priority": 10}
+            client.post("/api/v3/messages", json=hello).raise_for_status()
+
+
+def make_plan(scenario: Scenario, options: Options, url: str, phases: list[Phase]) -> Plan:
+    """What locust is told; how many processes it takes is worked out from the requests a second."""
+    recorded = None
+    if scenario.recorded:
+        record, members = options.record, options.members
+        if record is None or members is None:
+            traffic.write(options.place, traffic.Traffic(users=1_000, channels=8, seed=1), options.messages_max)
+            record, members = options.place / "traffic.ndjson.gz", options.place / "members.json"
+        prepared = options.place / "replay"
+        prepared.mkdir()
+        recorded = str(
+            addressing.prepare(
+                record, members, prepared, messages_max=options.messages_max, members_max=options.members_max
+            )
+        )
+    ledger = options.place / "ledger"
+    ledger.mkdir()
+    requests_a_s = max(phase.rate for phase in phases) / scenario.lines
+    processes = options.processes or min(os.cpu_count() or 1, math.ceil(requests_a_s / _REQUESTS_A_PROCESS) or 1)
+    return Plan(
+        run=secrets.token_hex(4),
+        url=url,
+        ledger=str(ledger),
+        phases=phases,
+        users=scenario.users,
+        fan=scenario.fan,
+        lines=scenario.lines,
+        channel=CHANNEL if scenario.channel else None,
+        recorded=recorded,
+        paced=recorded is not None and options.paced,
+        priorities=scenario.priorities,
+        reads=scenario.reads,
+        checks=scenario.checks,
+        processes=processes,
+    )
+
+
+def ordinary(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
+    """One open phase, then the count."""
+    phase = Phase(name=name, seconds=scenario.seconds, rate=scenario.rate)
+    with subject(scenario, options, None) as target:
+        this = make_plan(scenario, options, target.url, [phase])
+        if this.paced:
+            rate = len(addressing.letters_of(str(this.recorded))) / phase.seconds
+            phase = msgspec.structs.replace(phase, rate=rate)
+            this = msgspec.structs.replace(this, phases=[phase])
+        prepare(target.url, this)
+        target.drain()
+        run = running.run(this, options.place / "locust", target.watcher(), console)
+        target.drain()
+        drained_s = max(0.0, time.time() - run.ended)
+        counted = target.count(run.prefix.with_suffix(".plan.json"))
+    figures = verdict.of_phase(run, phase)
+    if target.node is not None:
+        figures |= {"all stored after, at most": (drained_s, "s")} | verdict.of_memory(run.node)
+    return _judged(name, scenario, options, figures, run, counted)
+
+
+def overload(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
+    """First the maximum, from clients who wait; then a multiple of it, on schedule."""
+    apart = cores_apart() if scenario.apart and options.host is None else None
+    ours, locusts = apart or (None, None)
+    with subject(scenario, options, ours) as target:
+        this = make_plan(scenario, options, target.url, maximum_phases(scenario.seconds))
+        prepare(target.url, this)
+        target.drain()
+        maximum = running.run(this, options.place / "maximum", target.watcher(), console, cpus=locusts)
+        target.drain()
+        rate = verdict.maximum_rate(maximum)
+        if not rate:
+            raise BenchError("nothing was accepted, so there is no maximum to exceed")
+        phases = overload_phases(scenario.seconds, scenario.rate)
+        more = running.with_rates(msgspec.structs.replace(this, phases=phases, first=_OVERLOAD_RUN), rate)
+        run = running.run(more, options.place / "locust", target.watcher(), console, cpus=locusts)
+        target.drain()
+        counted = target.count(run.prefix.with_suffix(".plan.json"))
+    figures = verdict.of_overload(maximum, run, targets=scenario.fan)
+    began = run.began("overload") or 0.0
+    figures |= verdict.of_memory([s for s in run.node if began <= s.at < began + scenario.seconds])
+    return _judged(name, scenario, options, figures, run, counted)
+
+
+def _judged(
+    name: str, scenario: Scenario, options: Options, figures: Figures, run: running.Run, counted: tally.Tally
+) -> Result:
+    generator, warning = verdict.of_generator(run)
+    figures |= verdict.of_boxes(counted) | generator
+    notes = [*counted.words, *([warning] if warning else []), f"Report with plots: {run.prefix}.html"]
+    how = f"{run.plan.seconds:g} s by locust, requests begun on schedule and timed from when they were due."
+    return verdict.judge(name, scenario, how, figures, notes)
+
+
+def run(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
+    """Carry out ``scenario``; raises :class:`BenchError` if there is nothing to judge."""
+    return (overload if name == "overload" else ordinary)(name, scenario, options, console)
+
+
+def changed(scenario: Scenario, **changes: float | None) -> Scenario:
+    """``scenario`` with what was said on the command line."""
+    return msgspec.structs.replace(scenario, **{key: value for key, value in changes.items() if value is not None})
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C does, so that whatever was started is stopped."""
+    sys.exit(143)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(SCENARIOS)))
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of the load.")
+@click.option("--rate", type=click.FloatRange(0), help="Letters a second; of an overload, in units of the maximum.")
+@click.option("--users", type=click.IntRange(1), help="Boxes.")
+@click.option("--fan", type=click.IntRange(1), help="Users a letter.")
+@click.option("--lines", type=click.IntRange(1), help="Letters a request.")
+@click.option("--waiting-max", type=click.IntRange(1), help="Letters times targets that may wait, in the whole node.")
+@click.option("--postmen", type=click.IntRange(2), help="Of the whole node.")
+@click.option("--shards", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--routers", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--processes", type=click.IntRange(1), help="Of locust; by default as many as the rate takes.")
+@click.option("--host", help="The URL of a node that runs already, instead of a fresh one.")
+@click.option("--record", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="NDJSON, also .gz.")
+@click.option("--members", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON, by channel.")
+@click.option("--messages-max", type=click.IntRange(1), default=20_000, show_default=True, help="Of the record.")
+@click.option("--members-max", type=click.IntRange(1), default=50, show_default=True, help="Of each channel.")
+@click.option("--even", is_flag=True, help="Send a record at --rate instead of at its own pace.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Default: build/loadtest.")
+@click.option("--keep", is_flag=True, help="Keep the data of the node.")
+def main(
+    name: str,
+    seconds: float | None,
+    rate: float | None,
+    users: int | None,
+    fan: int | None,
+    lines: int | None,
+    waiting_max: int | None,
+    postmen: int | None,
+    shards: int,
+    routers: int,
+    processes: int | None,
+    host: str | None,
+    record: Path | None,
+    members: Path | None,
+    messages_max: int,
+    members_max: int,
+    even: bool,
+    out: Path | None,
+    keep: bool,
+) -> None:
+    """Load a node as scenario NAME says, count what it stored, and judge."""
+    signal.signal(signal.SIGTERM, _end)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    place = (out or ROOT / "build" / "loadtest").resolve() / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    place.mkdir(parents=True)
+    scenario = changed(
+        SCENARIOS[name], seconds=seconds, rate=rate, users=users, fan=fan, lines=lines, waiting_max=waiting_max
+    )
+    options = Options(
+        place=place,
+        shards=shards,
+        routers=routers,
+        postmen=postmen if postmen is not None else 10 if name == "steady" else None,
+        processes=processes,
+        host=host,
+        record=record,
+        members=members,
+        messages_max=messages_max,
+        members_max=members_max,
+        paced=not even,
+    )
+    console.print(machine.describe(place), highlight=False)
+    try:
+        result = run(name, scenario, options, console)
+    except BenchError as error:
+        console.print(f"{name} FAILED: {error}", style="bold red", markup=False)
+        sys.exit(1)
+    console.print(report.table(result))
+    for note in result.notes:
+        console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
+    if verdict.passed(result) and not keep:
+        shutil.rmtree(place / "node", ignore_errors=True)
+    console.print("passed" if verdict.passed(result) else "MISSED", style="green" if verdict.passed(result) else "red")
+    sys.exit(not verdict.passed(result))
+
+
+if __name__ == "__main__":
+    main()
