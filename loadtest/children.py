@@ -49,6 +49,7 @@ class Child:
         self.log = log
         self._stop_signal = stop_signal
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_begins = log.stat().st_size if log.exists() else 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith("POBOX_")} | dict(environ or {})
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with log.open("ab") as output:
@@ -74,8 +75,8 @@ class Child:
         return self._process.poll()
 
     def text(self) -> str:
-        """The log so far."""
-        return self.log.read_text(errors="replace")
+        """What it has printed so far; a predecessor with the same log doesn't count."""
+        return self.log.read_bytes()[self._log_begins :].decode(errors="replace")
 
     def wait_ready(self, ready: Callable[[], bool], *, limit_s: float = READY_S) -> None:
         """Ask ``ready`` until it says yes; raises :class:`BenchError` with the log if it doesn't."""

@@ -39,15 +39,22 @@ def _wrk_version() -> str:
     return " ".join((done.stdout + done.stderr).split()[:2])
 
 
+def facts(data: Path) -> str:
+    """The machine, in one sentence."""
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return (
+        f"Machine: {cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores, "
+        f"{memory_gib:.0f} GiB of memory, {platform.system()} {platform.release()}, data on {file_system(data)}."
+    )
+
+
 def describe(data: Path) -> str:
     """The machine and the versions, as a Markdown paragraph."""
-    memory_gib = psutil.virtual_memory().total / 2**30
     versions = [f"Python {platform.python_version()}", f"SQLite {apsw.sqlite_lib_version()}"]
     versions += [f"{name} {metadata.version(name)}" for name in _LIBRARIES]
     versions += [postgres.version(), _wrk_version()]
     return (
-        f"Machine: {cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores, "
-        f"{memory_gib:.0f} GiB of memory, {platform.system()} {platform.release()}, data on {file_system(data)}. "
+        f"{facts(data)} "
         f"Versions: {', '.join(versions)}. "
         "Load generator, node and PostgreSQL share these cores. Peers take turns; whoever isn't measured is "
         "stopped. Median and min to max over the rounds; ratios are made round by round."

@@ -301,7 +301,7 @@ def main(
         members_max=members_max,
         paced=not even,
     )
-    console.print(machine.describe(place), highlight=False)
+    console.print(machine.facts(place), highlight=False)
     try:
         result = run(name, scenario, options, console)
     except BenchError as error:
