@@ -18,6 +18,8 @@ _LAZY = {
     "mark": "client.command:mark",
     "systemd": "node.commands_systemd:systemd",
     "top": "node.commands_top:top",
+    "backup": "shard.backup_command:backup",
+    "restore": "shard.backup_command:restore",
     "key": "node.commands_auth:key",
     "token": "node.commands_auth:token",
 }

@@ -136,16 +136,34 @@ class Push(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     webhook_format: Literal["json", "ntfy"] = "json"
 
 
+class Backup(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    at: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?\Z")] = "03:10"
+    """when a backup is made every day, UTC; empty: only when somebody asks for it"""
+    keep_days: Count = 30
+    """older backups are removed"""
+    history_s: Seconds = 0
+    """how long letters are kept after they were delivered, so that a box can be restored to any moment between two
+    backups; 0: not at all. Two days (172800) reach from any moment of yesterday back to the backup before it"""
+    store: str = ""
+    """where backups go besides: "s3://bucket/prefix", or "file:///directory"; nowhere if it is empty"""
+    endpoint: str = ""
+    """of an S3 store that isn't Amazon's, "https://host:port"; http:// only on loopback"""
+    region: str = "us-east-1"
+    credentials: str = ""
+    """a file of lines AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=...; without it the environment has them"""
+
+
 class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     node: Node = Node()
     auth: Auth = Auth()
     router: Router = Router()
     shard: Shard = Shard()
     push: Push = Push()
+    backup: Backup = Backup()
 
 
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
-_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard, "push": Push}
+_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard, "push": Push, "backup": Backup}
 
 
 def load(

@@ -253,6 +253,62 @@ class AskMetrics(Request, tag=19):
     each other, on sockets of their own."""
 
 
+class BackUp(Request, tag=47):
+    """Begin a backup of this shard, if none is being made. Done body: :class:`BackupState`, of the one that runs."""
+
+
+class AskBackup(Request, tag=48):
+    """Done body: :class:`BackupState`, of the one that runs or was made last."""
+
+
+class BackupState(msgspec.Struct, array_like=True, gc=False):
+    """Boxes ``done`` of ``boxes``: ``copied``, or ``linked`` since they had not changed; ``failed`` of them have none
+    of this day. ``whole``: what it says is on disk, journal included. ``error`` is why it isn't."""
+
+    day: str = ""
+    running: bool = False
+    whole: bool = False
+    boxes: int = 0
+    done: int = 0
+    copied: int = 0
+    linked: int = 0
+    failed: int = 0
+    bytes: int = 0
+    """of the copies"""
+    began_us: int = 0
+    ended_us: int = 0
+    error: str = ""
+
+
+class Restore(AboutUser, tag=49):
+    """Bring a box to what it held at ``at_us``. Done body: :class:`Restored`. Refusals: 404 (no backup from before),
+    503, 507."""
+
+    at_us: int
+
+
+class BoxFacts(msgspec.Struct, array_like=True, gc=False):
+    """What a box holds; ``checksum`` is of its messages, by id, whatever else is in the file."""
+
+    messages: int
+    removed: int
+    checksum: str
+
+
+class Restored(msgspec.Struct, array_like=True, gc=False):
+    """What :class:`Restore` did: from the backup of ``base_us`` and ``letters`` delivered since. ``aside`` is the
+    file, in the person's directory, that holds what was there before. ``statuses_us``: as of when read marks are, 0
+    if they were left as they are."""
+
+    base_us: int
+    letters: int
+    before: BoxFacts | None
+    after: BoxFacts
+    aside: str
+    statuses_us: int
+    version: str
+
+
 class Sample(msgspec.Struct, array_like=True, gc=False):
     name: str
     labels: dict[str, str]
@@ -353,6 +409,9 @@ AnyRequest = (
     | PutPush
     | DropPush
     | ListPush
+    | BackUp
+    | AskBackup
+    | Restore
 )
 
 

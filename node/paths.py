@@ -12,6 +12,8 @@
     run/router-<k>.sock             where a router tells the others its figures
     run/changes-<i>                 counters that say for which users something came (node.changes)
     snapshots/shard-<i>/            copies of boxes for devices; emptied when the shard starts
+    backups/<day>/<version>/        of each shard: its journal, and what the backup of that day holds
+    history/<version>-<n>/shard-<i>/ letters that were delivered, for a while
     user_storage/<slot>/<userId>/   one person's box
 """
 
@@ -65,6 +67,14 @@ def snapshots_dir(data: Path, shard: int) -> Path:
 
 def vapid_path(data: Path) -> Path:
     return data / "vapid.pem"
+
+
+def backups_dir(data: Path) -> Path:
+    return data / "backups"
+
+
+def history_dir(data: Path) -> Path:
+    return data / "history"
 
 
 def boxes_dir(data: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from node.clock import now_us
 from node.ops import Letter as Body
+from shard.deeds import message_row
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, Lanes, lane_of
 from shard.mailbox import Row
@@ -23,7 +24,7 @@ class Letter:
 
     __slots__ = (
         "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane",
-        "left", "row", "seq", "size",
+        "left", "removed_us", "row", "seq", "size",
     )  # fmt: skip
 
     def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
@@ -39,6 +40,8 @@ class Letter:
         self.row: Row | None = None
         self.deadline_us = 0
         """when to give up, 0 for never"""
+        self.removed_us = 0
+        """when its removal was asked for, of what is one"""
         self.channel: str | None = None
         """to the members of this channel, who are not all known yet"""
         self.cursor = ""
@@ -56,10 +59,7 @@ def message(seq: int, targets: int, channel: str | None, body: Body, size: int) 
     letter.size = size
     letter.accepted_us = body.accepted_us
     letter.lane = lane_of(body.priority)
-    letter.row = (
-        body.id, body.channel_id, body.title, body.content, body.message_type, body.priority, body.sender,
-        body.created_at, body.updated_at, body.metadata,
-    )  # fmt: skip
+    letter.row = message_row(body)
     letter.channel = channel
     if body.timeout_s is not None:
         letter.deadline_us = body.accepted_us + int(body.timeout_s * 1e6)
@@ -79,9 +79,11 @@ def membership(
     return letter
 
 
-def removal(seq: int, message_id: str) -> Letter:
+def removal(seq: int, message_id: str, at_us: int) -> Letter:
     """Deletes a message from the box of one user."""
-    return Letter(seq, REMOVAL, message_id, 1)
+    letter = Letter(seq, REMOVAL, message_id, 1)
+    letter.removed_us = at_us
+    return letter
 
 
 class Backlog:
@@ -100,10 +102,13 @@ class Backlog:
         self.stored_rate = _RATE_FIRST
         """how many can be stored a second, by how many were while the postmen had their hands full"""
         self._counted = 0
+        self.last_seq = 0
+        """up to this number everything that was accepted has been entered"""
         self.failed: list[tuple[int, str]] = []
         """targets that gave up, for the journal: (how many, message id)"""
 
     def enter(self, letter: Letter) -> None:
+        self.last_seq = max(self.last_seq, letter.seq)
         self.waiting += letter.left
         self.bytes += letter.size
         if letter.kind == MESSAGE and self._live.setdefault(letter.id, letter) is not letter:

@@ -14,22 +14,23 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
-import msgspec
 
 from node import ops, paths
 from node.changes import Changes
-from node.clock import iso
+from node.clock import iso, now_us
 from node.config import Config
 from node.errors import DiskFull, NotFound, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
 from shard import backlog as letters_of
-from shard import replay
+from shard import deeds, replay
 from shard.backlog import Backlog
+from shard.backup import Backups
 from shard.barrier import Barrier
 from shard.disk import Disk
 from shard.expander import Expander
+from shard.history import History
 from shard.house import House
 from shard.journal import MEMBERSHIP, REMOVAL, Journal
 from shard.lanes import gather_s
@@ -38,9 +39,11 @@ from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
 from shard.metrics import Metrics
 from shard.office import Office
+from shard.opener import Lost
 from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
+from shard.restore import Restores
 from shard.roster import Roster
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
@@ -155,6 +158,33 @@ class Shard:
             pressure=self.pressure,
             change=self._change,
         )
+        self.history = History(data, placement, index)
+        if config.backup.history_s:
+            self.journal.keep = self.history.keep
+        self.backups = Backups(
+            config,
+            placement,
+            index,
+            disk,
+            journal=self.journal,
+            backlog=self.backlog,
+            mailboxes=self.mailboxes,
+            statuses=self.statuses,
+            postmen=self.postmen,
+            office=self.office,
+            history=self.history,
+        )
+        self.restores = Restores(
+            disk,
+            placement,
+            journal=self.journal,
+            members=self.members,
+            mailboxes=self.mailboxes,
+            statuses=self.statuses,
+            postmen=self.postmen,
+            changed=self.changes.for_user,
+            reserve_bytes=settings.disk_reserve_bytes,
+        )
         self.watch = Watch(
             settings,
             backlog=self.backlog,
@@ -176,6 +206,8 @@ class Shard:
             snapshots=self.snapshots,
             watch=self.watch,
             push=self.push,
+            backups=self.backups,
+            restores=self.restores,
         )
 
     # -- life --------------------------------------------------------------------------------------
@@ -188,7 +220,8 @@ class Shard:
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.office, self.expander, self.postmen, self.barrier, self.house, self.watch, self.push):
+            keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores)
+            for work in (self.office, self.expander, self.postmen, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
@@ -208,11 +241,14 @@ class Shard:
 
     def close(self) -> None:
         self.barrier.close()
+        self.backups.close()
+        self.restores.close()
         self.statuses.close()
         self.roster.close()
         self.devices.close()
         self.mailboxes.close()
         self.journal.close()
+        self.history.close()
         self.changes.close()
 
     async def _tend(self) -> None:
@@ -234,12 +270,15 @@ class Shard:
     @contextlib.asynccontextmanager
     async def _box(self, user: str) -> AsyncIterator[Mailbox]:
         """``user``'s box, with everything that waits for him in it."""
+        self.restores.check(user)
         await self.postmen.deliver_now(user)
         try:
             async with self.mailboxes.hold(user, create=False) as box:
                 if box is None:
                     raise NotFound("no such user", field="userId")
                 yield box
+        except Lost as error:
+            raise Unavailable("The mailbox is being restored") from error
         except apsw.BusyError as error:
             raise Unavailable("The mailbox is in use by another program") from error
 
@@ -261,17 +300,18 @@ class Shard:
     async def remove(self, q: ops.Remove) -> None:
         """Journaled first, like everything that changes a box."""
         self._accepting()
+        at_us = now_us()
         async with self._box(q.user) as box:
             if not await self.mailboxes.read(lambda: box.has(q.id)):
                 raise NotFound("no such message", field="id")
 
         def work() -> int:
             seq = self.journal.next_seq()
-            self.journal.add([(seq, REMOVAL, q.id, 1, None, q.user, b"")], [])
+            self.journal.add([(seq, REMOVAL, q.id, 1, None, q.user, deeds.encode(at_us))], [])
             return seq
 
         seq = await self.journal.write(work)
-        self._enter(letters_of.removal(seq, q.id), [q.user])
+        self._enter(letters_of.removal(seq, q.id, at_us), [q.user])
         await self.postmen.deliver_now(q.user)
 
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
@@ -309,7 +349,8 @@ class Shard:
             left = self.members.drop(q.id, self.journal.next_seq())
             seq = self.journal.next_seq()
             if left:
-                self.journal.add([(seq, MEMBERSHIP, q.id, len(left), None, "\n".join(left), b"\xc0")], [])
+                body = deeds.encode(deeds.Membership(None, now_us()))
+                self.journal.add([(seq, MEMBERSHIP, q.id, len(left), None, "\n".join(left), body)], [])
             return seq, left
 
         seq, left = await self._change(work)
@@ -328,7 +369,7 @@ class Shard:
             seq = self.journal.next_seq()
             users = list(dict.fromkeys(joined + left))  # who joins and leaves in one change is in both
             if users:
-                body = msgspec.msgpack.encode(record.row())
+                body = deeds.encode(deeds.Membership(record.row(), q.now_us, left))
                 self.journal.add([(seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
             return seq, joined, left, self.members.channel(q.channel)
 
@@ -360,6 +401,7 @@ class Shard:
     def _stored(self, user: str, letters: list[letters_of.Letter]) -> None:
         """``letters`` are in the box of ``user``."""
         self.changes.for_user(user)
+        self.backups.stored(user)
         if self.push.wants(user):
             self.push.stored(user, letters)
 

@@ -34,6 +34,11 @@ class Expander:
         self._letters.append(letter)
         self._work.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is a letter whose members are not all known."""
+        return bool(self._letters)
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:

@@ -64,6 +64,10 @@ SELECT max((SELECT coalesce(max(seq),0) FROM letters), (SELECT coalesce(max(seq)
     (SELECT coalesce(max(max(joined_seq, coalesce(left_seq,0))),0) FROM members))"""
 _OLDEST_US = """
 SELECT coalesce((SELECT accepted_us FROM receipts WHERE seq>=(SELECT min(seq) FROM letters) ORDER BY seq LIMIT 1), 0)"""
+_GOING = "SELECT seq, kind, id, channel, users, body FROM letters WHERE seq BETWEEN ? AND ?"
+_FOR_ONE = """
+SELECT seq, kind, id, channel, users, body FROM letters
+WHERE seq>? AND seq<=? AND (channel IS NOT NULL OR instr(char(10)||users||char(10), char(10)||?||char(10)))"""
 _PURGE = "DELETE FROM letters WHERE seq BETWEEN ? AND ?"
 _CHECKPOINT_PAGES = 2_000
 
@@ -71,6 +75,10 @@ LetterRow = tuple[int, int, str, int, str | None, str, bytes]
 """seq, kind, id, targets, channel (members of it) or None, users by newline, body"""
 ReceiptRow = tuple[int, str, bytes, int, int]
 """seq, id, digest, accepted_us, targets"""
+
+
+GoingRow = tuple[int, int, str, str | None, str, bytes]
+"""seq, kind, id, channel, users, body"""
 
 
 class ReceiptRecord(msgspec.Struct, frozen=True):
@@ -93,6 +101,8 @@ class Journal:
             self.db.execute(_SCHEMA).fetchall()
         self.db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
         self.lock = asyncio.Lock()
+        self.keep: Callable[[list[GoingRow]], None] | None = None
+        """gets what is purged, in the journal's thread, before it is gone; it is not if that raises"""
         self._thread = ThreadPoolExecutor(1, "journal")
         self._seq: int = self._one(_LAST_SEQ)
         self.rows: int = self._one("SELECT count(*) FROM letters")
@@ -109,6 +119,11 @@ class Journal:
     def next_seq(self) -> int:
         """The clock of this shard: what comes later has a higher number."""
         self._seq += 1
+        return self._seq
+
+    @property
+    def last_seq(self) -> int:
+        """The number that was given out last."""
         return self._seq
 
     async def in_thread(self, function: Callable[[], T]) -> T:
@@ -174,7 +189,10 @@ class Journal:
     def purge(self, seqs: list[int]) -> None:
         """Let letters go; the caller knows that a barrier has covered their delivery."""
         assert self.db.in_transaction
-        self.db.executemany(_PURGE, _ranges(sorted(seqs)))
+        ranges = list(_ranges(sorted(seqs)))
+        if ranges and self.keep is not None:
+            self.keep([row for first, last in ranges for row in self.db.execute(_GOING, (first, last))])
+        self.db.executemany(_PURGE, ranges)
 
     def fail(self, failures: Iterable[tuple[int, str]]) -> None:
         """Count targets that gave up, (how many, message id)."""
@@ -227,6 +245,11 @@ class Journal:
     def letters(self) -> Iterator[LetterRow]:
         """Everything that waits, in the order of acceptance."""
         return self.db.execute(_LETTERS)
+
+    def letters_for(self, user: str, after: int, last: int) -> list[GoingRow]:
+        """Rows of letters numbered after ``after``, up to ``last``, that are, or may be since he may be in the channel,
+        for ``user``."""
+        return list(self.db.execute(_FOR_ONE, (after, last, user)))
 
     def oldest_seq(self) -> int:
         """The oldest letter's number; the next number if there is none."""

@@ -117,6 +117,10 @@ class Lanes(Generic[Item]):
         self.count -= len(items)
         return items
 
+    def has(self, user: str) -> bool:
+        """Whether something waits for ``user``."""
+        return any(user in mail for mail in self._mail)
+
     def lengths(self) -> list[int]:
         """How many users wait in each lane; who has mail in two of them waits in both."""
         return [len(mail) for mail in self._mail]

@@ -86,6 +86,9 @@ class Listener:
             ops.ListPush: shard.push.list,
             ops.Ping: shard.ping,
             ops.AskMetrics: shard.metrics.ask,
+            ops.BackUp: shard.backups.begin,
+            ops.AskBackup: shard.backups.ask,
+            ops.Restore: shard.restores.restore,
         }
 
     async def start(self, path: Path) -> None:

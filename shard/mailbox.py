@@ -16,6 +16,7 @@ first on, a box that still says ``clean`` is what it was when the version was is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 from collections.abc import Iterable
 from datetime import datetime
@@ -28,8 +29,9 @@ import msgspec
 from node.clock import iso, us_of
 from node.errors import BadField, Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
+from shard.copying import Copy
 from shard.disk import Disk
-from shard.sqlite import LOCKLESS, Locked, Sync, empty_file
+from shard.sqlite import Locked, Sync, empty_file
 
 SCHEMA_VERSION = 2
 FILE = "messages.db"
@@ -123,6 +125,16 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
     )
 
 
+def facts_of(db: apsw.Connection) -> tuple[int, int, str]:
+    """Of the box that ``db`` has open: messages, removed ones, and a checksum of the messages, by id."""
+    digest, count = hashlib.sha256(), 0
+    for row in db.execute(f"SELECT {_COLUMNS} FROM messages ORDER BY id"):
+        digest.update(msgspec.msgpack.encode(row))
+        count += 1
+    (removed,) = db.execute("SELECT count(*) FROM removed").fetchone() or (0,)
+    return count, int(removed), f"sha256:{digest.hexdigest()}"
+
+
 def later(now_us: int, *earlier: str | None) -> str:
     """An ISO time: ``now_us``, or later than the latest of ``earlier`` if the clock is behind it.
 
@@ -213,19 +225,28 @@ class Mailbox:
     def copy_to(self, path: Path) -> None:
         """The whole box, log included, as a new file at ``path``; one content always gives the same bytes.
         Raises ``apsw.FullError`` if there is no room; what was written until then stays."""
-        copy = apsw.Connection(
-            str(path),
-            flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX,
-            vfs=LOCKLESS,
-            statementcachesize=0,
-        )
-        try:
-            for name, value in (("journal_mode", "off"), ("synchronous", "off"), ("locking_mode", "exclusive")):
-                copy.pragma(name, value)
-            with copy.backup("main", self._db, "main") as backup:
-                backup.step()
-        finally:
-            copy.close()
+        with contextlib.closing(self.copy(path)) as copy:
+            copy.step()
+
+    def copy(self, path: Path) -> Copy:
+        """The same, to be made in portions; it is at an end when this box is closed."""
+        return Copy(self._db, path)
+
+    def counts(self) -> tuple[int, int]:
+        """How many messages are here, and how many were removed."""
+        row = self._db.execute("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM removed)").fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    def facts(self) -> tuple[int, int, str]:
+        """Messages, removed ones, and a checksum of the messages, by id."""
+        return facts_of(self._db)
+
+    def channel_ids(self) -> set[str]:
+        """The channels that its owner is in."""
+        return {
+            row[0] for row in self._db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (self.user,))
+        }
 
     def insert(self, rows: list[Row]) -> None:
         """Store messages; those that are there already, or were removed, are left as they are."""

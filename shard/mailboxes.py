@@ -159,6 +159,34 @@ class Mailboxes:
             self._evict()
         return [visit.error for visit in visits]
 
+    @contextlib.asynccontextmanager
+    async def lend(self, user: str, thread: ThreadPoolExecutor) -> AsyncIterator[Mailbox | None]:
+        """As :meth:`hold`; but a box that isn't open is opened for this alone, in ``thread``, and pushes out none."""
+        async with self._lines.hold(user):
+            self.holds += 1
+            if (box := self._open.get(user)) is not None:
+                yield box
+                return
+            run = asyncio.get_running_loop().run_in_executor
+            lent = await run(thread, lambda: self.opener.open(user, create=False))
+            try:
+                yield lent
+            finally:
+                if lent is not None:
+                    await run(thread, lent.close)
+                    self._written.pop(user, None)
+                    if lent.newborn:
+                        self._newborn[user] = self._barriers_begun
+
+    @contextlib.asynccontextmanager
+    async def seize(self, user: str) -> AsyncIterator[None]:
+        """Hold ``user``'s box and close it, so that its file may be replaced; afterwards it is another box."""
+        async with self._lines.hold(user):
+            self.holds += 1
+            self.discard(user)
+            yield
+            self._unsound.discard(user)
+
     async def read(self, function: Callable[[], T]) -> T:
         """Run a query on a held box off the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, function)

@@ -30,6 +30,7 @@ SELECT user_id FROM members
 WHERE channel_id=?1 AND user_id>?2 AND user_id>=?3 AND user_id<?3||char(127) AND left_seq IS NULL
 ORDER BY user_id LIMIT ?4"""
 _SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
+_OF = "SELECT channel_id, joined_us FROM members WHERE user_id=? AND left_seq IS NULL"
 _STATE = "SELECT user_id, joined_us FROM members WHERE channel_id=? AND left_seq IS NULL"
 _ENDED = "FROM members WHERE left_seq IS NOT NULL AND left_seq < ?"
 _HAS_ENDED = f"SELECT EXISTS(SELECT 1 {_ENDED})"
@@ -139,6 +140,10 @@ class Members:
     def spans(self, user: str) -> list[tuple[str, int, int | None]]:
         """When ``user`` was in which channel: (channel, joined_seq, left_seq)."""
         return list(self._db.execute(_SPANS, (user,)))
+
+    def of(self, user: str) -> dict[str, str]:
+        """The channels that ``user`` is in, and since when."""
+        return {channel: iso(us) for channel, us in self._db.execute(_OF, (user,))}
 
     def joined_at(self, channel_id: str) -> dict[str, str]:
         """Since when each member of now is in the channel."""

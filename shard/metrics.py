@@ -11,6 +11,7 @@ from node.config import Shard as Settings
 from node.metrics import counter, gauge, histogram
 from node.ops import Family
 from shard.backlog import Backlog
+from shard.backup import Backups
 from shard.barrier import Barrier
 from shard.house import House
 from shard.journal import Journal
@@ -20,6 +21,7 @@ from shard.office import Office
 from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
+from shard.restore import Restores
 from shard.snapshots import Snapshots
 from shard.sync import Devices
 from shard.watch import Watch
@@ -44,6 +46,8 @@ class Metrics:
         snapshots: Snapshots,
         watch: Watch,
         push: Push,
+        backups: Backups,
+        restores: Restores,
     ) -> None:
         self._settings = settings
         self._office = office
@@ -58,6 +62,8 @@ class Metrics:
         self._snapshots = snapshots
         self._watch = watch
         self._push = push
+        self._backups = backups
+        self._restores = restores
         self.questions: Counter[str] = Counter()
         """asked of this shard, by kind; deliveries are none"""
 
@@ -73,6 +79,7 @@ class Metrics:
             *self._boxes(),
             *self._syncing(),
             *self._pushing(),
+            *self._backing_up(),
             *self._health(),
             *metrics.of_process(),
         ]
@@ -220,6 +227,23 @@ class Metrics:
                 {to: one.sent_s for to, one in pushers.items()},
                 "to",
             ),
+        ]
+
+    def _backing_up(self) -> list[Family]:
+        state, restores = self._backups.state, self._restores
+        boxes = {"copied": state.copied, "linked": state.linked, "failed": state.failed}
+        damaged = {"backup": restores.restored, "none": restores.given_up}
+        return [
+            gauge(
+                "pobox_backup_whole_seconds",
+                "When the last whole backup was made, in seconds since 1970; 0 if never",
+                self._backups.whole_us // 1_000_000,
+            ),
+            gauge("pobox_backup_running", "Whether a backup is being made", float(state.running)),
+            gauge("pobox_backup_boxes", "Mailboxes of the backup that runs or was made last", boxes, "by"),
+            gauge("pobox_backup_bytes", "Bytes of the copies of that backup", state.bytes),
+            counter("pobox_mailboxes_restored_total", "Damaged mailboxes begun again, by what from", damaged, "from"),
+            counter("pobox_history_bytes_total", "Bytes of delivered letters kept", self._backups.history.bytes),
         ]
 
     def _health(self) -> list[Family]:

@@ -9,8 +9,9 @@ process ends and replays (:class:`node.errors.Unsure`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter
 
 import apsw
@@ -89,6 +90,8 @@ class Office:
         self._entries: list[tuple[ops.Deliver, Answer, float]] = []
         self._entries_bytes = 0
         self._to_purge: list[int] = []
+        self._kept: list[int] | None = None
+        self._all_kept = True
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._arrived = 0
@@ -156,8 +159,23 @@ class Office:
 
     def let_go(self, seqs: list[int]) -> None:
         """A barrier has covered the delivery of these; their rows go with the next commits."""
+        if self._kept is not None:
+            if self._journal.rows < self._rows_max / 2:
+                self._kept += seqs
+                return
+            self._all_kept = False
         self._to_purge += seqs
         self._work.set()
+
+    @contextlib.asynccontextmanager
+    async def nothing_goes(self) -> AsyncIterator[Callable[[], bool]]:
+        """Letters that are let go meanwhile stay in the journal, as long as it is not half full; whether all did."""
+        self._kept, self._all_kept = [], True
+        try:
+            yield lambda: self._all_kept
+        finally:
+            kept, self._kept = self._kept, None
+            self.let_go(kept)
 
     async def run(self) -> None:
         """Commit until cancelled; :class:`Unsure` ends the process."""

@@ -1,23 +1,31 @@
 """How a box is opened: found, born, repaired, set aside. All of it touches the disk and runs in threads.
 
 A damaged file is kept under another name and an empty box takes its place; what a power cut took
-from an empty box is written again.
+from an empty box is written again. Where there are backups, no empty box is made: it is :class:`Lost` until it has been
+restored (:mod:`shard.restore`), also after a kill, since a person with backups and without a box tells all.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import structlog
 
 from node import paths
+from shard import backup_files
 from shard.disk import Disk, full_is_507
 from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 
 log = structlog.get_logger()
 
 Errand = Callable[[Mailbox], None]
+
+
+class Lost(apsw.BusyError):
+    """The box was damaged, or taken away, and is being restored from its backup."""
 
 
 class Visit:
@@ -44,6 +52,8 @@ class Opener:
         self._vfs = vfs
         self.damaged = 0
         """boxes that were set aside"""
+        self.lost: deque[str] = deque()
+        """whose boxes are to be restored; the same one maybe often"""
 
     def path(self, user: str) -> Path:
         return paths.user_dir(self._disk.data, user) / FILE
@@ -87,25 +97,34 @@ class Opener:
         try:
             size = path.stat().st_size
         except FileNotFoundError:
+            self._see_to_backups(user, path)
             if not create:
                 return None
             born = True
         else:
-            if size <= len(self._template):
+            # What was backed up was durable before: it is no birth that was cut off.
+            if size <= len(self._template) and not backup_files.exist(path.parent):
                 born = torn_at_birth(path.read_bytes(), self._template)
         if born:
-            self._give_birth(path)
+            self.give_birth(path)
         try:
             box = Mailbox(user, path, self._vfs)
         except CORRUPT_AT_OPENING as error:
             self.set_aside(path, error)
-            self._give_birth(path)
+            self._see_to_backups(user, path)
+            self.give_birth(path)
             born = True
             box = Mailbox(user, path, self._vfs)
         box.newborn = born
         return box
 
-    def _give_birth(self, path: Path) -> None:
+    def _see_to_backups(self, user: str, path: Path) -> None:
+        """No empty box where there was another."""
+        if backup_files.exist(path.parent):
+            self.lost.append(user)
+            raise Lost("it is being restored from its backup")
+
+    def give_birth(self, path: Path) -> None:
         """An empty box, or the template's bytes once more for one that lost some of them."""
         with full_is_507():
             self._disk.make_directory(path.parent)

@@ -94,6 +94,7 @@ class Postmen:
         self._put_off: dict[str, list[Letter]] = {}
         self._attempts: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._in_hand: dict[str, list[list[Letter]]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._at_work: set[int] = set()
         self._busy_s = self._rested_s = 0.0
@@ -155,6 +156,45 @@ class Postmen:
     def waits_for(self, user: str) -> bool:
         """Whether something for ``user`` could not be stored, and is to be tried again. Sure for who holds the box."""
         return user in self._put_off
+
+    async def settle(self, box: Mailbox) -> int:
+        """Store what waits for the owner of ``box``, which is held. Up to the number returned, all that was accepted
+        for him is in it then, and nothing beyond."""
+        user, seq = box.user, self._backlog.last_seq
+        letters = await self._expander.early(user)
+        letters += self._backlog.lanes.take_user(user) + self._put_off.pop(user, [])
+        for waiting in self._in_hand.get(user, ()):  # of those who are in line for this box
+            letters += waiting
+            waiting.clear()
+        letters.sort(key=lambda letter: letter.seq)
+        due = [letter for letter in letters if letter.seq <= seq]
+        try:
+            while due:
+                self._store(box, due[:_PORTION])
+                due = due[_PORTION:]
+        finally:  # what is left is due as before
+            self._backlog.lanes.put_back(user, due + [letter for letter in letters if letter.seq > seq])
+            self._wake.set()
+        return seq
+
+    def is_settled(self, user: str) -> bool:
+        """Whether certainly nothing waits for ``user``."""
+        lanes = self._backlog.lanes
+        return not (self._expander.busy or lanes.has(user) or user in self._put_off or user in self._in_hand)
+
+    def hold_back(self, user: str) -> None:
+        """Deliver nothing to ``user`` until :meth:`let_in`."""
+        self._put_off.setdefault(user, [])
+        if (timer := self._timers.pop(user, None)) is not None:
+            timer.cancel()
+
+    def let_in(self, user: str) -> None:
+        """What was held back, or put off, is due now."""
+        if (timer := self._timers.pop(user, None)) is not None:
+            timer.cancel()
+        self._attempts.pop(user, None)
+        self._backlog.lanes.put_back(user, self._put_off.pop(user, []))
+        self._wake.set()
 
     # -- one postman -------------------------------------------------------------------------------
 
@@ -244,9 +284,14 @@ class Postmen:
     async def _deliver(self, user: str, letters: list[Letter], *, for_reader: bool = False) -> None:
         """Store letters in a box that is not at hand (open it, or wait for its holder), or that are many:
         the loop gets its turn between two portions."""
+        in_hand = self._in_hand.setdefault(user, [])
+        registered = letters
+        in_hand.append(registered)
         try:
             async with self._mailboxes.hold(user, create=True) as box:
                 assert box is not None
+                if not letters:  # whoever held it before has stored them
+                    return
                 if user in self._put_off:  # whoever held it before had no luck: his letters first
                     letters = sorted(self._put_off.pop(user) + letters, key=lambda letter: letter.seq)
                 while len(letters) > _PORTION:
@@ -256,6 +301,10 @@ class Postmen:
                 self._store(box, letters)
         except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
             self._trouble(user, letters, error, for_reader=for_reader)
+        finally:
+            in_hand[:] = [waiting for waiting in in_hand if waiting is not registered]
+            if not in_hand:
+                self._in_hand.pop(user, None)
 
     def _store(self, box: Mailbox, letters: list[Letter]) -> None:
         """One transaction; nothing runs beside it, and nothing is counted unless it was committed."""
@@ -302,7 +351,7 @@ class Postmen:
             else:
                 box.join(letter.channel_row, joined_at)
         else:
-            box.remove(letter.id, iso(now_us()))
+            box.remove(letter.id, iso(letter.removed_us or now_us()))
 
     def _trouble(self, user: str, letters: list[Letter], error: Exception, *, for_reader: bool = False) -> None:
         """The letters could not be stored: see to the box, and try again later."""

@@ -26,6 +26,7 @@ from node import clock, ops
 from node.errors import DiskFull, Unsure
 from node.model import ReadingPosition, ReadStatus, Status, StatusConflict, Timestamp
 from shard import notes, read_stats
+from shard.copying import Copy
 from shard.merge import Mark, Marks, Place, effective_us
 from shard.sqlite import Locked, Sync
 
@@ -123,6 +124,16 @@ class StatusFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def copy_to(self, path: Path) -> bool:
+        """The whole of it, log included, as a new file at ``path``."""
+        with contextlib.closing(Copy(self._db, path)) as copy:
+            copy.step()
+        return True
+
+    def checkpoint(self) -> None:
+        """Move the log into the file, durably, and cut it to nothing."""
+        self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     # -- what a device is told -----------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import msgspec
 
 from node import ops
 from shard import backlog as letters_of
+from shard import deeds
 from shard.backlog import Backlog
 from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
@@ -37,9 +38,10 @@ def load(journal: Journal, members: Members, backlog: Backlog, expander: Expande
             joined = {name: states[message_id].get(name) for name in names}
             letter = letters_of.membership(seq, message_id, record.row() if record else None, joined)
         else:
-            letter = letters_of.removal(seq, message_id)
+            letter = letters_of.removal(seq, message_id, deeds.removed_us(body))
         backlog.enter(letter)
         if channel is not None:
             expander.put(letter)
         else:
             backlog.put(letter, names, now)
+    backlog.last_seq = journal.last_seq

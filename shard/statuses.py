@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -30,7 +31,7 @@ from node.errors import Overloaded, Unavailable
 from node.model import Counts, ReadStatus, StatusMerged
 from shard import read_status
 from shard.counts import ARRIVALS_MAX, Tally
-from shard.disk import Disk
+from shard.disk import Disk, full_is_507
 from shard.lines import Lines
 from shard.mailbox import CORRUPT, Mailbox
 from shard.mailboxes import Mailboxes
@@ -138,6 +139,34 @@ class Statuses:
             if len(self._tallies) > _TALLIES_MAX:
                 self._tallies.popitem(last=False)
             return tally.outward()
+
+    async def copy(self, user: str, path: Path) -> bool:
+        """A copy of the file of ``user`` at ``path``; False if there is none."""
+        async with self._hold(user):
+            with full_is_507():
+                return bool(await self._work(user, lambda file: file.copy_to(path), create=False))
+
+    async def replace(self, user: str, fresh: Path, aside: str) -> None:
+        """Put the file ``fresh``, which is whole and flushed, in the place of ``user``'s, which is kept beside it with
+        ``aside`` at the end of its name. What devices hold of it they are told to forget."""
+
+        def work() -> None:
+            path = paths.user_dir(self._disk.data, user) / FILE
+            if path.exists():
+                with contextlib.closing(StatusFile(path, self._vfs)) as file:
+                    file.checkpoint()
+                os.link(path, path.with_name(f"{path.name}.{aside}"))
+            self._disk.rename(fresh, path)
+
+        async with self._hold(user):
+            self._close(self._idle.pop(user, None))
+            self._tallies.pop(user, None)
+            await _to_its_end(self._in_thread(work))
+        self._changed(user)
+
+    def forget(self, user: str) -> None:
+        """The box of ``user`` is another: what was counted of it counts no more."""
+        self._tallies.pop(user, None)
 
     def _check_all_is_here(self, user: str) -> None:
         """What could not be delivered yet is not missing: nobody is to be told so."""

@@ -79,7 +79,13 @@ def _values(kind: object) -> st.SearchStrategy[object]:
     }[kind]  # type: ignore[index]
 
 
-_OF_A_FORM = {"subject": "mailto:a@b", "content": "text", "webhook": "http://a/{userId}", "webhook_format": "ntfy"}
+_OF_A_FORM = {
+    "subject": "mailto:a@b",
+    "content": "text",
+    "webhook": "http://a/{userId}",
+    "webhook_format": "ntfy",
+    "at": "04:20",
+}
 """fields that don't take any text"""
 
 

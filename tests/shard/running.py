@@ -19,7 +19,7 @@ import msgspec
 
 from node import ops, paths
 from node.clock import iso
-from node.config import Config, Push
+from node.config import Backup, Config, Push
 from node.config import Shard as Settings
 from node.errors import Refused
 from node.model import MemberChanged, Message
@@ -120,13 +120,15 @@ class Running:
         *,
         disk: Disk | None = None,
         push: Push | None = None,
+        backup: Backup | None = None,
         **settings: Any,
     ) -> None:
         known: dict[str, Any] = {"barrier_s": 3600, "disk_reserve_bytes": 0, "postmen": 3, **settings}
         self.data = data
         self.layout = layout
         self.disk = disk or Disk(data)
-        self.shard = Shard(Config(shard=Settings(**known), push=push or Push()), layout, index, self.disk)
+        config = Config(shard=Settings(**known), push=push or Push(), backup=backup or Backup(at=""))
+        self.shard = Shard(config, layout, index, self.disk)
         self.life: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Running:

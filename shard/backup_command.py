@@ -1,0 +1,197 @@
+"""``pobox backup`` and ``pobox restore``: on the machine where the data is.
+
+What needs a box that is in use is asked of the running node's shards, over their sockets; files that never change are
+looked at here. Exit code 1 when something is not as it should be, with what and where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from node import ops, paths, placement
+from node.clock import iso, us_of
+from node.commands_serve import loaded
+from node.config import Config
+from node.errors import ConfigError, PoboxError
+from node.ids import check_name
+from node.link import Link
+from node.placement import Placement
+from node.show import table
+from node.slots import slot_of, table_for
+from shard import backup_files as files
+from shard import backup_set, sqlite
+
+T = TypeVar("T")
+_POLL_S = 0.2
+_PATIENCE_S = 24 * 3600.0
+
+
+def on_data(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the data is; it gets ``config``."""
+
+    @click.option("--data", help="the data directory  [default: data]")
+    @click.option(
+        "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="instead of pobox.toml"
+    )
+    @functools.wraps(function)
+    def command(data: str | None, config_file: Path | None, **options: Any) -> None:
+        try:
+            function(config=loaded(config_file, {"data": data}), **options)
+        except (ConfigError, PoboxError) as error:
+            raise click.ClickException(str(error) or getattr(error, "title", "")) from error
+
+    return command
+
+
+@click.group()
+def backup() -> None:
+    """Copies of all boxes: make them, look at them, send them away."""
+
+
+@backup.command()
+@on_data
+def now(config: Config) -> None:
+    """Have the running node make today's backup, and wait for it."""
+    layout = _layout(config)
+    states = asyncio.run(_gather(_back_up(config, shard) for shard in range(layout.shards)))
+    for shard, state in enumerate(states):
+        said = f"{state.done} boxes, {state.copied} of them copied ({state.bytes} bytes), {state.linked} unchanged"
+        took_s = (state.ended_us - state.began_us) / 1e6
+        click.echo(f"shard {shard}: {state.day}: {said}, {took_s:.1f} s")
+        if state.failed:
+            click.echo(f"shard {shard}: {state.failed} boxes have none of today; the node's log says why", err=True)
+        if state.error:
+            click.echo(f"shard {shard}: not whole: {state.error}", err=True)
+    if any(state.failed or not state.whole for state in states):
+        raise SystemExit(1)
+
+
+@backup.command("list")
+@click.argument("user", required=False)
+@on_data
+def show(config: Config, user: str | None) -> None:
+    """The backups there are, of everybody or of USER."""
+    data = Path(config.node.data)
+    if user is None:
+        sets = backup_set.whole_sets(data)
+        rows = [
+            (day, str(sum(part.boxes for part in parts)), str(sum(part.failed for part in parts)), str(len(parts)))
+            for day, _layout, parts in sets
+        ]
+        table(("day", "boxes", "failed", "shards"), rows)
+        return
+    index = files.load(files.directory(data, check_name(user, "USER")))
+    table(
+        ("day", "kind", "as of", "rows", "bytes", "sha256"),
+        [
+            (day, kind, iso(entry.at_us), str(entry.rows), str(entry.size), entry.sha256)
+            for day, entries in sorted(index.items())
+            for kind, entry in sorted(entries.items())
+        ],
+    )
+
+
+@backup.command()
+@on_data
+def verify(config: Config) -> None:
+    """Read every backup again: its checksum, SQLite's own check, its rows."""
+    data = Path(config.node.data)
+    sqlite.set_up()
+    seen: set[tuple[int, int]] = set()
+    faults = days = 0
+    for place in sorted(paths.boxes_dir(data).glob("*/*/backups")):
+        for day, entries in sorted(files.load(place).items()):
+            days += 1
+            for kind, entry in entries.items():
+                path = files.file(place, kind, day)
+                faults += not _is_whole(data, path, kind, entry, seen)
+    sets = backup_set.whole_sets(data)
+    for day, version, parts in sets:
+        for part in parts:
+            path = paths.backups_dir(data) / day / str(version) / f"shard-{part.shard}.db"
+            try:
+                if files.sha256_of(path) != part.journal_sha256:
+                    raise files.Damaged("its content is not what was backed up")
+                files.check(path, "journal")
+            except (files.Damaged, OSError) as error:
+                faults += 1
+                click.echo(f"FAULT  {path.relative_to(data)}: {error}", err=True)
+    click.echo(f"{len(sets)} whole sets, {days} backups of boxes, {len(seen)} files, {faults} faults")
+    if faults:
+        raise SystemExit(1)
+
+
+def _is_whole(data: Path, path: Path, kind: str, entry: files.Entry, seen: set[tuple[int, int]]) -> bool:
+    try:
+        status = path.stat()
+        if (status.st_dev, status.st_ino) not in seen:  # one file may be the backup of many days
+            seen.add((status.st_dev, status.st_ino))
+            files.check_against(path, kind, entry)
+    except (files.Damaged, OSError) as error:
+        click.echo(f"FAULT  {path.relative_to(data)}: {error}", err=True)
+        return False
+    return True
+
+
+@click.command()
+@click.argument("user")
+@click.option("--at", required=True, help="an ISO time, UTC if it names no zone: 2026-11-24T15:30 or …:30:00+01:00")
+@on_data
+def restore(config: Config, user: str, at: str) -> None:
+    """Bring USER's box to what it held at a time, while the node runs. What is there now is kept beside it."""
+    check_name(user, "USER")
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise click.UsageError(f"--at {at}: not an ISO time") from error
+    at_us = us_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    layout = _layout(config)
+    slot = slot_of(user)
+    request = ops.Restore(0, layout.version, slot, user, at_us)
+    done = asyncio.run(_ask(config, table_for(layout.shards)[slot], request, ops.Restored))
+    for name, held in (("before", done.before), ("after", done.after)):
+        if held is not None:
+            click.echo(f"{name:7}{held.messages} messages, {held.removed} removed, {held.checksum}")
+    click.echo(f"from the backup of {iso(done.base_us)} and {done.letters} letters since; version {done.version}")
+    if done.aside:
+        click.echo(f"what was there: {paths.user_dir(Path(config.node.data), user) / done.aside}")
+    marks = f"as of {iso(done.statuses_us)}" if done.statuses_us else "as they were: there is no backup of them"
+    click.echo(f"read marks {marks}; channels as they are now")
+
+
+def _layout(config: Config) -> Placement:
+    layout = placement.load(Path(config.node.data))
+    if layout is None:
+        raise ConfigError(f"{config.node.data} holds no node: placement.json is missing")
+    return layout
+
+
+async def _back_up(config: Config, shard: int) -> ops.BackupState:
+    state = await _ask(config, shard, ops.BackUp(0), ops.BackupState)
+    while state.running:
+        await asyncio.sleep(_POLL_S)
+        state = await _ask(config, shard, ops.AskBackup(0), ops.BackupState)
+    return state
+
+
+async def _ask(config: Config, shard: int, request: ops.AnyRequest, answer: type[T]) -> T:
+    link = Link(paths.socket_path(Path(config.node.data), shard), timeout_s=_PATIENCE_S)
+    try:
+        await link.connect()
+    except OSError as error:
+        raise ConfigError(f"no node runs on {config.node.data}: {error.strerror}") from error
+    try:
+        return await link.ask(request, answer)
+    finally:
+        await link.close()
+
+
+async def _gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    return list(await asyncio.gather(*work))

@@ -1,0 +1,219 @@
+"""The backups in a person's directory: ``backups/messages_YYYYMMDD.db``, ``read_status_YYYYMMDD.db``, and what they
+are.
+
+A file under its name is whole: it was written as ``.part``, checked, flushed, then renamed. One that did not change
+is the file of the day before under another name (a hard link). They are plain SQLite files, without a log, and never
+change. ``index.json`` says of each day what its files hold, and up to which letter; where it is lost, so is only that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import msgspec
+
+from node import paths
+from node.placement import sync_directory
+from shard.mailbox import CORRUPT
+from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE
+
+INDEX = "index.json"
+KINDS = {"messages": "messages.db", "read_status": "read_status.db"}
+"""a backup's name, and the file that it is of"""
+_PORTION = 1024 * 1024
+_TABLE = {"messages": "messages", "read_status": "read_status", "journal": "letters"}
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True):
+    """Of a database and its log, modification times (ns) and sizes: where they are the same, and older than the copy,
+    nothing was written since."""
+
+    changed_ns: int
+    size: int
+    log_changed_ns: int
+    log_size: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One file of one day. ``at_us``: it is as the box was then, with all letters up to ``seq`` of ``layout``."""
+
+    size: int
+    sha256: str
+    rows: int
+    """messages, or read marks"""
+    version: str
+    mark: Mark
+    at_us: int
+    layout: int = 0
+    seq: int = 0
+
+
+Index = dict[str, dict[str, Entry]]
+"""by day, by kind"""
+
+
+class Damaged(Exception):
+    """A backup isn't what it was."""
+
+
+def directory(data: Path, user: str) -> Path:
+    return paths.user_dir(data, user) / "backups"
+
+
+def file(place: Path, kind: str, day: str) -> Path:
+    return place / f"{kind}_{day}.db"
+
+
+def load(place: Path) -> Index:
+    """What the backups in ``place`` hold; nothing if that is lost."""
+    try:
+        return msgspec.json.decode((place / INDEX).read_bytes(), type=Index)
+    except (OSError, msgspec.MsgspecError, UnicodeError):
+        return {}
+
+
+def save(place: Path, index: Index, *, durably: bool) -> None:
+    fresh = place / f"{INDEX}.new"
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write(fd, msgspec.json.encode(index))
+        if durably:
+            os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    fresh.rename(place / INDEX)
+    if durably:
+        sync_directory(place)
+
+
+def exist(box: Path) -> bool:
+    """Whether the person whose directory is ``box`` has backups."""
+    return (box / "backups" / INDEX).exists()
+
+
+def newest(index: Index, kind: str, before_us: int) -> tuple[str, Entry] | None:
+    """The last backup of ``kind`` that is not later than ``before_us``, and its day."""
+    days = [(day, entries[kind]) for day, entries in index.items() if kind in entries]
+    return max(
+        ((day, entry) for day, entry in days if entry.at_us <= before_us),
+        key=lambda found: found[1].at_us,
+        default=None,
+    )
+
+
+def mark_of(path: Path) -> Mark:
+    """Of the database at ``path``."""
+    status = path.stat()
+    try:
+        log = path.with_name(f"{path.name}-wal").stat()
+    except FileNotFoundError:
+        return Mark(status.st_mtime_ns, status.st_size, 0, 0)
+    return Mark(status.st_mtime_ns, status.st_size, log.st_mtime_ns, log.st_size)
+
+
+def write(fd: int, content: bytes) -> None:
+    """All of it."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def seal(part: Path) -> tuple[int, str]:
+    """Make a copy one that needs no log, and flush it; its size and SHA-256."""
+    fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, ROLLBACK_MODE, MODE_AT)
+        os.fdatasync(fd)
+        return os.fstat(fd).st_size, _sha256(fd)
+    finally:
+        os.close(fd)
+
+
+def check(path: Path, kind: str) -> int:
+    """The rows in a backup that SQLite finds in order; raises :class:`Damaged`."""
+    try:
+        with contextlib.closing(reading(path)) as db:
+            said = [str(line) for (line,) in db.execute("PRAGMA integrity_check(3)")]
+            if said != ["ok"]:
+                raise Damaged(f"{path.name}: {'; '.join(said)}")
+            (rows,) = db.execute(f"SELECT count(*) FROM {_TABLE[kind]}").fetchone() or (0,)
+            return int(rows)
+    except (*CORRUPT, apsw.SQLError) as error:
+        raise Damaged(f"{path.name}: {error}") from error
+
+
+def check_against(path: Path, kind: str, entry: Entry) -> None:
+    """Raise :class:`Damaged` unless the file is what ``entry`` says."""
+    try:
+        size, sha256 = path.stat().st_size, sha256_of(path)
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror}") from error
+    if (size, sha256) != (entry.size, entry.sha256):
+        raise Damaged(f"{path.name}: its content is not what was backed up")
+    if check(path, kind) != entry.rows:
+        raise Damaged(f"{path.name}: it does not hold {entry.rows} rows")
+
+
+def reading(path: Path) -> apsw.Connection:
+    """A file that never changes, to be read."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+    return apsw.Connection(f"file:{quote(str(path.absolute()))}?immutable=1", flags=flags, vfs=LOCKLESS)
+
+
+def sha256_of(path: Path) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _sha256(fd)
+    finally:
+        os.close(fd)
+
+
+def _sha256(fd: int) -> str:
+    digest, at = hashlib.sha256(), 0
+    while portion := os.pread(fd, _PORTION, at):
+        digest.update(portion)
+        at += len(portion)
+    return digest.hexdigest()
+
+
+def portions(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        while portion := source.read(_PORTION):
+            yield portion
+
+
+def thaw(source: Path, target: Path) -> None:
+    """A new file at ``target``, a database to work with, from the backup ``source``; not flushed."""
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        for portion in portions(source):
+            write(fd, portion)
+        os.pwrite(fd, WAL_MODE, MODE_AT)
+    finally:
+        os.close(fd)
+
+
+def link(source: Path, target: Path) -> None:
+    """``target`` is ``source`` under another name, whatever lay there."""
+    if target.exists() and target.samefile(source):
+        return
+    fresh = target.with_name(f"{target.name}.part")
+    fresh.unlink(missing_ok=True)
+    os.link(source, fresh)
+    fresh.rename(target)
+
+
+def prune(place: Path, index: Index, before_day: str) -> None:
+    """Remove what is from days before ``before_day``, and what a kill left unfinished; ``index`` follows."""
+    for day in [day for day in index if day < before_day]:
+        del index[day]
+    for path in place.iterdir():
+        kind, _, rest = path.name.rpartition("_")
+        if path.name.endswith(".part") or (kind in KINDS and rest.removesuffix(".db") < before_day):
+            path.unlink(missing_ok=True)

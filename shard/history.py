@@ -1,0 +1,159 @@
+"""Letters that were delivered, kept for a while: with the last backup they give any box as it was at any moment since.
+
+A letter goes from the journal only after it is on disk here: whoever purges writes it down first, in the same thread,
+and waits for the disk. A crash in between leaves it in both, which does no harm: its number tells.
+
+Segments are files that are appended to for an hour, and never again after a failure or a restart, since what follows a
+torn block can't be read. A block is what was purged together: length and CRC of its bytes, then the packed rows.
+Numbers begin anew with each layout, so each has a directory of its own: ``history/<version>-<shards>/shard-<i>/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+import msgspec
+
+from node import paths, zstd
+from node.clock import now_us
+from node.errors import DiskFull, Unsure
+from node.placement import Placement, sync_directory
+from node.slots import slot_of, table_for
+from shard.deeds import LetterOf
+from shard.disk import full_is_507
+from shard.journal import GoingRow
+
+_HEAD = Struct("<II")
+_SEGMENT_S = 3_600
+_SEGMENT_BYTES = 256 * 1024 * 1024
+_BLOCK_MAX = 1024 * 1024 * 1024
+_LEVEL = 1
+_LAYOUT = re.compile(r"(\d+)-(\d+)")
+_rows = msgspec.msgpack.Decoder(list[GoingRow]).decode
+
+
+class Position(NamedTuple):
+    """Of a letter in the order of acceptance: layout, then number."""
+
+    layout: int
+    seq: int
+
+
+def directory(data: Path, layout: Placement, shard: int) -> Path:
+    return paths.history_dir(data) / f"{layout.version}-{layout.shards}" / f"shard-{shard}"
+
+
+class History:
+    """Where shard ``shard`` of ``layout`` writes down what it lets go. One thread at a time uses it."""
+
+    def __init__(self, data: Path, layout: Placement, shard: int) -> None:
+        self._directory = directory(data, layout, shard)
+        self._fd: int | None = None
+        self._until_us = 0
+        self._size = 0
+        self.bytes = 0
+        """written since the start"""
+
+    def keep(self, rows: list[GoingRow]) -> None:
+        """On disk when this returns. Raises :class:`DiskFull`, nothing of it counts then; :class:`Unsure`."""
+        block = zstd.compress(msgspec.msgpack.encode(rows), level=_LEVEL)
+        block = _HEAD.pack(len(block), zlib.crc32(block)) + block
+        try:
+            with full_is_507():
+                if self._fd is None or now_us() >= self._until_us or self._size >= _SEGMENT_BYTES:
+                    self._begin()
+                assert self._fd is not None
+                view = memoryview(block)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+                os.fdatasync(self._fd)
+        except DiskFull:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            raise Unsure(f"history: {error}") from error
+        self._size += len(block)
+        self.bytes += len(block)
+
+    def _begin(self) -> None:
+        self.close()
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now = now_us()
+        path = self._directory / f"{now:016}.seg"
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size, self._until_us = 0, now + _SEGMENT_S * 1_000_000
+        for above in (path.parent, path.parent.parent, path.parent.parent.parent, path.parent.parent.parent.parent):
+            sync_directory(above)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def read(path: Path) -> Iterator[LetterOf]:
+    """The rows in one segment, as far as it is whole."""
+    with path.open("rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            length, checksum = _HEAD.unpack(head)
+            if length > _BLOCK_MAX:
+                return
+            block = file.read(length)
+            if len(block) < length or zlib.crc32(block) != checksum:
+                return
+            yield from (LetterOf(*row) for row in _rows(zstd.decompress(block)))
+
+
+def since(data: Path, user: str, after: Position, from_us: int) -> Iterator[tuple[Position, LetterOf]]:
+    """What is kept for ``user``, or for a channel, from behind ``after`` on, in no order, maybe twice. ``from_us``:
+    when ``after`` was; what lies in segments that ended before isn't looked at."""
+    for layout, shards, place in _layouts(data):
+        if layout < after.layout:
+            continue
+        segments = sorted((place / f"shard-{table_for(shards)[slot_of(user)]}").glob("*.seg"))
+        for segment, follower in zip(segments, [*segments[1:], None], strict=True):
+            # What is purged in a segment was accepted before; so the last one that began before counts too.
+            if follower is not None and _began_us(follower) < from_us:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                for row in read(segment):
+                    position = Position(layout, row.seq)
+                    if position > after and (row.channel is not None or user in row.users):
+                        yield position, row
+
+
+def forget(data: Path, before_us: int, layout: Placement, shard: int) -> None:
+    """Remove segments that were written before ``before_us``: those of ``shard``, and its share of older layouts."""
+    for version, _shards, place in _layouts(data):
+        is_old = version < layout.version
+        for mine in place.glob("shard-*"):
+            number = int(mine.name.rpartition("-")[2])
+            if (number % layout.shards if is_old else number) != shard:
+                continue
+            segments = sorted(mine.glob("*.seg"))
+            for segment, follower in zip(segments, [*segments[1:], None], strict=True):
+                ended_us = _began_us(segment) + _SEGMENT_S * 1_000_000 if follower is None else _began_us(follower)
+                if ended_us < before_us:
+                    segment.unlink(missing_ok=True)
+            if is_old:
+                with contextlib.suppress(OSError):
+                    mine.rmdir()
+                    place.rmdir()
+
+
+def _began_us(segment: Path) -> int:
+    return int(segment.stem)
+
+
+def _layouts(data: Path) -> list[tuple[int, int, Path]]:
+    """Version, number of shards and directory of each layout that left something."""
+    places = [(_LAYOUT.fullmatch(place.name), place) for place in paths.history_dir(data).glob("*-*")]
+    return sorted((int(named[1]), int(named[2]), place) for named, place in places if named)

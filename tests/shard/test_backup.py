@@ -1,0 +1,182 @@
+"""The daily backup: only what changed, consistent, verified, never half."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from node import ops, paths
+from node.config import Backup
+from shard import backup_files as files
+from shard import backup_set
+from tests.shard.elsewhere import held_elsewhere
+from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
+
+KEPT = Backup(at="", history_s=3_600)
+
+
+def run(test: Callable[[Running, Path], Awaitable[None]]) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                await test(running, data)
+
+    asyncio.run(go())
+
+
+async def back_up(running: Running) -> ops.BackupState:
+    """One backup, of boxes that have all their mail."""
+    backups = running.shard.backups
+    await running.settled()
+    await backups.begin(ops.BackUp(0))
+    await until(lambda: not backups.state.running, "the end of the backup", running.life)
+    return backups.state
+
+
+def backed_up(data: Path, user: str, kind: str = "messages") -> Path:
+    (path,) = files.directory(data, user).glob(f"{kind}_*.db")
+    return path
+
+
+def ids(path: Path) -> list[str]:
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return [row[0] for row in db.execute("SELECT id FROM messages ORDER BY id")]
+    finally:
+        db.close()
+
+
+def test_a_backup_holds_what_was_accepted_and_is_a_plain_verified_file() -> None:
+    async def test(running: Running, data: Path) -> None:
+        for number in range(3):
+            await running.deliver(delivery(letter(f"n{number}"), ["ada", "bob"]))
+        state = await back_up(running)
+        assert (state.whole, state.error, state.boxes, state.copied, state.failed) == (True, "", 2, 2, 0)
+        for user in ("ada", "bob"):
+            assert ids(backed_up(data, user)) == ["n0", "n1", "n2"]
+            ((_day, entries),) = files.load(files.directory(data, user)).items()
+            files.check_against(backed_up(data, user), "messages", entries["messages"])
+        ((_day, _layout, (part,)),) = backup_set.whole_sets(data)
+        assert (part.boxes, part.exact) == (2, True)
+        assert files.sha256_of(data / "backups" / part.day / "1" / "shard-0.db") == part.journal_sha256
+
+    run(test)
+
+
+def test_a_box_that_did_not_change_is_a_link_and_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(letter("n0"), ["ada", "bob"]))
+        await back_up(running)
+        monkeypatch.setattr("shard.backup._SURE_NS", -(10**18))  # as if it had been written long before
+        monkeypatch.setattr("shard.backup._today", lambda: "20990101")
+        opened = running.shard.mailboxes.holds
+        state = await back_up(running)
+        assert (state.linked, state.copied, state.bytes) == (2, 0, 0)
+        assert running.shard.mailboxes.holds == opened
+        await running.deliver(delivery(letter("n1"), ["bob"]))
+        await running.settled()
+        monkeypatch.setattr("shard.backup._today", lambda: "20990102")
+        state = await back_up(running)
+        assert (state.linked, state.copied) == (1, 1)
+        place = files.directory(data, "ada")
+        first, second, third = sorted(place.glob("messages_*.db"))
+        assert first.samefile(second)
+        assert first.samefile(third)
+        assert ids(files.file(files.directory(data, "bob"), "messages", "20990101")) == ["n0"]
+        assert ids(files.file(files.directory(data, "bob"), "messages", "20990102")) == ["n0", "n1"]
+
+    run(test)
+
+
+def test_old_backups_go_and_what_a_kill_left_unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(letter("n0"), ["ada"]))
+        monkeypatch.setattr("shard.backup._today", lambda: "20200101")
+        await back_up(running)
+        place = files.directory(data, "ada")
+        (place / "messages_20200102.db.part").write_bytes(b"half")
+        monkeypatch.undo()
+        await back_up(running)
+        assert len(list(place.glob("messages_*"))) == 1
+        assert list(files.load(place)) == [running.shard.backups.state.day]
+        assert [path.name for path in (data / "backups").iterdir()] == [running.shard.backups.state.day]
+
+    run(test)
+
+
+def test_a_large_box_is_copied_in_portions_and_takes_mail_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard.backup._PORTION_PAGES", 4)
+
+    async def test(running: Running, data: Path) -> None:
+        for number in range(60):
+            await running.deliver(delivery(letter(f"n{number:03}", content="x" * 3_000), ["ada"]))
+        await running.let_go()
+        backups = running.shard.backups
+        await backups.begin(ops.BackUp(0))
+        sent = 0
+        while backups.state.running:
+            await running.deliver(delivery(letter(f"m{sent:03}"), ["ada"]))
+            sent += 1
+        assert backups.state.whole, backups.state.error
+        await running.settled()
+        found = ids(backed_up(data, "ada"))
+        entry = next(iter(files.load(files.directory(data, "ada")).values()))["messages"]
+        files.check_against(backed_up(data, "ada"), "messages", entry)
+        # All up to some letter, none after it.
+        assert found == sorted([f"n{n:03}" for n in range(60)] + [f"m{n:03}" for n in range(len(found) - 60)])
+        assert sent > 1
+
+    run(test)
+
+
+def test_a_box_that_can_not_be_copied_fails_alone() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(letter("n0"), ["ada", "bob"]))
+        await running.settled()
+        running.shard.mailboxes.discard("ada")
+        with held_elsewhere(box_path(data, "ada"), "idle"):
+            state = await back_up(running)
+        assert (state.whole, state.failed, state.copied) == (True, 1, 1)
+        state = await back_up(running)
+        assert (state.failed, state.copied + state.linked) == (0, 2)
+
+    run(test)
+
+
+def test_a_set_that_was_cut_short_is_none_and_is_made_after_the_start() -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data) as running:
+                await running.deliver(delivery(letter("n0"), ["ada"]))
+                await back_up(running)
+                backups = running.shard.backups
+                backups._open_set(backup_set.set_dir(data, backups.state.day, running.layout), backups.state.day)
+            assert backup_set.whole_sets(data) == []
+            async with Running(data) as running:
+                await until(lambda: backup_set.whole_sets(data), "a whole set", running.life)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("at", "before", "now", "is_time"),
+    [("03:10", "03:09", "03:10", True), ("03:10", "03:10", "03:11", False), ("", "03:09", "03:10", False)],
+)
+def test_it_is_time_when_the_minute_comes(at: str, before: str, now: str, is_time: bool) -> None:
+    def us(clock: str) -> int:
+        hours, minutes = map(int, clock.split(":"))
+        return (20_000 * 1_440 + hours * 60 + minutes) * 60_000_000
+
+    async def go() -> None:
+        with laid_out() as data:
+            running = Running(data, backup=Backup(at=at))
+            assert running.shard.backups._is_time(us(before), us(now)) is is_time
+            assert not paths.backups_dir(data).exists()
+            running.shard.close()
+            running.disk.close()
+
+    asyncio.run(go())

@@ -1,0 +1,299 @@
+"""One person's box as it was at a moment, and a damaged one that comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node import ops
+from node.clock import now_us
+from node.errors import NotFound, Unavailable
+from node.slots import slot_of
+from shard import backup_files as files
+from shard.mailbox import FILE
+from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
+from tests.shard.test_backup import KEPT, back_up
+
+TABLES = ("messages", "removed", "channels", "user_channels")
+Rows = dict[str, list[Any]]
+
+
+def run(test: Callable[[Running, Path], Awaitable[None]]) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                await test(running, data)
+
+    asyncio.run(go())
+
+
+def now_letter(message_id: str, **options: Any) -> ops.Letter:
+    """One that came in just now."""
+    return msgspec.structs.replace(letter(message_id, **options), accepted_us=now_us())
+
+
+async def restore(running: Running, user: str, at_us: int) -> ops.Restored:
+    request = ops.Restore(0, running.layout.version, slot_of(user), user, at_us)
+    return await running.while_alive(running.shard.restores.restore(request))
+
+
+async def rows_of(running: Running, user: str) -> Rows:
+    """Every row of the box, in order; what waits is delivered first."""
+    async with running.shard._box(user) as box:
+        return rows_in(box._db)
+
+
+def rows_in(db: apsw.Connection) -> Rows:
+    return {table: sorted(db.execute(f"SELECT * FROM {table}"), key=repr) for table in TABLES}
+
+
+def rows_at(path: Path) -> Rows:
+    with contextlib.closing(files.reading(path)) as db:
+        return rows_in(db)
+
+
+async def moment() -> int:
+    """A time between what came before and what comes."""
+    at_us = now_us()
+    while now_us() <= at_us + 1:
+        await asyncio.sleep(0)
+    return at_us + 1
+
+
+def test_a_box_is_restored_to_a_moment_after_the_backup_and_devices_fetch_it() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada", "bob"]))
+        await back_up(running)
+        await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        then, wanted = await moment(), await rows_of(running, "ada")
+        await running.deliver(delivery(now_letter("n2"), ["ada"]))
+        await running.remove("ada", "n0")
+        ask = ops.AskSync(0, 1, slot_of("ada"), "ada", None)
+        before = await running.while_alive(running.shard.devices.check(ask))
+        await running.let_go()
+        done = await restore(running, "ada", then)
+        assert await running.ids("ada") == ["n1", "n0"]
+        assert await rows_of(running, "ada") == wanted
+        assert done.letters == 1
+        assert done.before == ops.BoxFacts(2, 1, done.before.checksum if done.before else "")
+        assert (done.after.messages, done.after.removed) == (2, 0)
+        after = await running.while_alive(running.shard.devices.check(ask))
+        assert after.version >= done.version > before.version
+        aside = box_path(data, "ada").with_name(done.aside)
+        assert [row[0] for row in rows_at(aside)["messages"]] == ["n1", "n2"]
+        await running.deliver(delivery(now_letter("n3"), ["ada"]))
+        assert await running.ids("ada") == ["n3", "n1", "n0"]
+
+    run(test)
+
+
+def test_a_moment_before_the_first_backup_is_refused_and_nothing_changes() -> None:
+    async def test(running: Running, data: Path) -> None:
+        then = await moment()
+        await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        await back_up(running)
+        with pytest.raises(NotFound):
+            await restore(running, "ada", then)
+        assert await running.ids("ada") == ["n0"]
+
+    run(test)
+
+
+def test_a_damaged_backup_is_passed_over_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        monkeypatch.setattr("shard.backup._today", lambda: "20260101")
+        monkeypatch.setattr("shard.backup.Backups._first_day", lambda self: "20000101")
+        await back_up(running)
+        await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        monkeypatch.setattr("shard.backup._today", lambda: "20260102")
+        await back_up(running)
+        await running.let_go()
+        files.file(files.directory(data, "ada"), "messages", "20260102").write_bytes(b"not this")
+        await restore(running, "ada", await moment())
+        assert await running.ids("ada") == ["n1", "n0"]
+
+    run(test)
+
+
+def test_mail_waits_while_one_box_takes_the_others_place_and_others_notice_nothing() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada", "bob"]))
+        await back_up(running)
+        then = await moment()
+        restores = running.shard.restores
+        swapping = asyncio.Event()
+        whole = restores._replace
+
+        def slowly(*arguments: Any) -> Any:
+            loop.call_soon_threadsafe(swapping.set)
+            return asyncio.run_coroutine_threadsafe(asyncio.sleep(0.1), loop).result() or whole(*arguments)
+
+        loop = asyncio.get_running_loop()
+        restores._replace = slowly  # type: ignore[method-assign]
+        task = asyncio.create_task(restore(running, "ada", then))
+        await swapping.wait()
+        for number in range(20):  # more than there are postmen
+            await running.deliver(delivery(now_letter(f"m{number:02}"), ["ada"]))
+        await running.deliver(delivery(now_letter("b1"), ["bob"]))
+        assert await running.ids("bob") == ["b1", "n0"]
+        with pytest.raises(Unavailable):
+            await running.ids("ada")
+        assert not task.done()
+        await task
+        assert sorted(await running.ids("ada")) == [*(f"m{number:02}" for number in range(20)), "n0"]
+
+    run(test)
+
+
+def test_a_kill_after_a_restore_leaves_the_restored_box() -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                await running.deliver(delivery(now_letter("n0"), ["ada"]))
+                await back_up(running)
+                then = await moment()
+                await running.deliver(delivery(now_letter("n1"), ["ada"]))
+                await running.settled()
+                await running.let_go()
+                await restore(running, "ada", then)
+            async with Running(data, backup=KEPT) as running:
+                assert await running.ids("ada") == ["n0"]
+
+    asyncio.run(go())
+
+
+def damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4_096)
+        file.write(b"\xa5" * (path.stat().st_size - 4_096))
+
+
+@pytest.mark.parametrize("how", ["garbage", "cut", "gone", "empty"])
+def test_a_damaged_box_comes_back_from_its_backup_and_what_came_since_before_its_mail(how: str) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                await running.put_channel("news")
+                await running.deliver(delivery(now_letter("n0"), ["ada", "bob"]))
+                await running.change("news", add=["ada"])
+                await back_up(running)
+                await running.deliver(delivery(now_letter("n1"), ["ada"]))
+                await running.deliver(delivery(now_letter("n2"), channel="news"))
+                await running.remove("ada", "n0")
+                await running.settled()
+                await running.let_go()  # to the history
+                await running.deliver(delivery(now_letter("n3"), ["ada"]))  # in the journal still
+                await running.settled()
+            path = box_path(data, "ada")
+            path.with_name(f"{FILE}-wal").unlink(missing_ok=True)
+            if how == "garbage":
+                damage(path)
+            elif how == "cut":
+                path.write_bytes(path.read_bytes()[:5_000])
+            elif how == "gone":
+                path.unlink()
+            else:
+                path.write_bytes(b"")
+            async with Running(data, backup=KEPT) as running:
+                await running.deliver(delivery(now_letter("n4"), ["ada"]))
+                await until(lambda: running.shard.restores.restored, "the box", running.life)
+                await running.settled()
+                assert await running.ids("bob") == ["n0"]
+                found = await rows_of(running, "ada")
+                assert [row[0] for row in found["messages"]] == ["n1", "n2", "n3", "n4"]
+                assert [row[0] for row in found["removed"]] == ["n0"]
+                assert [row[0] for row in found["user_channels"]] == ["news"]
+                assert bool(list(path.parent.glob(f"{FILE}.damaged-*"))) is (how != "gone")
+
+    asyncio.run(go())
+
+
+def test_a_box_that_is_damaged_while_it_is_open_comes_back_too() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        await back_up(running)
+        await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        await running.settled()
+        running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+        with pytest.raises(Unavailable):
+            await running.ids("ada")
+        await until(lambda: running.shard.restores.restored, "the box", running.life)
+        assert await running.ids("ada") == ["n1", "n0"]
+
+    run(test)
+
+
+def test_where_no_backup_is_whole_the_box_begins_anew_and_mail_goes_on() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        await back_up(running)
+        for path in files.directory(data, "ada").glob("*.db"):
+            path.write_bytes(b"not this")
+        running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+        await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        await until(lambda: running.shard.restores.given_up, "an empty box", running.life)
+        await running.settled()
+        assert await running.ids("ada") == ["n1"]
+
+    run(test)
+
+
+STEPS = st.lists(
+    st.sampled_from(["letter", "urgent", "channel", "join", "leave", "remove", "backup", "let go", "moment"]),
+    min_size=3,
+    max_size=14,
+)
+
+
+@settings(max_examples=40)
+@given(STEPS)
+def test_whatever_happens_a_box_is_restored_to_what_it_was(steps: list[str]) -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.put_channel("news")
+        await running.deliver(delivery(now_letter("first"), ["ada"]))
+        await back_up(running)
+        moments: list[tuple[int, Rows]] = []
+        for number, step in enumerate(steps):
+            if step in ("letter", "urgent"):
+                priority = 9 if step == "urgent" else 3
+                await running.deliver(delivery(now_letter(f"n{number}", priority=priority), ["ada"]))
+            elif step == "channel":
+                await running.deliver(delivery(now_letter(f"n{number}", channel_id="news"), channel="news"))
+            elif step in ("join", "leave"):
+                change = {"add" if step == "join" else "remove": ["ada"]}
+                request = ops.ChangeMembers(
+                    0, 1, "news", change.get("add", []), change.get("remove", []), [slot_of("ada")], now_us()
+                )
+                await running.while_alive(running.shard.change_members(request))
+            elif step == "remove":
+                if there := await running.ids("ada"):
+                    await running.remove("ada", sorted(there)[number % len(there)])
+            elif step == "backup":
+                await back_up(running)
+            elif step == "let go":
+                await running.settled()
+                await running.let_go()
+            else:
+                moments.append((await moment(), await rows_of(running, "ada")))
+            await moment()
+        moments.append((await moment(), await rows_of(running, "ada")))
+        fresh = box_path(data, "ada").with_name("then.db")
+        for at_us, wanted in moments:
+            try:
+                await running.while_alive(running.shard.restores._build("ada", at_us, fresh))
+            except NotFound:  # a later backup of the same day took the place of the one that reached so far back
+                assert "backup" in steps
+                continue
+            assert rows_at(fresh) == wanted
+
+    run(test)
