@@ -1,9 +1,11 @@
 // Where the person is, in the address: `?user=ada#channel/ops/m/<id>`, so that Back, reload and bookmarks work.
+// Who comes for the first time may bring a token there, `?user=ada#token=…`: behind the # it is sent to nobody.
 
 import * as actions from "./actions.js";
 import * as store from "./store.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$/;
+const TOKEN = "#token=";
 const PLACES = ["inbox", "starred", "archived"];
 
 let going = false; // the state follows the address, not the other way round
@@ -17,6 +19,13 @@ export function user() {
   const named = new URLSearchParams(location.search).get("user");
   const found = named ?? localStorage.getItem("pobox.user");
   return found !== null && isName(found) ? found : null;
+}
+
+/** The token that the address brings, which is taken out of it; null if there is none. */
+export function takeToken() {
+  const brought = location.hash.startsWith(TOKEN) ? location.hash.slice(TOKEN.length) : null;
+  if (brought !== null) history.replaceState(history.state, "", location.pathname + location.search);
+  return brought;
 }
 
 /** `{place, channel, message}` of the address. */

@@ -6,8 +6,8 @@ const worker = new Worker(script("box/worker.js"), { type: "module", name: "box"
 const waiting = new Map();
 let last = 0;
 
-/** Open the box of `user`; `hear(news)` is told how it fares (see box/owner.js). */
-export function open(user, device, hear) {
+/** Open the box of `user`, with a `token` if the node asks for one; `hear(news)` is told how it fares (see box/owner.js). */
+export function open(user, device, token, hear) {
   worker.onmessage = ({ data }) => {
     if (data.kind === "news") return hear(data.news);
     const { resolve, reject } = waiting.get(data.number);
@@ -16,7 +16,7 @@ export function open(user, device, hear) {
     else resolve(data.result);
   };
   worker.onerror = () => hear({ phase: "broken" });
-  worker.postMessage({ kind: "start", user, device });
+  worker.postMessage({ kind: "start", user, device, token });
 }
 
 /** Ask the box (the `on_…` methods of box/owner.js). */

@@ -37,6 +37,8 @@ if (user === null) {
 
 function start(user) {
   settings.remember(user);
+  const brought = address.takeToken();
+  if (brought !== null) settings.keepToken(user, brought);
   const { place, channel, message } = address.read();
   history.replaceState(history.state, "", `?user=${encodeURIComponent(user)}${location.hash}`);
   store.set({ user, view: { ...store.get().view, place, channel } });
@@ -48,13 +50,20 @@ function start(user) {
       showUnread(now.side.unread, before.side.unread, before.news !== null && before.side.channels.length > 0);
   });
   showUnread(0);
-  box.open(user, settings.device(), hear);
+  box.open(user, settings.device(), settings.token(user), hear);
+  if (brought !== null) void box.ask("show", brought); // another tab may have the box open
   wanted = message;
   setInterval(() => {
     if (document.visibilityState === "visible" && !store.get().news?.live) actions.syncNow();
   }, POLL_MS);
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && actions.syncNow());
   addEventListener("online", actions.syncNow);
+  addEventListener("hashchange", () => {
+    const token = address.takeToken();
+    if (token === null) return;
+    settings.keepToken(user, token);
+    void box.ask("show", token);
+  });
 }
 
 /** What the box says of itself; when anything in it changed, what is shown of it is asked for again. */

@@ -1,5 +1,6 @@
 // What this browser remembers for itself: the appearance, the language, whose box it is, and its own name.
 
+const TOKEN = "pobox.token."; // and the user
 const COLOURS = { light: "#f6f4f0", dark: "#141312" };
 
 export function theme() {
@@ -27,14 +28,24 @@ export function setLanguage(name) {
   location.reload();
 }
 
-/** Forget whose box this is, and ask. What is stored of it stays for the next time. */
+/** Forget whose box this is and how that was shown, and ask. What is stored of the box stays for the next time. */
 export function leave() {
+  localStorage.removeItem(TOKEN + localStorage.getItem("pobox.user"));
   localStorage.removeItem("pobox.user");
   location.assign(location.pathname);
 }
 
 export function remember(user) {
   localStorage.setItem("pobox.user", user);
+}
+
+/** What shows the node that it is `user`; null if nothing does. */
+export function token(user) {
+  return localStorage.getItem(TOKEN + user);
+}
+
+export function keepToken(user, token) {
+  localStorage.setItem(TOKEN + user, token);
 }
 
 /** The name by which the node knows this browser; always the same. */

@@ -74,6 +74,7 @@ const EN = {
   offlineEmpty: "Your messages aren’t in this browser yet",
   offlineEmptyHint: "They will be as soon as the node can be reached.",
   nodeTrouble: "The node can’t answer right now. What you see may be a little old.",
+  accessTrouble: "The node wants to know again who you are: open the link to your inbox that you were given.",
   fullTrouble:
     "There is no room left on this device: messages are held in memory, and what you do may be lost when you close the page.",
   hereTrouble: "Something went wrong in this browser. The page goes on trying.",
@@ -189,6 +190,7 @@ const ZH = {
   offlineEmpty: "此浏览器中还没有您的消息",
   offlineEmptyHint: "一旦能连接到节点，就会取来。",
   nodeTrouble: "节点暂时无法响应，您看到的内容可能不是最新的。",
+  accessTrouble: "节点需要重新确认您的身份：请打开您收到的收件箱链接。",
   fullTrouble: "此设备空间不足：消息暂存于内存，关闭页面后您的操作可能丢失。",
   hereTrouble: "此浏览器出了问题，页面会继续尝试。",
   brokenTitle: "此浏览器无法打开信箱",

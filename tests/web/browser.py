@@ -21,15 +21,16 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 class Person:
-    """Somebody whom no other test knows. ``complaints`` is what their browsers' consoles said of errors."""
+    """Somebody whom no other test knows. ``complaints`` is what their browsers' consoles said of errors. ``service``:
+    the header that shows a key, for what the tests do themselves."""
 
-    def __init__(self, node: Node, browser: Browser, name: str) -> None:
+    def __init__(self, node: Node, browser: Browser, name: str, service: dict[str, str] | None = None) -> None:
         self.name = f"{name}{next(_numbers)}"
         self.complaints: list[str] = []
         self._node = node
         self._browser = browser
         self._contexts: list[BrowserContext] = []
-        self._http = httpx.Client(base_url=node.url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=node.url, timeout=30, trust_env=False, headers=service)
 
     def deliver(self, title: str, content: str = "", **more: Any) -> str:
         """Send them a message; its id."""

@@ -53,18 +53,18 @@ export class Owner {
   };
 
   /** `say(news)` is told of every change. */
-  static async open(user, device, say) {
+  static async open(user, device, token, say) {
     const owner = new Owner();
     owner.#say = say;
     owner.#device = device;
-    owner.#server = new Server(user, device);
+    owner.#server = new Server(user, device, token);
     const files = (owner.#files = await Files.open(user));
     owner.#marks = await owner.#readable(files);
     owner.#listing = new Listing(files);
     owner.#search = new Search(files);
     owner.#part = new Part(files.folder);
     owner.#live = new Live(
-      owner.#server.eventsUrl,
+      owner.#server,
       () => owner.wake(),
       () => owner.#report({ live: owner.#live.on }),
     );
@@ -134,6 +134,13 @@ export class Owner {
     this.#changedHere();
   }
 
+  /** A token that this tab, or another one, was opened with. */
+  on_show(token) {
+    this.#server.show(token);
+    this.#live.retry();
+    this.wake();
+  }
+
   on_wake() {
     this.wake();
   }
@@ -197,7 +204,8 @@ export class Owner {
     if (error instanceof Offline) this.#report({ ...plain, online: false });
     else if (error instanceof Problem && error.status === 404)
       this.#report({ ...plain, online: true, known: false, trouble: null });
-    else if (error instanceof Problem) this.#report({ ...plain, online: true, trouble: "node" });
+    else if (error instanceof Problem)
+      this.#report({ ...plain, online: true, trouble: [401, 403].includes(error.status) ? "access" : "node" });
     else if (isDamage(error)) void this.#heal();
     else if (FULL.includes(error.resultCode)) this.#report({ ...plain, phase: "ready", online: true, trouble: "full" });
     else {

@@ -18,14 +18,24 @@ export class Problem extends Error {
 export class Server {
   #user;
   #device;
+  #token;
 
-  constructor(user, device) {
+  /** `token` says to the node that it is `user` who asks; null for a node that asks nobody. */
+  constructor(user, device, token) {
     this.#user = encodeURIComponent(user);
     this.#device = encodeURIComponent(device);
+    this.#token = token;
   }
 
-  get eventsUrl() {
-    return new URL(`users/${this.#user}/events`, API).href;
+  /** Another token, from now on. */
+  show(token) {
+    this.#token = token;
+  }
+
+  /** The stream of events after the one with this id, as long as it lasts. */
+  async events(last, signal) {
+    const headers = last === null ? {} : { "Last-Event-ID": last };
+    return this.#ask(`users/${this.#user}/events?device=${this.#device}`, { headers, signal });
   }
 
   /** `{serverVersion, serverSize, serverChecksum, needSync}`; `version` is what is here, or null. */
@@ -76,7 +86,8 @@ export class Server {
     let response;
     try {
       const signal = options.signal ?? AbortSignal.timeout(PATIENCE_MS);
-      response = await fetch(new URL(path, API), { cache: "no-store", credentials: "same-origin", ...options, signal });
+      const headers = { ...options.headers, ...(this.#token && { Authorization: `Bearer ${this.#token}` }) };
+      response = await fetch(new URL(path, API), { cache: "no-store", credentials: "omit", ...options, headers, signal });
     } catch (error) {
       throw new Offline(error.message);
     }

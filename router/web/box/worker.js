@@ -7,9 +7,9 @@ let election = null;
 
 self.onmessage = async ({ data }) => {
   if (data.kind === "start") {
-    const { user, device } = data;
+    const { user, device, token } = data;
     election = new Election(
-      (say) => Owner.open(user, device, say),
+      (say) => Owner.open(user, device, token, say),
       (news) => self.postMessage({ kind: "news", news }),
     );
     election.run(user);
