@@ -88,6 +88,10 @@ class Child:
         with contextlib.suppress(Exception):  # it was reported when it happened
             await self._task
 
+    def hang_up(self) -> None:
+        """SIGHUP, if it runs: what it has read of files it is to read again."""
+        self._signal(signal.SIGHUP)
+
     def last_words(self) -> str:
         """The last lines it wrote."""
         return "\n".join(self._last_words)

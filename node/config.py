@@ -53,6 +53,14 @@ class Auth(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """and ``aud``: that they were made for this node"""
 
 
+class Tls(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    certificate: str = ""
+    """a file with the certificate and those between it and its root (PEM); with it the routers speak TLS and nothing
+    else. SIGHUP has it read again"""
+    key: str = ""
+    """the file with its key"""
+
+
 class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     body_bytes_max: Bytes = 1_048_576
     batch_bytes_max: Bytes = 16 * 1_048_576
@@ -71,6 +79,13 @@ class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     stall_timeout_s: Seconds = 60
     """a client that takes nothing of its answer for this long is given up"""
     connections_max: Count = 10_000
+    connections_per_address_max: Count = 1_000
+    """but any number from this machine and from trusted proxies"""
+    headers_max: Count = 100
+    trusted_proxies: str = ""
+    """addresses or networks, separated by commas: what they say in X-Forwarded-For and X-Forwarded-Proto is believed"""
+    cors_origins: str = ""
+    """origins (https://mail.example), separated by commas, whose pages may ask; none but the node's own otherwise"""
 
 
 class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -156,6 +171,7 @@ class Backup(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     node: Node = Node()
     auth: Auth = Auth()
+    tls: Tls = Tls()
     router: Router = Router()
     shard: Shard = Shard()
     push: Push = Push()
@@ -163,7 +179,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
-_SECTIONS = {"node": Node, "auth": Auth, "router": Router, "shard": Shard, "push": Push, "backup": Backup}
+_SECTIONS = {"node": Node, "auth": Auth, "tls": Tls, "router": Router, "shard": Shard, "push": Push, "backup": Backup}
 
 
 def load(

@@ -55,10 +55,10 @@ def bind(host: str, port: int, count: int) -> list[socket.socket]:
     return sockets
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, scheme: str = "http") -> str:
     """The address of ``listener`` as callers write it."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def listens(listener: socket.socket) -> bool:

@@ -110,6 +110,11 @@ class Framed(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
+    def abort(self) -> None:
+        """Close without another look at what came or waits."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def frame_received(self, payload: bytes) -> None:
         raise NotImplementedError
 

@@ -23,6 +23,7 @@ from router.fairness import Limiter
 from router.links import Links
 from router.metrics import Metrics
 from router.sync import FloorVersions, Versions
+from router.tls import Certificate
 
 _BACKLOG = 2048
 _STOP_S = 8
@@ -58,6 +59,10 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
     host, port = sock.getsockname()[:2]
     if settings.auth.mode == "open" and not listen.is_loopback(host):
         raise ConfigError(f"[auth] mode = open serves loopback only, not {host}")
+    if settings.auth.mode == "open" and settings.router.trusted_proxies:
+        raise ConfigError("[auth] mode = open serves this machine only: behind a proxy it would serve everybody")
+    certificate = Certificate(settings.tls) if settings.tls.certificate else None
+    signal.signal(signal.SIGHUP, lambda *_: certificate.ask() if certificate is not None else None)
     credentials = None
     if settings.auth.mode == "keys":
         credentials = FileCredentials(data, settings.auth, routers=settings.node.routers)
@@ -82,6 +87,8 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
         protocol.end_late(server.server_state.connections, asyncio.get_running_loop().time())
         if credentials is not None:
             credentials.look()
+        if certificate is not None:
+            certificate.look()
 
     server = uvicorn.Server(
         uvicorn.Config(
@@ -103,8 +110,11 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
             log_config=None,
             log_level="error",  # what callers do wrong is told to them
             access_log=False,
-            proxy_headers=False,
+            proxy_headers=bool(settings.router.trusted_proxies),
+            forwarded_allow_ips=settings.router.trusted_proxies,
             server_header=False,
+            headers=protocol.security_headers(tls=certificate is not None),
+            ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
             backlog=_BACKLOG,
             callback_notify=watch,
             timeout_notify=0,  # each time it is asked, which is once a second

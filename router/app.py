@@ -10,6 +10,7 @@ from typing import Any
 import falcon.asgi
 
 from node.config import Node, Router
+from node.errors import ConfigError
 from router import problems
 from router.access import Credentials
 from router.alerts import AlertsPage, NodeAlerts
@@ -39,6 +40,8 @@ from router.statuses import Statuses
 from router.sync import Checks, Versions
 from router.users import UserList
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-f:]+\](?::[0-9]+)?")
+_EXPOSED = ["ETag", "Pobox-Checksum", "Pobox-Size", "Pobox-Version", "RateLimit", "RateLimit-Policy", "Retry-After"]
 App = falcon.asgi.App[Request, falcon.asgi.Response]
 
 
@@ -115,9 +118,16 @@ def build(
         "health": Healths(links),
         "openapi": OpenApi(ROUTES),
     }
+    origins = _origins(config.cors_origins)
+    cors: list[Any] = [falcon.CORSMiddleware(allow_origins=origins, expose_headers=_EXPOSED)] if origins else []
     app: App = falcon.asgi.App(
         request_type=Request,
-        middleware=[Guard(is_open=is_open), _Lifespan(links, processes, ops_channel), metrics.requests],
+        middleware=[
+            *cors,
+            Guard(is_open=is_open, origins=origins),
+            _Lifespan(links, processes, ops_channel),
+            metrics.requests,
+        ],
     )
     problems.install(app)
     gate = Gate(credentials)
@@ -132,6 +142,15 @@ def build(
         app.add_route(falcon_template(template), path)
     Pages().install(app)
     return app
+
+
+def _origins(named: str) -> list[str]:
+    """``cors_origins``; raises :class:`ConfigError`."""
+    origins = [origin.strip() for origin in named.split(",") if origin.strip()]
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"[router] cors_origins: {origin} is no origin like https://mail.example")
+    return origins
 
 
 def falcon_template(path: str) -> str:

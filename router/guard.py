@@ -9,6 +9,7 @@ name was made to lead here (DNS rebinding) would otherwise be of the same site. 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 import falcon.asgi
 
@@ -21,10 +22,12 @@ _KNOWN_MAX = 256
 
 
 class Guard:
-    """Falcon calls it before a request is looked at. ``is_open``: anybody who can reach the node may ask."""
+    """Falcon calls it before a request is looked at. ``is_open``: anybody who can reach the node may ask. ``origins``:
+    other sites whose pages may."""
 
-    def __init__(self, *, is_open: bool) -> None:
+    def __init__(self, *, is_open: bool, origins: Sequence[str] = ()) -> None:
         self._is_open = is_open
+        self._origins = frozenset(origin.encode() for origin in origins)
         self._known: set[bytes] = set()
         """values of Host that were found good"""
 
@@ -44,7 +47,7 @@ class Guard:
             client = req.scope.get("client")
             if client is not None and client[0] != "127.0.0.1" and not _is_loopback(client[0]):
                 raise Misdirected("the node is open to this machine alone")
-        if (site is not None or origin is not None) and req.method not in _SAFE:
+        if (site is not None or origin is not None) and req.method not in _SAFE and origin not in self._origins:
             _check_site(host, origin, site)
 
     def _look_at(self, host: bytes) -> None:

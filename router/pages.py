@@ -47,7 +47,6 @@ POLICY = "; ".join(
         "worker-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
-        "frame-ancestors 'none'",
     )
 )
 TRUSTED = f"{POLICY}; require-trusted-types-for 'script'; trusted-types dompurify pobox"
@@ -57,9 +56,8 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
+"""beside those of every answer (:func:`router.protocol.security_headers`)"""
 
 
 class File:

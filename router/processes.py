@@ -18,6 +18,7 @@ from node import ops
 from node.errors import PoboxError
 from node.link import Link
 from node.paths import router_socket_path, socket_address, socket_path
+from node.peers import is_ours
 from node.wire import Framed
 from router.metrics import Metrics
 
@@ -89,6 +90,11 @@ class _Telling(Framed):
     def __init__(self, own: Metrics) -> None:
         super().__init__()
         self._own = own
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not is_ours(transport):
+            self.abort()
 
     def frame_received(self, payload: bytes) -> None:
         try:

@@ -25,9 +25,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from node.config import Router
 from node.errors import CallerError, Overloaded, PoboxError, TooSlow
+from router.hops import Crowd, networks
 from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
 
 HEADERS_BYTES_MAX = 32_768
+_HSTS_S = 31_536_000
 CONNECTION = "pobox.connection"
 """where the scope of a request has its :class:`Bounded`, for answers that take long"""
 
@@ -46,6 +48,7 @@ class Bounded(HttpToolsProtocol):
     """
 
     limits = Router()
+    crowd = Crowd(Router().connections_per_address_max, [])
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,14 +61,18 @@ class Bounded(HttpToolsProtocol):
         self._portion = 0
         self._refusal = CallerError("this is not an HTTP request")
         self._answering: Any = None
+        self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections_max:
+        self._address = self.client[0] if self.client is not None else ""
+        alone = self.crowd.enter(self._address)
+        if not alone or len(self.connections) > self.limits.connections_max:
             self.app = _turn_away
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.crowd.leave(self._address)
         if self._answering is not None:  # with requests in the pipeline, uvicorn tells only the last of them
             self._answering.disconnected = True
             self._answering.message_event.set()
@@ -89,6 +96,9 @@ class Bounded(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > self.limits.headers_max:
+            self._refusal = HeadersTooLarge(f"{self.limits.headers_max} headers are the most")
+            raise self._refusal
         if self._head_bytes + self._portion > HEADERS_BYTES_MAX:  # it may be; the portion can hold a body too
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > HEADERS_BYTES_MAX:
@@ -180,8 +190,10 @@ class Bounded(HttpToolsProtocol):
         """Answer ``error``, unless an answer was given or another's is due first, and close."""
         if self._may_answer():
             body = encode(error.problem())
+            headers = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
             self.transport.write(
                 STATUS_LINE[error.status]
+                + headers
                 + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
                 % (MEDIA_TYPE.encode(), len(body))
                 + body
@@ -201,8 +213,19 @@ class Bounded(HttpToolsProtocol):
 
 
 def bounded_by(limits: Router) -> type[Bounded]:
-    """:class:`Bounded` with ``limits``; uvicorn makes the instances."""
-    return type("Bounded", (Bounded,), {"limits": limits})
+    """:class:`Bounded` with ``limits``; uvicorn makes the instances. Raises :class:`node.errors.ConfigError`."""
+    crowd = Crowd(limits.connections_per_address_max, networks(limits.trusted_proxies))
+    return type("Bounded", (Bounded,), {"limits": limits, "crowd": crowd})
+
+
+def security_headers(*, tls: bool) -> list[tuple[str, str]]:
+    """What every answer says to browsers, this module's own and those of the app."""
+    headers = [
+        ("Content-Security-Policy", "frame-ancestors 'none'"),
+        ("Referrer-Policy", "no-referrer"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    return [*headers, ("Strict-Transport-Security", f"max-age={_HSTS_S}")] if tls else headers
 
 
 def end_late(connections: Iterable[Any], now: float) -> None:

@@ -19,6 +19,7 @@ import structlog
 from node import ops
 from node.errors import DiskFull, Overloaded, PoboxError, Unavailable, Unsure
 from node.paths import socket_address
+from node.peers import is_ours
 from node.wire import FRAME_MAX, Framed
 from shard.core import Shard
 
@@ -35,6 +36,9 @@ class _Connection(Framed):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._listener.connections.add(self)
+        if not is_ours(transport):
+            log.error("a connection of another user")
+            self.abort()
 
     def frame_received(self, payload: bytes) -> None:
         try:

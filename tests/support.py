@@ -17,7 +17,7 @@ import msgspec
 
 PATIENCE_S = 60.0
 _POLL_S = 0.02
-_READY = re.compile(r"pobox ready at (http://\S+:(\d+)) ")
+_READY = re.compile(r"pobox ready at (https?://\S+:(\d+)) ")
 
 
 def eventually(true: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -108,7 +108,7 @@ class Node:
                 return False
             self.url, self._port = said[1], int(said[2])
             try:
-                return httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200
+                return httpx.get(f"{self.url}/readyz", trust_env=False, verify=False).status_code == 200
             except httpx.TransportError:
                 return False
 

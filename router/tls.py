@@ -1,0 +1,49 @@
+"""The certificate that a router shows. When there is another one, new connections see it, and the old ones go on."""
+
+from __future__ import annotations
+
+import ssl
+
+import structlog
+
+from node.config import Tls
+from node.errors import ConfigError
+
+_log = structlog.get_logger()
+
+
+class Certificate:
+    """Of ``tls``, which names one. Raises :class:`ConfigError` if it can't be used."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._due = False
+        self.context = _read(tls)
+
+    def ask(self) -> None:
+        """Have it read again soon; may be called by a signal handler."""
+        self._due = True
+
+    def look(self) -> None:
+        """Read it again if that was asked for. One that can't be used changes nothing, and is a line in the log."""
+        if not self._due:
+            return
+        self._due = False
+        try:
+            _read(self._tls)  # else half of it might be in use when the other half turns out to be missing
+            self.context.load_cert_chain(self._tls.certificate, self._tls.key)
+        except (ConfigError, OSError) as error:
+            _log.error("the certificate stays as it was", error=str(error))
+        else:
+            _log.info("the certificate was read again")
+
+
+def _read(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"[tls] {tls.certificate}, {tls.key}: {error.strerror or error}") from error
+    return context
