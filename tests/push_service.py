@@ -84,9 +84,10 @@ class PushService:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def subscribe(self, name: str) -> dict[str, Any]:
         """What the browser of a new device ``name`` gives to its page."""
@@ -107,6 +108,13 @@ class PushService:
     def times(self, name: str) -> list[float]:
         """When it was asked to push to ``name``."""
         return [at for device, at in self.asked if device == name]
+
+    async def _end(self) -> None:
+        self._server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

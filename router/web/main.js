@@ -4,6 +4,7 @@ import * as actions from "./actions.js";
 import * as address from "./address.js";
 import * as box from "./box.js";
 import * as keys from "./keys.js";
+import * as push from "./push.js";
 import * as settings from "./settings.js";
 import * as store from "./store.js";
 import { h } from "./dom.js";
@@ -19,7 +20,7 @@ const POLL_MS = 10_000;
 addEventListener("unhandledrejection", () => actions.toast(t("failed")));
 
 const app = document.querySelector("#app");
-let wanted = null; // a message that the address names, until it is here
+let wanted = null; // a message that the address or a notification names, until it is here
 const live = h("div", { class: "unseen", "aria-live": "polite" });
 
 document.documentElement.lang = locale;
@@ -53,6 +54,12 @@ function start(user) {
   box.open(user, settings.device(), settings.token(user), hear);
   if (brought !== null) void box.ask("show", brought); // another tab may have the box open
   wanted = message;
+  push.follow((id) => {
+    wanted = id;
+    actions.syncNow();
+    void renew();
+  });
+  void push.renew(user).catch(() => {}); // the next start tries again
   setInterval(() => {
     if (document.visibilityState === "visible" && !store.get().news?.live) actions.syncNow();
   }, POLL_MS);
@@ -79,7 +86,8 @@ async function renew() {
     const [side, message] = await Promise.all([box.ask("side"), opened && box.ask("message", opened.id)]);
     store.set({ side });
     if (opened !== null && store.get().opened?.id === opened.id) store.set({ opened: message });
-    if (wanted !== null && (await actions.open(wanted))) wanted = null;
+    const named = wanted;
+    if (named !== null && (await actions.open(named)) && wanted === named) wanted = null; // another may be wanted by now
   } catch {
     // the box is being mended, and will say so
   }

@@ -13,7 +13,9 @@ from tests.web.browser import CHROMIUM, Person
 
 @pytest.fixture(scope="session")
 def web_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(tmp_path_factory.mktemp("web") / "data") as running:
+    # push services are on loopback here
+    env = {"POBOX_PUSH_ALLOW_PRIVATE": "true"}
+    with Node(tmp_path_factory.mktemp("web") / "data", env=env) as running:
         yield running
 
 

@@ -53,6 +53,10 @@ def test_axe_finds_nothing(person: Person, scheme: str) -> None:
         assert _serious(page) == [], key
     page.keyboard.press("Escape")
     expect(page.locator(".letter")).to_have_count(0)
+    page.get_by_role("button", name="Settings").click()
+    expect(page.get_by_role("group", name="Notifications on this device")).to_be_visible()
+    assert _serious(page) == []
+    page.keyboard.press("Escape")
     page.set_viewport_size({"width": 320, "height": 640})
     page.get_by_role("button", name="Menu").click()
     assert _serious(page) == []

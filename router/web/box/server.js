@@ -73,6 +73,28 @@ export class Server {
     return (await this.#ask(`sync/${this.#user}/read-status`, { method: "POST", headers, body })).json();
   }
 
+  /** The node's key, for which a browser subscribes at its push service. */
+  async pushKey() {
+    return (await (await this.#ask("push/key")).json()).publicKey;
+  }
+
+  /** Have this device told of new messages while the page is closed; `{endpoint, keys}`. */
+  async subscribe(subscription) {
+    const headers = { "Content-Type": "application/json" };
+    await this.#ask(this.#pushPath, { method: "PUT", headers, body: JSON.stringify(subscription) });
+  }
+
+  /** And no more; if it wasn't, that is no failure. */
+  async unsubscribe() {
+    await this.#ask(this.#pushPath, { method: "DELETE" }).catch((error) => {
+      if (error.status !== 404) throw error;
+    });
+  }
+
+  get #pushPath() {
+    return `users/${this.#user}/devices/${this.#device}/push`;
+  }
+
   /** Delete a message for good; one that is gone already is no failure. */
   async remove(messageId) {
     try {

@@ -3,9 +3,11 @@
 import { fill, h, iconButton } from "../dom.js";
 import * as actions from "../actions.js";
 import { KEYS } from "../keys.js";
+import * as push from "../push.js";
 import * as settings from "../settings.js";
 import * as store from "../store.js";
 import { ago } from "../time.js";
+import { notify } from "./notify.js";
 import { LANGUAGES, language, t } from "../words.js";
 
 const SIGNS = { ArrowDown: "↓", ArrowUp: "↑", Escape: "Esc" };
@@ -59,7 +61,7 @@ function preferences({ user, news }, close) {
         "dd",
         {},
         h("bdi", { class: "strong" }, user),
-        h("button", { type: "button", class: "text-button", onclick: settings.leave }, t("otherUser")),
+        h("button", { type: "button", class: "text-button", onclick: leave }, t("otherUser")),
       ),
       h("dt", {}, t("state")),
       h(
@@ -82,6 +84,7 @@ function preferences({ user, news }, close) {
       settings.setTheme,
     ),
     choice(t("language"), LANGUAGES, language, settings.setLanguage),
+    notify(user),
     h(
       "p",
       { class: "dialog-foot" },
@@ -97,6 +100,12 @@ function preferences({ user, news }, close) {
       ),
     ),
   ];
+}
+
+/** The next one to use this browser is not told of this one's messages. */
+async function leave() {
+  await push.turnOff().catch(() => {}); // the node may be away; the browser knows by now, and the node learns by its answer
+  settings.leave();
 }
 
 function choice(title, options, now, choose) {

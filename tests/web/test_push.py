@@ -1,0 +1,160 @@
+"""Notifications on a device: the switch, the node, what is pushed, and the way from a notification to the message.
+
+The browser's own push service is somewhere in the world; here one on loopback stands for it. What it decrypts is
+handed to the browser as a push event, by the browser's own means for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.push_service import PushService
+from tests.support import Node
+from tests.web.browser import Person, ready_offline, soon, titles
+
+pytestmark = pytest.mark.slow
+
+_FAKE = """
+const given = %s;
+const made = () => ({
+  endpoint: given.endpoint, toJSON: () => given,
+  options: { applicationServerKey: Uint8Array.from(JSON.parse(localStorage.getItem("fake"))).buffer },
+  unsubscribe: async () => { localStorage.removeItem("fake"); return true; },
+});
+PushManager.prototype.getSubscription = async () => (localStorage.getItem("fake") ? made() : null);
+PushManager.prototype.subscribe = async ({ applicationServerKey, userVisibleOnly }) => {
+  if (!userVisibleOnly) throw new TypeError("a browser wants that");
+  localStorage.setItem("fake", JSON.stringify([...applicationServerKey]));
+  return made();
+};
+"""
+
+
+@pytest.fixture
+def service() -> Iterator[PushService]:
+    with PushService() as running:
+        yield running
+    assert running.faults == []
+
+
+class Browser:
+    """A device of ``person`` whose push service is ``service``."""
+
+    def __init__(self, person: Person, service: PushService) -> None:
+        self.context: BrowserContext = person.device(permissions=["notifications"])
+        self.context.add_init_script(_FAKE % json.dumps(service.subscribe(person.name)))
+        self.page: Page = person.open(self.context)
+        ready_offline(self.page)
+
+    def switch(self, name: str) -> None:
+        self.page.get_by_role("button", name="Settings").click()
+        choices = self.page.get_by_role("group", name="Notifications on this device")
+        choices.get_by_role("radio", name=name).click()
+        expect(choices.get_by_role("radio", name=name)).to_be_checked()
+        self.page.keyboard.press("Escape")
+
+    def push(self, said: Any) -> None:
+        """Have the browser's push service bring this."""
+        session = self.context.new_cdp_session(self.page)
+        found: list[str] = []
+        session.on(
+            "ServiceWorker.workerRegistrationUpdated",
+            lambda event: found.extend(one["registrationId"] for one in event["registrations"]),
+        )
+        session.send("ServiceWorker.enable")
+        soon(lambda: found or self.page.wait_for_timeout(20), "the worker's registration")
+        origin = self.page.evaluate("location.origin")
+        session.send(
+            "ServiceWorker.deliverPushMessage",
+            {"origin": origin, "registrationId": found[0], "data": said if isinstance(said, str) else json.dumps(said)},
+        )
+        session.detach()
+
+    def notifications(self) -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = self.page.evaluate(
+            "async () => (await (await navigator.serviceWorker.ready).getNotifications())"
+            ".map(({ title, body, tag, data }) => ({ title, body, tag, data }))"
+        )
+        return shown
+
+
+def _listed(node: Node, person: Person) -> list[Any]:
+    found: list[Any] = httpx.get(f"{node.url}/api/v3/users/{person.name}/push").json()["devices"]
+    return found
+
+
+def test_a_device_is_told_once_it_wants_to_and_no_more_when_not(
+    person: Person, web_node: Node, service: PushService
+) -> None:
+    person.deliver("Before")
+    service.key = httpx.get(f"{web_node.url}/api/v3/push/key").json()["publicKey"]
+    browser = Browser(person, service)
+    browser.switch("On")
+    [listed] = _listed(web_node, person)
+    assert listed["device"] == browser.page.evaluate("localStorage.getItem('pobox.device')")
+    message = person.deliver("While it sleeps", priority=9)
+    soon(lambda: service.said(person.name), "the push")
+    browser.push(service.said(person.name)[0])
+    soon(browser.notifications, "the notification")
+    [shown] = browser.notifications()
+    assert (shown["title"], shown["data"]) == ("While it sleeps", {"user": person.name, "id": message})
+    browser.page.reload()
+    browser.switch("Off")
+    assert _listed(web_node, person) == []
+    person.deliver("Unsaid")
+    expect(titles(browser.page).first).to_contain_text("Unsaid")
+    assert len(service.said(person.name)) == 1
+    browser.switch("On")
+    assert len(_listed(web_node, person)) == 1
+    browser.page.get_by_role("button", name="Settings").click()
+    browser.page.get_by_role("button", name="Open another box").click()
+    expect(browser.page.get_by_label("User")).to_be_visible()
+    assert _listed(web_node, person) == []  # who uses the browser next is not told of this one's messages
+
+
+def test_many_are_counted_in_the_language_of_the_page_and_anything_is_shown(
+    person: Person, service: PushService
+) -> None:
+    person.deliver("Before")
+    browser = Browser(person, service)
+    browser.switch("On")
+    browser.push({"user": person.name, "count": 7, "priority": 5, "id": "m", "channelId": "news"})
+    soon(browser.notifications, "the notification")
+    [shown] = browser.notifications()
+    assert (shown["title"], shown["body"]) == ("New message", "7 new messages")
+    browser.push({"user": person.name, "count": 8, "priority": 5, "id": "n", "channelId": "news", "title": "Newest"})
+    soon(lambda: browser.notifications()[0]["title"] == "Newest", "the newest in its place")
+    browser.push("what is this")
+    soon(lambda: len(browser.notifications()) == 2, "something for what can't be read")
+
+
+def test_a_notification_leads_to_its_message(person: Person, service: PushService) -> None:
+    first = person.deliver("The first", "the text of it")
+    browser = Browser(person, service)
+    expect(titles(browser.page)).to_have_text(["The first"])
+    [worker] = browser.context.service_workers
+    worker.evaluate("(data) => lead(data)", {"user": person.name, "id": first})
+    expect(browser.page.locator(".letter h2")).to_have_text("The first")
+    later = person.deliver("The next")
+    worker.evaluate("(data) => lead(data)", {"user": person.name, "id": later})
+    expect(browser.page.locator(".letter h2")).to_have_text("The next")
+    address = worker.evaluate("([user, id]) => address(user, id)", ["ann@x", later])
+    assert address.endswith(f"/inbox/?user=ann%40x#inbox/m/{later}")
+    assert worker.evaluate("(user) => pages(user).then((found) => found.length)", "somebody-else") == 0
+
+
+def test_what_the_browser_forbids_is_said(person: Person) -> None:
+    person.deliver("Before")
+    context = person.device()
+    context.add_init_script("Object.defineProperty(Notification, 'permission', { get: () => 'denied' })")
+    page = person.open(context)
+    page.get_by_role("button", name="Settings").click()
+    choices = page.get_by_role("group", name="Notifications on this device")
+    expect(choices.get_by_role("radio", name="On")).to_be_disabled()
+    expect(choices.get_by_role("status")).to_contain_text("This browser forbids it")
