@@ -105,17 +105,22 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """a mailbox is checkpointed when its write-ahead log is this long"""
     barrier_s: Seconds = 5.0
     """between two flushes that let journal rows go"""
-    journal_rows_max: Count = 500_000
+    window_letters: Count = 500_000
+    """letters times targets that are held in memory for each of the three lanes; what comes beyond that waits in the
+    journal. Set it above what comes in ``gather_max_s``"""
+    window_bytes: Count = 128 * 1024**2
+    """and the bytes of these letters"""
+    journal_rows_max: Count = 10_000_000
     """letters accepted and not yet let go; above it: 503"""
-    waiting_max: Count = 5_000_000
+    waiting_max: Count = 10_000_000
     """letters times targets not yet in their boxes; above it: 503"""
-    waiting_bytes_max: Bytes = 512 * 1024**2
-    """of the bodies of letters not yet in their boxes, which are held in memory; above it: 503"""
+    waiting_bytes_max: Bytes = 8 * 1024**3
+    """of the bodies of letters not yet in their boxes; above it: 503"""
     wait_max_s: Seconds = 600
     """new mail that would wait longer than this, at the rate at which mail is stored, is refused; but never that of
     priority 8 and above"""
-    journal_bytes_max: Bytes = 1024**3
-    """a start holds as much of it in memory as waits to be let go"""
+    journal_bytes_max: Bytes = 16 * 1024**3
+    """on disk; above it: 503. A start reads through all of it, and holds as much in memory as the windows"""
     disk_reserve_bytes: Bytes = 64 * 1_048_576
     """with less free on the disk nothing new is accepted: 507"""
     receipt_s: Seconds = 86_400

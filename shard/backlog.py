@@ -1,17 +1,21 @@
-"""What is accepted and not yet stored, in memory; all of it is in the journal as well.
+"""What is accepted and not yet stored: the letters that are held in memory, and the counts of all.
 
-A letter counts down its targets. At zero it is done: stored everywhere, though not yet durable
-outside the journal. The next barrier takes the done ones and lets their rows go.
+All of it is in the journal as well. What the window doesn't hold is only there (:mod:`shard.tail`), and counted here. A
+letter counts down its targets. At zero it is done: stored everywhere, though not yet durable outside the journal. The
+next barrier takes the done ones and lets their rows go.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 from node.clock import now_us
 from node.ops import Letter as Body
 from shard.deeds import message_row
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
-from shard.lanes import HIGH, Lanes, lane_of
+from shard.lanes import HIGH, LANES, Lanes, lane_of
 from shard.mailbox import Row
+from shard.window import OVERHEAD_BYTES, Window
 
 _LOOK_MIN_S = 0.1
 _RATE_MIN = 100.0
@@ -24,7 +28,7 @@ class Letter:
 
     __slots__ = (
         "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane",
-        "left", "removed_us", "row", "seq", "size",
+        "left", "pile", "removed_us", "row", "seq", "size",
     )  # fmt: skip
 
     def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
@@ -37,6 +41,8 @@ class Letter:
         self.accepted_us = 0
         """when the node took it, 0 for what is no message"""
         self.lane = HIGH
+        self.pile = HIGH
+        """where the window counts it"""
         self.row: Row | None = None
         self.deadline_us = 0
         """when to give up, 0 for never"""
@@ -61,6 +67,7 @@ def message(seq: int, targets: int, channel: str | None, body: Body, size: int) 
     letter.lane = lane_of(body.priority)
     letter.row = message_row(body)
     letter.channel = channel
+    letter.pile = letter.lane if channel is None else letter.lane + len(LANES)
     if body.timeout_s is not None:
         letter.deadline_us = body.accepted_us + int(body.timeout_s * 1e6)
     return letter
@@ -89,15 +96,18 @@ def removal(seq: int, message_id: str, at_us: int) -> Letter:
 class Backlog:
     """The lanes, the letters by id, and the ones that are done."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: Window | None = None) -> None:
+        self.window = window or Window()
+        self.room = asyncio.Event()
+        """set when the window may have room for what waits behind it"""
         self.lanes: Lanes[Letter] = Lanes()
         self._live: dict[str, Letter] = {}
         self._twins: dict[str, list[Letter]] = {}  # more rows of one message, after a change of layout
         self._done: list[int] = []
         self.waiting = 0
-        """letters times targets not yet stored, the unexpanded ones too"""
+        """letters times targets not yet stored: the unexpanded ones too, and what waits behind the window"""
         self.bytes = 0
-        """of the bodies of letters that are not done"""
+        """of the bodies of letters that are not done, wherever they wait"""
         self.stored = 0
         self.stored_rate = _RATE_FIRST
         """how many can be stored a second, by how many were while the postmen had their hands full"""
@@ -111,37 +121,60 @@ class Backlog:
         self.last_seq = max(self.last_seq, letter.seq)
         self.waiting += letter.left
         self.bytes += letter.size
+        self.window.bytes[letter.lane] += letter.size + OVERHEAD_BYTES
         if letter.kind == MESSAGE and self._live.setdefault(letter.id, letter) is not letter:
             self._twins.setdefault(letter.id, []).append(letter)
 
+    def enter_behind(self, letter: Letter) -> None:
+        """A letter came that waits behind the window."""
+        self.last_seq = max(self.last_seq, letter.seq)
+        self.count_behind(letter.lane, 1, letter.left, letter.size)
+
+    def count_behind(self, lane: int, letters: int, targets: int, size: int) -> None:
+        """So many letters of ``lane`` more wait behind the window; negative when they are taken from there."""
+        self.waiting += targets
+        self.bytes += size
+        self.window.tail[lane] += letters
+        self.window.behind += letters
+        self.room.set()
+
     def put(self, letter: Letter, users: list[str], now: float) -> None:
         """Put an entered letter into the lanes for ``users``."""
+        self.window.held[letter.pile] += len(users)
         self.lanes.put_many(users, letter, now)
+
+    def hold_early(self, letter: Letter) -> None:
+        """One target of an entered letter is served without waiting in the lanes."""
+        self.window.held[letter.pile] += 1
 
     def stored_for_one(self, letters: list[Letter]) -> None:
         """All of ``letters`` are in one user's box now."""
         count = len(letters)
         self.waiting -= count
         self.stored += count
+        held = self.window.held
         for letter in letters:
+            held[letter.pile] -= 1
             letter.left -= 1
             if not letter.left:
                 self._finish(letter)
+        if self.window.behind:
+            self.room.set()
 
     def gave_up(self, letter: Letter) -> None:
         """One target of ``letter`` will not be tried again."""
         self.failed.append((1, letter.id))
-        self.shrink(letter, 1)
-
-    def shrink(self, letter: Letter, by: int) -> None:
-        """``by`` targets are no more."""
-        self.waiting -= by
-        letter.left -= by
+        self.window.held[letter.pile] -= 1
+        self.waiting -= 1
+        letter.left -= 1
         if not letter.left:
             self._finish(letter)
+        if self.window.behind:
+            self.room.set()
 
     def _finish(self, letter: Letter) -> None:
         self.bytes -= letter.size
+        self.window.bytes[letter.lane] -= letter.size + OVERHEAD_BYTES
         if self._live.get(letter.id) is letter:
             del self._live[letter.id]
         elif letter.kind == MESSAGE and letter.id in self._twins:
@@ -151,7 +184,7 @@ class Backlog:
         self._done.append(letter.seq)
 
     def pending(self, message_id: str) -> int:
-        """Targets of a message that are not stored yet."""
+        """Targets of a message that is held, which are not stored yet."""
         letter = self._live.get(message_id)
         twins = self._twins.get(message_id, ())
         return (letter.left if letter is not None else 0) + sum(twin.left for twin in twins)

@@ -32,8 +32,9 @@ from shard.disk import Disk
 from shard.expander import Expander
 from shard.history import History
 from shard.house import House
-from shard.journal import MEMBERSHIP, REMOVAL, Journal
+from shard.journal import MEMBERSHIP, REMOVAL, Journal, ReceiptRecord
 from shard.lanes import gather_s
+from shard.loader import Loader
 from shard.mailbox import Mailbox, template
 from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
@@ -49,7 +50,9 @@ from shard.snapshots import Snapshots
 from shard.sqlite import Sync
 from shard.statuses import Statuses
 from shard.sync import Devices
+from shard.tail import Tail
 from shard.watch import Watch
+from shard.window import Window
 
 T = TypeVar("T")
 _TEND_S = 0.5
@@ -79,7 +82,8 @@ class Shard:
         self._wake = asyncio.Event()
         self.journal = Journal(paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs)
         self.members = Members(self.journal.db)
-        self.backlog = Backlog()
+        self.tail = Tail(self.journal.db, self.members)
+        self.backlog = Backlog(Window(settings.window_letters, settings.window_bytes))
         self.changes = Changes(paths.changes_path(data, index))
         self.mailboxes = Mailboxes(
             disk,
@@ -116,11 +120,20 @@ class Shard:
         )
         self.pressure = Pressure()
         self.expander = Expander(self.backlog, self.journal, self.members, self._wake)
+        self.loader = Loader(
+            self.backlog,
+            self.journal,
+            self.tail,
+            self.expander,
+            wake=self._wake,
+            damaged=lambda: self.mailboxes.damaged,
+        )
         self.office = Office(
             self.journal,
             self.members,
             self.backlog,
             self.expander,
+            self.tail,
             table=placement.version,
             owned=owned,
             changes=self.changes,
@@ -136,10 +149,11 @@ class Shard:
             self.backlog,
             self.mailboxes,
             self.expander,
+            self.loader,
             wake=self._wake,
             count=settings.postmen,
             slice_ms=settings.slice_ms,
-            gather=lambda: gather_s(self.office.rate_now(), settings.gather_max_s, self.office.fill()),
+            gather=self._gather_s,
             no_room=lambda: self.house.no_room(),
             stored=self._stored,
         )
@@ -215,13 +229,13 @@ class Shard:
     def start(self) -> None:
         """Take up what the journal holds."""
         self.push.begin(self.journal.next_seq())
-        replay.load(self.journal, self.members, self.backlog, self.expander)
+        replay.load(self.journal, self.members, self.tail, self.backlog, self.expander)
 
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
             keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores)
-            for work in (self.office, self.expander, self.postmen, *keepers):
+            for work in (self.office, self.loader, self.expander, self.postmen, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
@@ -315,8 +329,11 @@ class Shard:
         await self.postmen.deliver_now(q.user)
 
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
-        record = await self.journal.read(lambda: self.journal.receipt(q.id))
-        pending = self.backlog.pending(q.id)
+        def work() -> tuple[ReceiptRecord | None, int]:
+            return self.journal.receipt(q.id), self.tail.pending(q.id) if self.backlog.window.behind else 0
+
+        record, pending = await self.journal.read(work)
+        pending += self.backlog.pending(q.id)  # at the same moment: between the two nothing is taken from the tail
         if record is None:
             return ops.ReceiptPart(0, 0, pending, 0)
         return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed)
@@ -404,6 +421,14 @@ class Shard:
         self.backups.stored(user)
         if self.push.wants(user):
             self.push.stored(user, letters)
+
+    def _gather_s(self) -> float:
+        """How long mail may wait for company. It must not fill the window; what stands behind it is company enough."""
+        window = self.backlog.window
+        if window.behind:
+            return 0.0
+        fill = max(self.office.fill(), window.fill / 2)
+        return gather_s(self.office.rate_now(), self._settings.gather_max_s, fill)
 
     def _accepting(self) -> None:
         refusal = self.office.refusal()

@@ -1,10 +1,10 @@
 """``python -m shard.doctor``: is everything on disk as it should be? The node must be stopped.
 
 Every database is checked by SQLite itself; every mailbox lies under its slot; every letter in a
-journal belongs to its shard, and where a box has it already, it is the same; who is in a channel
-according to the journal is so according to his box, unless the news is still on its way; a box has
-one version at the most; how much was read each day is what a recount of the statuses says. Statuses
-of messages that aren't in the box are as they should be: they outlive a removal.
+journal belongs to its shard, stands in the tail as it should, and where a box has it already, it is
+the same; who is in a channel according to the journal is so according to his box, unless the news is
+still on its way; a box has one version at the most; how much was read each day is what a recount of the
+statuses says. Statuses of messages that aren't in the box are as they should be: they outlive a removal.
 
 Boxes and read statuses are only read. Ends with exit code 1 and names what is wrong where.
 """
@@ -30,7 +30,9 @@ from node.slots import slot_of, table_for
 from shard import journal as journals
 from shard import mailbox, sqlite, status_birth, subscriptions
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
+from shard.lanes import lane_of
 from shard.members import Members
+from shard.tail import Tail
 
 _BODY_COLUMNS = "channel_id, title, content, message_type, priority, sender"
 _RECOUNT = """
@@ -105,6 +107,10 @@ class Doctor:
         try:
             self._check_integrity(path, journal.db, journals.SCHEMA_VERSION)
             members = Members(journal.db)
+            tail = Tail(journal.db, members)
+            strays = tail.strays()
+            if strays:
+                self._fault(path, f"{strays} rows of the tail belong to no letter")
             for name, record in members.channels.items():
                 now = members.joined_at(name)
                 if len(now) != record.members:
@@ -130,6 +136,8 @@ class Doctor:
                         continue
                     for name in names:
                         self._letters.setdefault(name, []).append(letter)
+                    if not tail.is_right(seq, lane_of(letter.priority), [] if channel else names):
+                        self._fault(path, f"letter {seq} stands wrong in the tail")
                 elif kind == MEMBERSHIP:
                     self._on_their_way.update((name, message_id) for name in names)
         finally:

@@ -118,7 +118,7 @@ class House:
             disk=settings.disk_reserve_bytes / max(1, self._disk.free_bytes()),
         )
         self._pressure.look(reading, now)
-        fill = self._backlog.waiting / settings.waiting_max
+        fill = max(self._backlog.waiting / settings.waiting_max, self._backlog.window.fill)
         if now - self._staffed_at >= _STAFF_S:
             busy = self._postmen.busy(now - self._staffed_at)
             self._postmen.staff(self._staffing.look(now, fill=fill, busy=busy))
@@ -136,7 +136,11 @@ class House:
         before = now_us() - int(settings.receipt_s * 1e6)
 
         def work() -> int:
-            return journal.forget(before, journal.receipts - settings.receipts_max)
+            return journal.forget(before, surplus())
+
+        def surplus() -> int:
+            # The receipts of letters that wait stay, however many they are: no use to look at them again and again.
+            return journal.receipts - max(settings.receipts_max, journal.rows)
 
         def has_ended() -> bool:
             return self._members.has_ended(journal.oldest_seq())
@@ -144,6 +148,6 @@ class House:
         if await journal.read(has_ended):
             await self._change(lambda: self._members.sweep(journal.oldest_seq()))
         for _ in range(_FORGET_PORTIONS):
-            if not journal.may_forget(before, journal.receipts - settings.receipts_max):
+            if not journal.may_forget(before, surplus()):
                 return
             journal.receipts -= await journal.write(work)

@@ -205,16 +205,20 @@ class Journal:
         with contextlib.suppress(apsw.FullError):
             self.db.execute("UPDATE receipts SET failed=0 WHERE failed>0 AND seq IN (SELECT seq FROM letters)")
 
-    async def commit(self, purge: list[int], failures: list[tuple[int, str]]) -> None:
+    async def commit(
+        self, purge: list[int], failures: list[tuple[int, str]], more: Callable[[], None] | None = None
+    ) -> None:
         """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`.
 
-        What is let go of, and the failures that are counted, are part of it, and of the thread's work:
-        freeing the pages of long letters may read the disk.
+        What is let go of, the failures that are counted, and what ``more`` writes are part of it, and of the thread's
+        work: they may read the disk.
         """
 
         def work() -> None:
             self.purge(purge)
             self.fail(failures)
+            if more is not None:
+                more()
             self._commit()
 
         try:

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 HIGH, NORMAL, LOW = 0, 1, 2
 LANES = ("high", "normal", "low")
-_TURNS = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, LOW, HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL)
+TURNS = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, LOW, HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL)
 
 _IDLE_RATE = 1_000.0
 _FULL_RATE = 6_000.0
@@ -52,7 +52,7 @@ def gather_s(rate: float, most_s: float, fill: float = 0.0) -> float:
 
 
 class Lanes(Generic[Item]):
-    """All mail that is in memory and not yet in its box."""
+    """All mail that is held in memory and not yet in its box."""
 
     def __init__(self) -> None:
         self._mail: tuple[dict[str, list[Item]], ...] = ({}, {}, {})
@@ -79,8 +79,8 @@ class Lanes(Generic[Item]):
 
     def take(self, now: float, gather: float) -> tuple[str, list[Item]] | None:
         """The next user and everything that waits for him, None if nobody is due yet."""
-        first = _TURNS[self._turn]
-        self._turn = (self._turn + 1) % len(_TURNS)
+        first = TURNS[self._turn]
+        self._turn = (self._turn + 1) % len(TURNS)
         for lane in (first, HIGH, NORMAL, LOW):
             queue, mail = self._queue[lane], self._mail[lane]
             patience = 0.0 if lane == HIGH else gather

@@ -100,6 +100,17 @@ class Metrics:
             gauge("pobox_waiting_max", "At most so many may wait", self._settings.waiting_max),
             gauge("pobox_waiting_bytes", "Bytes of the letters that wait", backlog.bytes),
             gauge("pobox_waiting_bytes_max", "At most so many bytes may wait", self._settings.waiting_bytes_max),
+            gauge(
+                "pobox_window_fill_ratio",
+                "How full the fullest of the lanes' windows in memory is",
+                backlog.window.fill,
+            ),
+            gauge(
+                "pobox_tail_letters",
+                "Letters that wait in the journal only, behind the window of their lane",
+                dict(zip(LANES, map(float, backlog.window.tail), strict=True)),
+                "lane",
+            ),
             gauge("pobox_lane_users", "Users for whom something waits in a lane", letters, "lane"),
             gauge("pobox_lane_wait_seconds", "How long the first in a lane has waited", waits, "lane"),
             gauge("pobox_pressure_level", "Memory pressure, from 0 (none) to 4 (exhausted)", self._pressure.level),

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from time import perf_counter
 
 import apsw
@@ -29,6 +30,8 @@ from shard.expander import Expander
 from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
 from shard.members import Members
 from shard.pressure import Pressure, Room
+from shard.tail import Tail
+from shard.window import Group
 
 _GROUP_MAX = 512
 _GROUP_S = 0.004
@@ -63,6 +66,7 @@ class Office:
         members: Members,
         backlog: Backlog,
         expander: Expander,
+        tail: Tail,
         *,
         table: int,
         owned: frozenset[int],
@@ -78,6 +82,7 @@ class Office:
         self._members = members
         self._backlog = backlog
         self._expander = expander
+        self._tail = tail
         self._table = table
         self._owned = owned
         self._changes = changes
@@ -214,6 +219,8 @@ class Office:
         receipts: list[ReceiptRow] = []
         answers: list[tuple[Answer, bytes]] = []
         fresh: list[tuple[Letter, list[str]]] = []
+        later: list[tuple[Letter, list[str]]] = []
+        room = self._backlog.window.group()
         now = now_us()
         seen: dict[str, tuple[bytes, int]] = {}
         began = perf_counter()
@@ -221,14 +228,14 @@ class Office:
             self._journal.begin()
             for request, answer, _since in group:
                 try:
-                    frame = self._enter(request, now, seen, rows, receipts, fresh)
+                    frame = self._enter(request, now, seen, rows, receipts, room, fresh, later)
                 except PoboxError as error:
                     self.refused[error.code] += 1
                     answers.append((answer, ops.encode(ops.Failed(request.rid, error.problem()))))
                 else:
                     answers.append((answer, frame))
             self._journal.add(rows, receipts)
-            await self._journal.commit(purge, failed)
+            await self._journal.commit(purge, failed, partial(self._tail.add, later) if later else None)
         except (DiskFull, apsw.FullError):
             self._journal.rollback()
             self._to_purge += purge
@@ -244,14 +251,14 @@ class Office:
             self.accept_s.observe(on_disk_at - since)
         self._journal.rows += len(rows) - len(purge)
         self._journal.receipts += len(receipts)
-        for letter, users in fresh:  # before anybody hears of it
+        for letter, users in fresh + later:  # before anybody hears of it
             if letter.channel is None:
                 self._changes.for_users(users)
             else:
                 self._changes.for_anybody()
         for answer, frame in answers:
             answer(frame)
-        self._hand_over(fresh)
+        self._hand_over(fresh, later)
         return True
 
     def _enter(
@@ -261,9 +268,12 @@ class Office:
         seen: dict[str, tuple[bytes, int]],
         rows: list[LetterRow],
         receipts: list[ReceiptRow],
+        room: Group,
         fresh: list[tuple[Letter, list[str]]],
+        later: list[tuple[Letter, list[str]]],
     ) -> bytes:
-        """Add one letter to the group; the frame that will answer it. Raises what refuses it."""
+        """Add one letter to the group; the frame that will answer it. Raises what refuses it. If the window has no
+        room for it, it is for ``later``."""
         moved = False
         if not request.fresh:
             known = seen.get(request.id)
@@ -294,7 +304,7 @@ class Office:
             except msgspec.MsgspecError as error:  # a router of another version: its letter, not the group's
                 raise PoboxError() from error
             rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
-            fresh.append((letter, users))
+            (fresh if room.holds(letter.lane, len(users), len(body)) else later).append((letter, users))
         if moved:
             self._journal.drop_receipt(request.id)
         receipts.append((seq, request.id, request.digest, now, targets))
@@ -302,12 +312,12 @@ class Office:
             seen[request.id] = (request.digest, targets)
         return _done(request.rid, targets)
 
-    def _hand_over(self, fresh: list[tuple[Letter, list[str]]]) -> None:
-        """What is on disk goes to the lanes."""
-        if not fresh:
+    def _hand_over(self, fresh: list[tuple[Letter, list[str]]], later: list[tuple[Letter, list[str]]]) -> None:
+        """What is on disk goes to the lanes, as far as the window holds it."""
+        if not fresh and not later:
             return
         now = asyncio.get_running_loop().time()
-        self.letters += len(fresh)
+        self.letters += len(fresh) + len(later)
         for letter, users in fresh:
             self._backlog.enter(letter)
             self._arrived += letter.left
@@ -316,6 +326,10 @@ class Office:
                 self._backlog.put(letter, users, now)
             else:
                 self._expander.put(letter)
+        for letter, _users in later:
+            self._arrived += letter.left
+            self.accepted += letter.left
+            self._backlog.enter_behind(letter)
         self._last_at = now
         if now - self._rated_at >= _RATE_S:
             self.rate += 0.5 * (self._arrived / (now - self._rated_at) - self.rate)

@@ -31,6 +31,7 @@ from shard.backlog import Backlog, Letter, expired
 from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE
 from shard.lanes import LANES
+from shard.loader import Loader
 from shard.mailbox import CORRUPT, Mailbox, Row
 from shard.mailboxes import PORTION, Mailboxes
 from shard.opener import Errand
@@ -73,6 +74,7 @@ class Postmen:
         backlog: Backlog,
         mailboxes: Mailboxes,
         expander: Expander,
+        loader: Loader,
         *,
         wake: asyncio.Event,
         count: int,
@@ -84,6 +86,7 @@ class Postmen:
         self._backlog = backlog
         self._mailboxes = mailboxes
         self._expander = expander
+        self._loader = loader
         self._count = count
         self._slice_s = slice_ms / 1000
         self._gather = gather
@@ -144,6 +147,12 @@ class Postmen:
 
     async def deliver_now(self, user: str) -> None:
         """Store everything that waits for ``user``, ahead of everybody else: reads go first."""
+        await self._deliver_held(user)
+        if self._backlog.window.behind:
+            await self._deliver_tail(user)
+            await self._deliver_held(user)  # and what went from the one place to the other meanwhile
+
+    async def _deliver_held(self, user: str) -> None:
         early = await self._expander.early(user)
         letters = self._backlog.lanes.take_user(user) + early + self._put_off.pop(user, [])
         if letters:
@@ -153,14 +162,38 @@ class Postmen:
             except Exception as error:  # the letters are in no lane any more: only a replay finds them
                 raise Unsure(f"delivery to a reader: {error!r}") from error
 
+    async def _deliver_tail(self, user: str) -> None:
+        """Store copies of what waits for ``user`` in the tail, a portion at a time."""
+        while letters := await self._loader.ahead(user):
+            try:
+                async with self._mailboxes.hold(user, create=True) as box:
+                    assert box is not None
+                    self._write(box, letters)
+                    self._mailboxes.wrote(user, len(letters))
+            except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+                self._loader.failed(user)
+                if user not in self._put_off:  # else it is known, and tried again
+                    self._trouble(user, [], error, for_reader=True)
+                return
+            self._loader.got(user, letters)
+            self._tell_stored(user, [])  # who is pushed to hears of them when their turn comes
+            self.transactions += 1
+
     def waits_for(self, user: str) -> bool:
         """Whether something for ``user`` could not be stored, and is to be tried again. Sure for who holds the box."""
-        return user in self._put_off
+        return user in self._put_off or self._loader.owes(user)
 
     async def settle(self, box: Mailbox) -> int:
         """Store what waits for the owner of ``box``, which is held. Up to the number returned, all that was accepted
         for him is in it then, and nothing beyond."""
         user, seq = box.user, self._backlog.last_seq
+        while self._backlog.window.behind and (copies := await self._loader.ahead(user)):
+            copies = [letter for letter in copies if letter.seq <= seq]
+            if not copies:
+                break
+            self._write(box, copies)
+            self._mailboxes.wrote(user, len(copies))
+            self._loader.got(user, copies)
         letters = await self._expander.early(user)
         letters += self._backlog.lanes.take_user(user) + self._put_off.pop(user, [])
         for waiting in self._in_hand.get(user, ()):  # of those who are in line for this box
@@ -180,7 +213,9 @@ class Postmen:
     def is_settled(self, user: str) -> bool:
         """Whether certainly nothing waits for ``user``."""
         lanes = self._backlog.lanes
-        return not (self._expander.busy or lanes.has(user) or user in self._put_off or user in self._in_hand)
+        if self._backlog.window.behind or self._expander.busy:
+            return False
+        return not (lanes.has(user) or user in self._put_off or user in self._in_hand)
 
     def hold_back(self, user: str) -> None:
         """Deliver nothing to ``user`` until :meth:`let_in`."""
@@ -193,6 +228,7 @@ class Postmen:
         if (timer := self._timers.pop(user, None)) is not None:
             timer.cancel()
         self._attempts.pop(user, None)
+        self._loader.forget(user)
         self._backlog.lanes.put_back(user, self._put_off.pop(user, []))
         self._wake.set()
 

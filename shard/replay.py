@@ -3,45 +3,91 @@
 Whatever has a row may or may not be in its boxes; delivering it again is harmless. A membership is
 replayed as the state of *now*: if a join and a later leave of one user are both in the journal, or
 only one of them still is, the box ends as the member list says.
+
+Only what the windows hold is kept in memory. What stands in the tail stays there; other letters that the
+windows don't hold (after a change of the number of shards, say) get their place in the tail now. Where the
+disk is too full for that they are kept in memory: starting, and reading, matter more.
 """
 
 from __future__ import annotations
 
 import time
 
+import apsw
 import msgspec
 
 from node import ops
 from shard import backlog as letters_of
 from shard import deeds
-from shard.backlog import Backlog
+from shard.backlog import Backlog, Letter
 from shard.expander import Expander
-from shard.journal import MEMBERSHIP, MESSAGE, Journal
+from shard.journal import MEMBERSHIP, MESSAGE, Journal, LetterRow
 from shard.members import Members
+from shard.tail import Tail
 
 _body = msgspec.msgpack.Decoder(ops.Letter).decode
 
 
-def load(journal: Journal, members: Members, backlog: Backlog, expander: Expander) -> None:
+def load(journal: Journal, members: Members, tail: Tail, backlog: Backlog, expander: Expander) -> None:
     """Enter every letter of ``journal``; takes a few microseconds a target."""
-    now = time.monotonic()
     journal.try_again()
     states: dict[str, dict[str, str]] = {}
-    for seq, kind, message_id, targets, channel, users, body in journal.letters():
-        names = users.split("\n") if users else []
-        if kind == MESSAGE:
-            letter = letters_of.message(seq, targets, channel, _body(body), len(body))
-        elif kind == MEMBERSHIP:
-            if message_id not in states:
-                states[message_id] = members.joined_at(message_id)
-            record = members.channels.get(message_id)
-            joined = {name: states[message_id].get(name) for name in names}
-            letter = letters_of.membership(seq, message_id, record.row() if record else None, joined)
-        else:
-            letter = letters_of.removal(seq, message_id, deeds.removed_us(body))
+    lanes = tail.lanes()
+    for number, lane in enumerate(lanes):
+        backlog.count_behind(number, lane.letters, lane.targets, lane.bytes)
+    group = backlog.window.group(behind_others=False)
+    after = 0
+    while rows := tail.others(after):
+        after = rows[-1][0]
+        held: list[tuple[Letter, list[str]]] = []
+        later: list[tuple[Letter, list[str]]] = []
+        for row in rows:
+            letter, names = _letter(row, members, states)
+            if letter.kind != MESSAGE or (
+                letter.seq < lanes[letter.lane].first and group.holds(letter.lane, len(names), letter.size)
+            ):
+                held.append((letter, names))
+            else:
+                later.append((letter, names))
+        if later and not _put_behind(journal, tail, backlog, later):
+            held = sorted(held + later, key=lambda one: one[0].seq)
+        _hold(backlog, expander, held)
+    backlog.last_seq = journal.last_seq
+
+
+def _letter(row: LetterRow, members: Members, states: dict[str, dict[str, str]]) -> tuple[Letter, list[str]]:
+    seq, kind, message_id, targets, channel, users, body = row
+    names = users.split("\n") if users else []
+    if kind == MESSAGE:
+        return letters_of.message(seq, targets, channel, _body(body), len(body)), names
+    if kind != MEMBERSHIP:
+        return letters_of.removal(seq, message_id, deeds.removed_us(body)), names
+    if message_id not in states:
+        states[message_id] = members.joined_at(message_id)
+    record = members.channels.get(message_id)
+    joined = {name: states[message_id].get(name) for name in names}
+    return letters_of.membership(seq, message_id, record.row() if record else None, joined), names
+
+
+def _put_behind(journal: Journal, tail: Tail, backlog: Backlog, letters: list[tuple[Letter, list[str]]]) -> bool:
+    """Let ``letters`` wait in the tail; False if the disk is too full to say so."""
+    try:
+        journal.begin()
+        tail.add(letters)
+        journal.db.execute("COMMIT")
+    except apsw.FullError:
+        journal.rollback()
+        return False
+    for letter, _names in letters:
+        backlog.enter_behind(letter)
+    return True
+
+
+def _hold(backlog: Backlog, expander: Expander, letters: list[tuple[Letter, list[str]]]) -> None:
+    now = time.monotonic()
+    for letter, names in letters:
         backlog.enter(letter)
-        if channel is not None:
+        if letter.channel is not None:
             expander.put(letter)
         else:
             backlog.put(letter, names, now)
-    backlog.last_seq = journal.last_seq

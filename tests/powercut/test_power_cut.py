@@ -10,10 +10,12 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shard.sqlite import Sync as Synchronous
+from shard.tail import Tail
 
 from .proof import verdicts
 from .recorder import (
@@ -59,8 +61,11 @@ def scratch() -> Iterator[Path]:
         yield path
 
 
-def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path) -> None:
-    recording = record(scratch / "data", seed=1)
+def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as watched:
+        tail = _watch_tail(watched)
+        recording = record(scratch / "data", seed=1)
+    assert min(tail["add"], tail["take"]) > 0
     _assert_eventful(recording.events)
     _assert_faithful(recording, scratch / "disk")
     for verdict in verdicts(recording, scratch / "disk", seed=1):
@@ -123,6 +128,20 @@ def _breaks(
         if any(not verdict.is_good for verdict in verdicts(recording, scratch / f"disk-{seed}", seed=seed, cuts=cuts)):
             return True
     return False
+
+
+def _watch_tail(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often letters went to the tail, and were taken from it."""
+    seen: Counter[str] = Counter()
+    for name in ("add", "take"):
+        work = getattr(Tail, name)
+
+        def watched(self: Tail, *arguments: Any, name: str = name, work: Any = work) -> Any:
+            seen[name] += 1
+            return work(self, *arguments)
+
+        monkeypatch.setattr(Tail, name, watched)
+    return seen
 
 
 def _assert_eventful(events: list[Event]) -> None:

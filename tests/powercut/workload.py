@@ -38,7 +38,7 @@ from .replayer import Place
 USERS = ["ada", "bo", "cy", "di"]
 CHANNEL = "news"
 _LAYOUT = Placement(version=1, shards=1)
-_CONFIG = Config(shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=8))
+_CONFIG = Config(shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=8, window_letters=1))  # the tail is used
 _JOURNAL_PAGES = 40  # its log is checkpointed when it is this long: in a short life more than once
 _OPEN_MAX = 3
 _START_US = 1_795_000_000_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from node import ops, placement
 from node.config import Push
@@ -15,11 +16,18 @@ from shard.layout import Move, lay_out
 from .running import Running, delivery
 
 
+def hold_back(cluster: Cluster) -> None:
+    """Nothing is delivered: all that is accepted stays in the journals."""
+    for running in cluster.running:
+        running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+
+
 class Cluster:
     """The node on ``data``, laid out for ``shards``; entered, it runs; left, it is killed."""
 
-    def __init__(self, data: Path, shards: int, push: Push | None = None) -> None:
+    def __init__(self, data: Path, shards: int, push: Push | None = None, **settings: Any) -> None:
         self.data = data
+        self._settings = settings
         self.shards = shards
         self._push = push
         self.running: list[Running] = []
@@ -40,7 +48,8 @@ class Cluster:
         self._table = table_for(self.shards)
         self.version = layout.version
         for index in range(self.shards):
-            self.running.append(await Running(self.data, layout, index, push=self._push).__aenter__())
+            running = Running(self.data, layout, index, push=self._push, **self._settings)
+            self.running.append(await running.__aenter__())
 
     async def kill(self) -> None:
         while self.running:

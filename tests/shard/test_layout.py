@@ -22,7 +22,7 @@ from shard import layout
 from shard.journal import Journal
 from shard.layout import lay_out
 
-from .cluster import Cluster
+from .cluster import Cluster, hold_back
 from .running import letter, scratch, stored
 
 pytestmark = pytest.mark.slow
@@ -33,12 +33,6 @@ USERS = [f"user{number}" for number in range(24)]
 
 def play(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
-
-
-def _hold_back(cluster: Cluster) -> None:
-    """Nothing is delivered: all that is accepted stays in the journals."""
-    for running in cluster.running:
-        running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
 
 
 def test_a_new_directory_is_laid_out_and_one_that_fits_is_left_alone(tmp_path: Path) -> None:
@@ -81,7 +75,7 @@ def test_letters_that_wait_through_every_change_arrive_once_and_their_receipts_a
                         old = CHANGES[number - 1]
                         assert move.slots == pytest.approx(SLOTS * abs(shards - old) / max(shards, old), rel=0.1)
                     await asyncio.sleep(0)
-                    _hold_back(cluster)
+                    hold_back(cluster)
                     await cluster.join("news", USERS[number::5])
                     members += USERS[number::5]
                     await cluster.leave("news", [USERS[number]])
@@ -269,10 +263,10 @@ def test_a_removal_beside_two_rows_of_its_message_disturbs_nothing() -> None:
     async def go() -> None:
         with scratch() as directory:
             async with Cluster(directory / "data", 2) as cluster:
-                _hold_back(cluster)
+                hold_back(cluster)
                 await cluster.deliver(letter("m"), USERS, only_home=True)
                 await cluster.change(1)
-                _hold_back(cluster)
+                hold_back(cluster)
                 await cluster.deliver(letter("m"), USERS)
                 [running] = cluster.running
                 await running.remove(USERS[0], "m")
@@ -343,7 +337,7 @@ def test_a_kill_at_any_step_leaves_one_whole_layout(
             data = directory / "data"
             async with Cluster(data, 2) as cluster:
                 await cluster.put_channel("news")
-                _hold_back(cluster)
+                hold_back(cluster)
                 await cluster.join("news", USERS[:5])
                 await cluster.deliver(letter("m"), USERS)
                 await cluster.deliver(letter("n"), channel="news")
