@@ -39,8 +39,6 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     shard_us: float
     router_hundred_us: float
     shard_hundred_us: float
-    rate: float
-    """messages a second to one user each, at which it was measured"""
 
 
 def scaled(cores: float, sigma: float) -> float:
@@ -67,8 +65,9 @@ Written by `python -m loadtest.capacity`; run it on your machine.
 
 ## Measured
 
-{machine} {stamp}. {shards} shards and one router; locust, with 48 clients who
-wait for their answers, on the same cores. Letters of 600 B to 100 users each.
+{machine}
+{stamp}. {shards} shards and one router; locust, with 48 clients who wait for their answers, on the same cores.
+Letters of 600 B to 100 users each.
 
 - *Postmen* are those of the whole node; each shard has its part, as `[shard] postmen` and `postmen_max`.
 - *Queue* is how many deliveries (letters times targets) may wait in the whole node; each shard has its part, as
@@ -87,8 +86,8 @@ boxes for each visit.
 
 ## Extrapolated to eight cores
 
-Not measured. What it rests on is: CPU time, user and system, counted by the kernel until all was stored, at {rate}
-messages a second to one user each, and a tenth of that to 100 users each.
+Not measured. What it rests on is: CPU time, user and system, counted by the kernel until all was stored, of as many
+messages as those 48 clients got accepted.
 
 | | router | shard | {cores} cores: routers + shards | a second |
 |---|---:|---:|---:|---:|
@@ -101,8 +100,8 @@ So n of them have n times the time of one. What they do share is the disk (one `
 none; the lower has {sigma:.0%}, which on {cores} cores costs {loss:.0%}; what it really is nobody has measured.
 
 What speaks against the figure: a letter to users of all shards costs each of them a frame and a row, whatever the
-number of its targets there, so with more shards a letter to many costs more. What speaks for more: a load near the
-limit makes larger groups and transactions than the one measured, and a message costs less in them.
+number of its targets there, so with more shards a letter to many costs more. What speaks for more: where
+locust takes no core from the node, groups and transactions are larger, and a message costs less in them.
 """
 
 
@@ -114,7 +113,6 @@ def page(cells: Sequence[Cell], costs: Costs, *, found: int, shards: int, machin
         shards=shards,
         table=_table(cells),
         found=found,
-        rate=number(costs.rate),
         cores=CORES,
         one=_costs_row("to one user", costs.router_us, costs.shard_us),
         hundred=_costs_row("to 100 users, a user-message", costs.router_hundred_us, costs.shard_hundred_us),

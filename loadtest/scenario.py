@@ -246,7 +246,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 @click.option("--lines", type=click.IntRange(1), help="Letters a request.")
 @click.option("--waiting-max", type=click.IntRange(1), help="Letters times targets that may wait, in the whole node.")
 @click.option("--postmen", type=click.IntRange(2), help="Of the whole node.")
-@click.option("--shards", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--shards", type=click.IntRange(1), help="Default: 2, or one for each core that the node has to itself.")
 @click.option("--routers", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--processes", type=click.IntRange(1), help="Of locust; by default as many as the rate takes.")
 @click.option("--host", help="The URL of a node that runs already, instead of a fresh one.")
@@ -266,7 +266,7 @@ def main(
     lines: int | None,
     waiting_max: int | None,
     postmen: int | None,
-    shards: int,
+    shards: int | None,
     routers: int,
     processes: int | None,
     host: str | None,
@@ -290,7 +290,7 @@ def main(
     )
     options = Options(
         place=place,
-        shards=shards,
+        shards=shards or (len(apart[0]) if scenario.apart and (apart := cores_apart()) else 2),
         routers=routers,
         postmen=postmen if postmen is not None else 10 if name == "steady" else None,
         processes=processes,

@@ -122,8 +122,8 @@ def of_generator(run: Run) -> tuple[Figures, str | None]:
     if busiest < BUSY and not lag_ms > LATE_MS:
         return figures, None
     return figures, (
-        "locust itself was at its limit: the rate above is the true one, but less than was meant. More "
-        "--processes, or larger requests (--lines, --fan), get it further."
+        "locust, or the machine under it, was at its limit: the rate above is the true one, but what was meant may "
+        "have been more. More --processes, or larger requests (--lines, --fan), get it further."
     )
 
 
