@@ -68,7 +68,7 @@ async function subscription() {
 }
 
 function serverFor(user) {
-  return new Server(user, settings.device());
+  return new Server(user, settings.device(), settings.token(user));
 }
 
 function owner() {

@@ -8,17 +8,20 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from node import keys, tokens
+from tests.push_service import PushService
 from tests.support import Node
 from tests.web.browser import Person, row, soon, titles
+from tests.web.test_push import Told
 
 pytestmark = pytest.mark.slow
 
+ENV = {"POBOX_AUTH_MODE": "keys", "POBOX_PUSH_ALLOW_PRIVATE": "true"}
 DENIED = "The node wants to know again who you are"
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(tmp_path_factory.mktemp("guarded") / "data", env={"POBOX_AUTH_MODE": "keys"}) as running:
+    with Node(tmp_path_factory.mktemp("guarded") / "data", env=ENV) as running:
         yield running
 
 
@@ -69,3 +72,14 @@ def test_the_token_of_another_person_opens_nothing(guarded: Node, person: Person
     page = person.open(hash=link(guarded, "somebody-else"))
     expect(page.get_by_text(DENIED)).to_be_visible()
     assert titles(page).count() == 0
+
+
+def test_a_device_is_told_by_the_right_of_its_token(guarded: Node, person: Person) -> None:
+    person.deliver("First")
+    with PushService() as service:
+        device = Told(person, service, link(guarded, person.name))
+        device.switch("On")
+        person.deliver("Second")
+        soon(lambda: service.said(person.name), "the push")
+        device.switch("Off")
+        assert person._http.get(f"/api/v3/users/{person.name}/push").json() == {"devices": []}

@@ -43,13 +43,13 @@ def service() -> Iterator[PushService]:
     assert running.faults == []
 
 
-class Browser:
+class Told:
     """A device of ``person`` whose push service is ``service``."""
 
-    def __init__(self, person: Person, service: PushService) -> None:
+    def __init__(self, person: Person, service: PushService, hash: str = "") -> None:
         self.context: BrowserContext = person.device(permissions=["notifications"])
         self.context.add_init_script(_FAKE % json.dumps(service.subscribe(person.name)))
-        self.page: Page = person.open(self.context)
+        self.page: Page = person.open(self.context, hash=hash)
         ready_offline(self.page)
 
     def switch(self, name: str) -> None:
@@ -94,7 +94,7 @@ def test_a_device_is_told_once_it_wants_to_and_no_more_when_not(
 ) -> None:
     person.deliver("Before")
     service.key = httpx.get(f"{web_node.url}/api/v3/push/key").json()["publicKey"]
-    browser = Browser(person, service)
+    browser = Told(person, service)
     browser.switch("On")
     [listed] = _listed(web_node, person)
     assert listed["device"] == browser.page.evaluate("localStorage.getItem('pobox.device')")
@@ -122,7 +122,7 @@ def test_many_are_counted_in_the_language_of_the_page_and_anything_is_shown(
     person: Person, service: PushService
 ) -> None:
     person.deliver("Before")
-    browser = Browser(person, service)
+    browser = Told(person, service)
     browser.switch("On")
     browser.push({"user": person.name, "count": 7, "priority": 5, "id": "m", "channelId": "news"})
     soon(browser.notifications, "the notification")
@@ -136,7 +136,7 @@ def test_many_are_counted_in_the_language_of_the_page_and_anything_is_shown(
 
 def test_a_notification_leads_to_its_message(person: Person, service: PushService) -> None:
     first = person.deliver("The first", "the text of it")
-    browser = Browser(person, service)
+    browser = Told(person, service)
     expect(titles(browser.page)).to_have_text(["The first"])
     [worker] = browser.context.service_workers
     worker.evaluate("(data) => lead(data)", {"user": person.name, "id": first})
