@@ -10,7 +10,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench bench-sync loadtest lock clean debian
+.PHONY: help run test check bench bench-sync loadtest screenshots lock clean debian
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ bench-sync: debian $(DEV_STAMP) ## the same for what devices ask for, beside ngi
 
 loadtest: $(DEV_STAMP) ## load a node as SCENARIO says (steady, peak, fanout, ... ), with a verdict and a report
 	$(BIN)/python -m loadtest.scenario $(or $(SCENARIO),steady) $(ARGS)
+
+screenshots: debian $(DEV_STAMP) ## the pictures of docs/screenshots anew
+	@sh .ci/debian chromium
+	$(BIN)/python -m pytest --numprocesses=0 tests/web/test_screenshots.py --screenshots docs/screenshots
 
 lock: ## pin again what pyproject.toml asks for (needs uv)
 	uv pip compile pyproject.toml requirements-build.in --universal --python-version 3.11 --upgrade \

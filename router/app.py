@@ -32,7 +32,7 @@ from router.metrics import Metrics
 from router.metrics_page import MetricsPage
 from router.openapi import OpenApi
 from router.ops_channel import OpsChannel
-from router.pages import Pages
+from router.pages import ADMIN_PREFIX, ADMIN_ROOT, Pages
 from router.processes import Processes
 from router.push import PushDeviceList
 from router.routes import ROUTES
@@ -141,6 +141,7 @@ def build(
     for template, path in paths.items():
         app.add_route(falcon_template(template), path)
     Pages().install(app)
+    Pages(ADMIN_ROOT, ADMIN_PREFIX).install(app)
     return app
 
 

@@ -1,4 +1,5 @@
-"""The inbox page: the files of ``router/web``, each under a name that is known at start, and nothing else.
+"""The pages of a node: the files of a folder, each under a name that is known at start, and nothing else. The inbox is
+``router/web``, the page of whoever looks after the node ``router/web_admin``, which uses parts of the inbox.
 
 What is served is read once; a path of a request is looked up and never becomes a path of the disk. Every file has
 a strong ETag and is asked for again each time (``no-cache``): the service worker of the page holds the whole set,
@@ -20,6 +21,8 @@ from node.errors import NotFound
 
 ROOT = Path(__file__).parent / "web"
 PREFIX = "/inbox/"
+ADMIN_ROOT = Path(__file__).parent / "web_admin"
+ADMIN_PREFIX = "/admin/"
 INDEX = "index.html"
 FILES = "files.js"
 """made here: the names of all files and a version that stands for all their contents, for the service worker"""
@@ -76,26 +79,29 @@ class File:
 
 
 class Pages:
-    """``/inbox/`` and what belongs to it."""
+    """``prefix`` and what belongs to it."""
 
-    def __init__(self, root: Path = ROOT) -> None:
+    def __init__(self, root: Path = ROOT, prefix: str = PREFIX) -> None:
+        self._prefix = prefix
         names = sorted(
             path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix in TYPES and path.is_file()
         )
         self.files = {name: File(name, (root / name).read_bytes()) for name in names}
-        self.files[FILES] = File(FILES, _listing(self.files))
+        if prefix == PREFIX:
+            self.files[FILES] = File(FILES, _listing(self.files))
 
     def install(self, app: falcon.asgi.App[Any, Any]) -> None:
-        """Serve them, and lead there from ``/``."""
-        app.add_route("/", self, suffix="front")
-        app.add_route(PREFIX.rstrip("/"), self, suffix="front")
-        app.add_route(PREFIX, self, suffix="index")
-        app.add_route(PREFIX + "{name:path}", self)
+        """Serve them; to the inbox ``/`` leads too."""
+        if self._prefix == PREFIX:
+            app.add_route("/", self, suffix="front")
+        app.add_route(self._prefix.rstrip("/"), self, suffix="front")
+        app.add_route(self._prefix, self, suffix="index")
+        app.add_route(self._prefix + "{name:path}", self)
 
     async def on_get_front(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """To the inbox, with what was asked."""
+        """To the page, with what was asked."""
         resp.status = 307
-        resp.set_header("Location", PREFIX + (f"?{req.query_string}" if req.query_string else ""))
+        resp.set_header("Location", self._prefix + (f"?{req.query_string}" if req.query_string else ""))
 
     async def on_get_index(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """The page itself."""

@@ -16,6 +16,10 @@ settings.register_profile("pobox", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("pobox")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", metavar="DIR", help="write the pictures of the documentation there")
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The configuration of whoever runs the tests is not theirs."""

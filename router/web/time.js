@@ -40,7 +40,7 @@ export function whole(iso) {
 export function ago(iso, now = new Date()) {
   const moment = new Date(iso);
   const passed = now - moment;
-  if (!(passed >= 0)) return "";
+  if (Number.isNaN(passed)) return "";
   if (passed < MINUTE) return AGO.format(0, "second");
   if (passed < 60 * MINUTE) return AGO.format(-Math.floor(passed / MINUTE), "minute");
   const days = daysBetween(moment, now);

@@ -127,7 +127,10 @@ def routed() -> set[tuple[str, str]]:
         (method.method, route.path)
         for route in inspect_routes(made)
         for method in route.methods
-        if not method.internal and method.method != "HEAD" and not route.path.startswith("/inbox") and route.path != "/"
+        if not method.internal
+        and method.method != "HEAD"
+        and not route.path.startswith(("/inbox", "/admin"))
+        and route.path != "/"
     }
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.support import Node
+from tests.web.axe import serious
 from tests.web.browser import Person, row, titles
 
 pytestmark = pytest.mark.slow
-
-_AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 
 
 def _box(person: Person) -> None:
@@ -28,38 +27,28 @@ def _box(person: Person) -> None:
     )
 
 
-def _serious(page: Page) -> list[str]:
-    page.evaluate(_AXE.read_text())
-    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")
-    return [
-        f"{rule['id']}: {[node['target'] for node in rule['nodes']]}"
-        for rule in found["violations"]
-        if rule["impact"] in ("serious", "critical", "moderate")
-    ]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(person: Person, scheme: str) -> None:
     _box(person)
     page = person.open(person.device(color_scheme=scheme, reduced_motion="reduce"))
     expect(titles(page)).to_have_count(2)
-    assert _serious(page) == []
+    assert serious(page) == []
     row(page, "Latency").click()
     expect(page.locator(".letter h2")).to_be_visible()
-    assert _serious(page) == []
+    assert serious(page) == []
     for key in ("?", "Escape", "e"):
         page.keyboard.press(key)
         page.wait_for_timeout(100)
-        assert _serious(page) == [], key
+        assert serious(page) == [], key
     page.keyboard.press("Escape")
     expect(page.locator(".letter")).to_have_count(0)
     page.get_by_role("button", name="Settings").click()
     expect(page.get_by_role("group", name="Notifications on this device")).to_be_visible()
-    assert _serious(page) == []
+    assert serious(page) == []
     page.keyboard.press("Escape")
     page.set_viewport_size({"width": 320, "height": 640})
     page.get_by_role("button", name="Menu").click()
-    assert _serious(page) == []
+    assert serious(page) == []
 
 
 @pytest.mark.parametrize("width", [320, 768, 1440])
@@ -85,7 +74,7 @@ def test_the_first_question_fits_a_phone_and_axe_finds_nothing(person: Person, w
     page.goto(f"{web_node.url}/inbox/")
     expect(page.get_by_role("textbox", name="User")).to_be_visible()
     assert page.get_by_role("button", name="Open").evaluate("(it) => it.getBoundingClientRect().right <= innerWidth")
-    assert _serious(page) == []
+    assert serious(page) == []
 
 
 def test_it_speaks_chinese(person: Person) -> None:
