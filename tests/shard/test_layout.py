@@ -362,7 +362,9 @@ def test_what_another_layout_left_behind_is_removed_and_nothing_else(tmp_path: P
     (data / "user_storage" / "7").mkdir(parents=True)
     lay_out(data, 2)
     assert (data / "user_storage" / "7").is_dir()
-    assert sorted(path.name for path in data.iterdir()) == ["journals-1", "placement.json", "run", "user_storage"]
+    assert sorted(path.name for path in data.iterdir()) == [
+        "journals-1", "placement.json", "run", "user_storage", "vapid.pem",
+    ]  # fmt: skip
 
 
 def _leave_traces(data: Path, shards: int) -> set[Path]:
