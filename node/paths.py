@@ -14,7 +14,7 @@
     snapshots/shard-<i>/            copies of boxes for devices; emptied when the shard starts
     backups/<day>/<version>/        of each shard: its journal, and what the backup of that day holds
     history/<version>-<n>/shard-<i>/ letters that were delivered, for a while
-    user_storage/<slot>/<userId>/   one person's box
+    user_storage/<slot>/<userId>/   one person's box; archive/ in it is what is old
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ from node.errors import DiskFull, NotFound, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
+from shard import archive, deeds, replay
 from shard import backlog as letters_of
-from shard import deeds, replay
+from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
 from shard.barrier import Barrier
@@ -91,6 +92,14 @@ class Shard:
             open_max=settings.mailboxes_open_max,
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
+        )
+        self.archivist = Archivist(
+            data,
+            owned,
+            self.mailboxes,
+            days=settings.archive_after_days,
+            may_work=lambda: not self.backlog.waiting,
+            changed=self.changes.for_user,
         )
         self.roster = Roster(data, owned, self.mailboxes)
         self.mailboxes.opener.born = self.roster.born
@@ -234,7 +243,7 @@ class Shard:
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
-            keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores)
+            keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.archivist)
             for work in (self.office, self.loader, self.expander, self.postmen, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
@@ -298,11 +307,11 @@ class Shard:
 
     async def page(self, q: ops.Page) -> Messages:
         async with self._box(q.user) as box:
-            return await self.mailboxes.read(lambda: box.page(q.channel, q.limit, q.cursor))
+            return await self.mailboxes.read(lambda: archive.page(box, q.channel, q.limit, q.cursor))
 
     async def read_one(self, q: ops.ReadOne) -> Message:
         async with self._box(q.user) as box:
-            found = await self.mailboxes.read(lambda: box.read(q.id))
+            found = await self.mailboxes.read(lambda: archive.read(box, q.id))
         if found is None:
             raise NotFound("no such message", field="id")
         return found
@@ -316,8 +325,9 @@ class Shard:
         self._accepting()
         at_us = now_us()
         async with self._box(q.user) as box:
-            if not await self.mailboxes.read(lambda: box.has(q.id)):
+            if not await self.mailboxes.read(lambda: box.has(q.id) or q.id in box.shelved([q.id])):
                 raise NotFound("no such message", field="id")
+            shelves = box.shelves
 
         def work() -> int:
             seq = self.journal.next_seq()
@@ -327,6 +337,9 @@ class Shard:
         seq = await self.journal.write(work)
         self._enter(letters_of.removal(seq, q.id, at_us), [q.user])
         await self.postmen.deliver_now(q.user)
+        if shelves:
+            async with self._box(q.user) as box:
+                await self.mailboxes.read(lambda: archive.forget(box, q.id))
 
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
         def work() -> tuple[ReceiptRecord | None, int]:

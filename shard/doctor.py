@@ -27,8 +27,8 @@ from rich.console import Console
 from node import ops, paths, placement
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
+from shard import archive, mailbox, sqlite, status_birth, subscriptions
 from shard import journal as journals
-from shard import mailbox, sqlite, status_birth, subscriptions
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.lanes import lane_of
 from shard.members import Members
@@ -164,6 +164,23 @@ class Doctor:
             self._check_letters(user, path, db)
             rows = db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (user,))
             self._check_memberships(user, path, {str(row[0]) for row in rows})
+            self._check_archive(path, db)
+
+    def _check_archive(self, path: Path, db: apsw.Connection) -> None:
+        """What the box says is archived is in the file of its year."""
+        named: dict[int, set[str]] = defaultdict(set)
+        if db.execute(mailbox.IS_ARCHIVING).fetchone() is not None:
+            for message_id, year in db.execute("SELECT message_id, year FROM archived"):
+                named[year].add(message_id)
+        for year, ids in sorted(named.items()):
+            file = archive.path_of(path.with_name(archive.DIRECTORY), year)
+            if not file.exists():
+                self._fault(file, f"is missing, and {len(ids)} messages with it")
+                continue
+            with _reading(file) as archived:
+                self._check_integrity(file, archived, archive.SCHEMA_VERSION)
+                if missing := ids - {row[0] for row in archived.execute("SELECT id FROM messages")}:
+                    self._fault(file, f"{len(missing)} archived messages are missing: {min(missing)}")
 
     def _examine_statuses(self, directory: Path) -> None:
         path = directory / status_birth.FILE

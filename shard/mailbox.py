@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ CREATE TABLE IF NOT EXISTS sync_version(
 """
 Arrival = tuple[int, str, str]
 """row number, id, channel_id"""
+Place = tuple[str, int]
+"""created_at, and row number where that is the same"""
+Placed = tuple[str, str, str, str, str, int, str | None, str, str, str | None, int]
+"""a :data:`Row`, and its number"""
 
 _SCHEMA = f"""
 CREATE TABLE messages(
@@ -76,6 +80,11 @@ _JOIN = """
 INSERT INTO user_channels(channel_id, user_id, joined_at) VALUES(?,?,?)
 ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at WHERE joined_at IS NOT excluded.joined_at"""
 _LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
+_ARCHIVED = """
+CREATE TABLE IF NOT EXISTS archived(message_id TEXT PRIMARY KEY NOT NULL, year INTEGER NOT NULL) WITHOUT ROWID"""
+IS_ARCHIVING = "SELECT 1 FROM sqlite_schema WHERE name='archived'"
+_SHELVE = "INSERT INTO archived(message_id, year) VALUES(?,?) ON CONFLICT DO UPDATE SET year=excluded.year"
+_SHELVED = "SELECT message_id, year FROM json_each(?) JOIN archived ON message_id=value"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
 _OPEN = """
@@ -154,8 +163,8 @@ class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
     __slots__ = (
-        "_changes", "_channels", "_db", "_file", "_removed", "clean", "newborn", "path", "removals", "used_s", "user",
-        "version",
+        "_changes", "_channels", "_db", "_file", "_removed", "clean", "newborn", "path", "removals", "shelves",
+        "used_s", "user", "version",
     )  # fmt: skip
 
     def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
@@ -180,6 +189,8 @@ class Mailbox:
                 found = (*(self._db.execute(_OPEN).fetchone() or ()), None, None)
             assert found is not None
             self._removed = bool(found[0])
+            self.shelves = self._db.execute(IS_ARCHIVING).fetchone() is not None
+            """whether some of its messages are in an archive beside it (``shard.archive``)"""
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
             self.version: str | None = found[4]
             """the last that was issued; None before the first"""
@@ -254,6 +265,9 @@ class Mailbox:
         if self._removed:
             gone = {row[0] for row in rows if self._is_removed(row[0])}
             rows = [row for row in rows if row[0] not in gone]
+        if self.shelves:
+            shelved = self.shelved([row[0] for row in rows])
+            rows = [row for row in rows if row[0] not in shelved]
         if len(rows) == 1:
             self._db.execute(_INSERT, rows[0])
         else:
@@ -282,15 +296,41 @@ class Mailbox:
         assert self._db.in_transaction
         self.removals += 1
         self._db.execute("DELETE FROM messages WHERE id=?", (message_id,))
+        if self.shelves:
+            self._db.execute("DELETE FROM archived WHERE message_id=?", (message_id,))
         self._db.execute(_BURY, (message_id, at))
         self._removed = True
+
+    def older(self, before: str, most: int) -> list[Placed]:
+        """Up to ``most`` messages that were made and accepted before ``before``, the oldest first; never the last."""
+        found: Iterator[Placed] = self._db.execute(
+            f"SELECT {_COLUMNS}, rowid FROM messages WHERE created_at<?1 AND updated_at<?1"
+            " AND rowid<(SELECT max(rowid) FROM messages) ORDER BY created_at LIMIT ?2",
+            (before, most),
+        )
+        return list(found)
+
+    def shelve(self, places: list[tuple[str, int]]) -> None:
+        """Let go of messages that are in the archive now, (id, year)."""
+        assert self._db.in_transaction
+        self._db.execute(_ARCHIVED)
+        self._db.executemany(_SHELVE, places)
+        self._db.executemany("DELETE FROM messages WHERE id=?", [(message_id,) for message_id, _year in places])
+        self.removals += 1
+        self.shelves = True
+
+    def shelved(self, message_ids: list[str]) -> dict[str, int]:
+        """The year of those of ``message_ids`` that are archived."""
+        if not self.shelves:
+            return {}
+        return dict(self._db.execute(_SHELVED, (msgspec.json.encode(message_ids).decode(),)))
 
     def _is_removed(self, message_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM removed WHERE message_id=?", (message_id,)).fetchone() is not None
 
     def read(self, message_id: str) -> Message | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id=?", (message_id,)).fetchone()
-        return None if row is None else _message(row)
+        return None if row is None else message_of(row)
 
     def has(self, message_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM messages WHERE id=?", (message_id,)).fetchone() is not None
@@ -316,32 +356,11 @@ class Mailbox:
     def page(self, channel_id: str | None, limit: int, cursor: str | None) -> Messages:
         """``limit`` messages from ``cursor`` on, newest first (by created_at, then as they came); fewer, and
         a cursor, where they are long."""
-        where, values = ["TRUE"], list[Any]()
-        if channel_id is not None:
-            where.append("channel_id=?")
-            values.append(channel_id)
-        if cursor is not None:
-            created_at, _, rowid = cursor.partition("~")
-            if not rowid.isdecimal() or len(rowid) > 18:
-                raise BadField("cursor is not one of ours", field="cursor")
-            where.append("(created_at, rowid) < (?, ?)")
-            values += [created_at, int(rowid)]
-        rows: list[Any] = []
-        size, more = 0, False
-        for row in self._db.execute(
-            f"SELECT {_COLUMNS}, rowid FROM messages WHERE {' AND '.join(where)}"
-            " ORDER BY created_at DESC, rowid DESC LIMIT ?",
-            (*values, limit + 1),
-        ):
-            if len(rows) == limit or size > _PAGE_CHARS:
-                more = True
-                break
-            rows.append(row)
-            size += sum(len(value) for value in row if isinstance(value, str))
-        return Messages(
-            messages=[_message(row) for row in rows],
-            cursor=f"{rows[-1][7]}~{rows[-1][10]}" if more else None,
-        )
+        return paged(self.rows(channel_id, limit + 1, None if cursor is None else position(cursor)), limit)
+
+    def rows(self, channel_id: str | None, most: int, place: Place | None) -> Iterator[Placed]:
+        """Up to ``most`` messages after ``place``, newest first."""
+        return placed_rows(self._db, "rowid", channel_id, most, place)
 
     def channels(self) -> UserChannels:
         rows = self._db.execute(
@@ -394,7 +413,51 @@ class Mailbox:
         self._file.close()
 
 
-def _message(row: Iterable[Any]) -> Message:
+def position(cursor: str) -> Place:
+    """Where a page that ended with ``cursor`` ended. Raises :class:`BadField`."""
+    created_at, _, number = cursor.partition("~")
+    if not number.isdecimal() or len(number) > 18:
+        raise BadField("cursor is not one of ours", field="cursor")
+    return created_at, int(number)
+
+
+def placed_rows(
+    db: apsw.Connection, number: str, channel_id: str | None, most: int, place: Place | None
+) -> Iterator[Placed]:
+    """Up to ``most`` messages of ``db`` after ``place``, newest first; column ``number`` tells in which order those of
+    one time came."""
+    where, values = ["TRUE"], list[Any]()
+    if channel_id is not None:
+        where.append("channel_id=?")
+        values.append(channel_id)
+    if place is not None:
+        where.append(f"(created_at, {number}) < (?, ?)")
+        values += place
+    return db.execute(
+        f"SELECT {_COLUMNS}, {number} FROM messages WHERE {' AND '.join(where)}"
+        f" ORDER BY created_at DESC, {number} DESC LIMIT ?",
+        (*values, most),
+    )
+
+
+def paged(found: Iterable[Placed], limit: int) -> Messages:
+    """The first ``limit`` of ``found`` as a page, fewer where they are long."""
+    rows: list[Placed] = []
+    size, more = 0, False
+    for row in found:
+        if len(rows) == limit or size > _PAGE_CHARS:
+            more = True
+            break
+        rows.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str))
+    return Messages(
+        messages=[message_of(row) for row in rows],
+        cursor=f"{rows[-1][7]}~{rows[-1][10]}" if more else None,
+    )
+
+
+def message_of(row: Iterable[Any]) -> Message:
+    """A row of ``messages`` as callers see it."""
     i, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata, *_ = row
     return Message(
         id=i,

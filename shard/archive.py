@@ -1,0 +1,164 @@
+"""What a person got long ago, out of the box that devices carry: ``archive/messages_YYYY.db``, by ``created_at``.
+
+The box itself says what is archived (its table ``archived``), the files only hold it: a message counts if the box names
+it, and in the year it names. So moving, deleting and a power cut each turn on one transaction of the box. A message is
+on disk in its year's file before the box lets go of it; a box that a cut has set back still has it, and what lies in
+the files unnamed is written over, or swept, when the archive is next added to.
+
+Never the message that came last: its row is the mark from which rows are counted on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+
+from node.model import Message, Messages
+from node.placement import sync_directory
+from shard.disk import full_is_507
+from shard.mailbox import Mailbox, Place, Placed, message_of, paged, placed_rows, position
+from shard.sqlite import Sync
+
+DIRECTORY = "archive"
+SCHEMA_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS messages(
+    id TEXT PRIMARY KEY NOT NULL, channel_id TEXT NOT NULL, title TEXT NOT NULL, content TEXT NOT NULL,
+    message_type TEXT DEFAULT 'text', priority INTEGER DEFAULT 5, sender TEXT,
+    created_at DATETIME, updated_at DATETIME, metadata JSON, place INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS messages_created ON messages(created_at, place);
+PRAGMA user_version={SCHEMA_VERSION};
+"""
+_COLUMNS = "id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata, place"
+_ADD = f"INSERT OR REPLACE INTO messages({_COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?,?)"
+_PORTION = 500
+"""messages that are moved in one transaction"""
+
+
+def move(box: Mailbox, before: str, most: int = _PORTION) -> int:
+    """Move up to ``most`` messages that were made and accepted before ``before`` (an ISO time); how many there were.
+
+    Blocks for the disk, three flushes a year: for a thread that holds the box. Raises :class:`DiskFull`.
+    """
+    old = box.older(before, most)
+    if not old:
+        return 0
+    years: dict[int, list[Placed]] = defaultdict(list)
+    for row in old:
+        years[int(row[7][:4])].append(row)
+    directory = _directory(box)
+    with full_is_507():
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700)
+            sync_directory(directory.parent)
+        for year, rows in years.items():
+            with _opened(directory, year, create=True) as db, db:
+                db.executemany(_ADD, rows)
+        box.begin()
+        try:
+            box.shelve([(row[0], year) for year, rows in years.items() for row in rows])
+            box.commit()
+        except BaseException:
+            box.rollback()
+            raise
+    return len(old)
+
+
+def forget(box: Mailbox, message_id: str) -> None:
+    """Take what the box doesn't name any more out of the files. For a thread; the box must be held."""
+    if box.shelves and not box.shelved([message_id]):
+        for year in _years(box):
+            with _opened(_directory(box), year) as db, db:
+                db.execute("DELETE FROM messages WHERE id=?", (message_id,))
+
+
+def sweep(box: Mailbox) -> int:
+    """Take everything out of the files that the box doesn't name; how many messages that were."""
+    swept = 0
+    for year in _years(box):
+        with _opened(_directory(box), year) as db, db:
+            ids = [row[0] for row in db.execute("SELECT id FROM messages")]
+            named = box.shelved(ids)
+            strangers = [(message_id,) for message_id in ids if named.get(message_id) != year]
+            db.executemany("DELETE FROM messages WHERE id=?", strangers)
+            swept += len(strangers)
+    return swept
+
+
+def read(box: Mailbox, message_id: str) -> Message | None:
+    """A message of the box, or of its archive."""
+    found = box.read(message_id)
+    if found is None and box.shelves and (year := box.shelved([message_id]).get(message_id)) is not None:
+        if not path_of(_directory(box), year).exists():
+            return None
+        with _opened(_directory(box), year) as db:
+            row = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id=?", (message_id,)).fetchone()
+            return None if row is None else message_of(row)
+    return found
+
+
+def page(box: Mailbox, channel_id: str | None, limit: int, cursor: str | None) -> Messages:
+    """As :meth:`Mailbox.page`, with the archive as if it had never been moved."""
+    if not box.shelves:
+        return box.page(channel_id, limit, cursor)
+    place = None if cursor is None else position(cursor)
+    rows = heapq.merge(
+        box.rows(channel_id, limit + 1, place), _rows(box, channel_id, limit + 1, place), key=_order, reverse=True
+    )
+    return paged(rows, limit)
+
+
+def _order(row: Placed) -> Place:
+    return row[7], row[10]
+
+
+def _rows(box: Mailbox, channel_id: str | None, most: int, place: Place | None) -> Iterator[Placed]:
+    """The messages that the box names, after ``place``, newest first; read in portions of ``most``."""
+    for year in sorted(_years(box), reverse=True):
+        if place is not None and f"{year:04}" > place[0][:4]:
+            continue
+        after = place
+        while True:
+            with _opened(_directory(box), year) as db:
+                rows = list(placed_rows(db, "place", channel_id, most, after))
+            named = box.shelved([row[0] for row in rows])
+            yield from (row for row in rows if named.get(row[0]) == year)
+            if len(rows) < most:
+                break
+            after = _order(rows[-1])
+
+
+def _directory(box: Mailbox) -> Path:
+    return box.path.with_name(DIRECTORY)
+
+
+def path_of(directory: Path, year: int) -> Path:
+    """The file of a year."""
+    return directory / f"messages_{year:04}.db"
+
+
+def _years(box: Mailbox) -> list[int]:
+    """Those that have a file."""
+    return [int(path.stem[-4:]) for path in _directory(box).glob("messages_[0-9][0-9][0-9][0-9].db")]
+
+
+@contextlib.contextmanager
+def _opened(directory: Path, year: int, *, create: bool = False) -> Iterator[apsw.Connection]:
+    """The file of a year; what is committed to it is on disk. ``apsw.BusyError`` while another program writes."""
+    path = path_of(directory, year)
+    is_new = create and not path.exists()
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    db = apsw.Connection(str(path), flags=flags, statementcachesize=0)
+    try:
+        db.pragma("synchronous", Sync.FULL.value)
+        if is_new:
+            db.execute(_SCHEMA).fetchall()
+            sync_directory(directory)
+        yield db
+    finally:
+        db.close()
