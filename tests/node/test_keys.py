@@ -23,7 +23,7 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
     shown = keys.create(tmp_path, "billing", ["read", "deliver", "read"])
     (kept,) = keys.load(tmp_path)
     assert (kept.name, kept.scopes, kept.expires, kept.rate) == ("billing", ["deliver", "read"], None, 0)
-    secret = shown.rpartition("_")[2]
+    secret = shown.split("_", 2)[2]  # it may hold a "_" itself
     content = paths.keys_path(tmp_path).read_bytes()
     assert secret.encode() not in content
     assert paths.keys_path(tmp_path).stat().st_mode & 0o777 == 0o600
