@@ -4,6 +4,7 @@
 set -e
 mount -t tmpfs tmpfs /run
 cp -a /etc /run/etc
+rm -rf /run/etc/systemd/system # nothing of this machine's is to be started
 cp -a "$TREE/etc/." /run/etc
 cat "$TREE/passwd" >>/run/etc/passwd
 cat "$TREE/group" >>/run/etc/group
