@@ -69,6 +69,11 @@ def vapid_path(data: Path) -> Path:
     return data / "vapid.pem"
 
 
+def node_files(data: Path) -> list[Path]:
+    """Files that are the node's, not a shard's or a person's, and that it can't do without or make anew."""
+    return [keys_path(data), token_secret_path(data), vapid_path(data)]
+
+
 def backups_dir(data: Path) -> Path:
     return data / "backups"
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -306,23 +306,24 @@ class Backups:
         place = files.directory(self._disk.data, user)
         today: dict[str, files.Entry] = {}
         index = await self._in_thread(lambda: self._prepare(place))
-        size = await self._in_thread(lambda: (box / FILE).stat().st_size)
+        mark = await self._in_thread(lambda: files.mark_of(box / FILE))
+        size = mark.size + mark.log_size
         if self._disk.free_bytes() - size < self._reserve_bytes:
             raise DiskFull()
-        part = files.file(place, "messages", self.state.day).with_suffix(".db.part")
-        copied = await self._copy_box(user, part, large=size > _PORTION_PAGES * 4096)
-        if copied is None:
-            return
-        today["messages"] = await self._in_thread(lambda: self._take(place, part, index, "messages", copied))
+        async with _part(files.file(place, "messages", self.state.day)) as part:
+            copied = await self._copy_box(user, part, large=size > _PORTION_PAGES * 4096)
+            if copied is None:
+                return
+            today["messages"] = await self._in_thread(lambda: self._take(place, part, index, "messages", copied))
         statuses = box / files.KINDS["read_status"]
         if statuses.exists():
             mark, at_us = files.mark_of(statuses), now_us()
-            part = files.file(place, "read_status", self.state.day).with_suffix(".db.part")
-            if await self._statuses.copy(user, part):
-                said = files.Entry(0, "", -1, "", mark, at_us)
-                today["read_status"] = await self._in_thread(
-                    lambda: self._take(place, part, index, "read_status", said)
-                )
+            async with _part(files.file(place, "read_status", self.state.day)) as marks:
+                if await self._statuses.copy(user, marks):
+                    said = files.Entry(0, "", -1, "", mark, at_us)
+                    today["read_status"] = await self._in_thread(
+                        lambda: self._take(place, marks, index, "read_status", said)
+                    )
         await self._in_thread(lambda: self._keep(place, index, today, durably=True))
         self.state.copied += 1
         self.state.done += 1
@@ -377,23 +378,17 @@ class Backups:
     def _take(self, place: Path, part: Path, index: files.Index, kind: str, said: files.Entry) -> files.Entry:
         """Check the copy at ``part``, flush it and give it its name; what it is."""
         target = files.file(place, kind, self.state.day)
-        try:
-            with full_is_507():
-                size, sha256 = files.seal(part)
-                rows = files.check(part, kind)
-                if said.rows not in (-1, rows):
-                    raise files.Damaged(f"{part.name}: {rows} rows of {said.rows}")
-                previous = files.newest(index, kind, now_us())
-                same = previous and previous[1].sha256 == sha256 and files.file(place, kind, previous[0])
-                if same and same.exists():
-                    files.link(same, target)
-                    part.unlink()
-                else:
-                    part.rename(target)
-                    self.state.bytes += size
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        size, sha256 = files.seal(part)
+        rows = files.check(part, kind)
+        if said.rows not in (-1, rows):
+            raise files.Damaged(f"{part.name}: {rows} rows of {said.rows}")
+        previous = files.newest(index, kind, now_us())
+        same = previous and previous[1].sha256 == sha256 and files.file(place, kind, previous[0])
+        if same and same.exists():
+            files.link(same, target)
+        else:
+            part.rename(target)
+            self.state.bytes += size
         return msgspec.structs.replace(said, size=size, sha256=sha256, rows=rows)
 
     def _keep(self, place: Path, index: files.Index, today: dict[str, files.Entry], *, durably: bool) -> None:
@@ -406,37 +401,46 @@ class Backups:
 
     async def _copy_journal(self, place: Path) -> tuple[str, int]:
         """``shard.db`` into the set, in portions between which it is written; SHA-256 and size."""
-        target = place / f"shard-{self._index}.db"
-        part = target.with_suffix(".db.part")
-        part.unlink(missing_ok=True)
         if self._disk.free_bytes() - await self._journal.read(self._journal.used_bytes) < self._reserve_bytes:
             raise DiskFull()
-        copy = await self._journal.read(lambda: Copy(self._journal.db, part))
-        try:
-            with full_is_507():
+        target = place / f"shard-{self._index}.db"
+        async with _part(target) as part:
+            copy = await self._journal.read(lambda: Copy(self._journal.db, part))
+            try:
                 while True:
                     began = time.monotonic()
                     if await self._journal.read(lambda: copy.step(_PORTION_PAGES // 4)) == 0:
                         break
                     await self._give_way(began)
-        finally:
-            await self._journal.read(copy.close)
+            finally:
+                await self._journal.read(copy.close)
 
-        def work() -> tuple[str, int]:
-            with full_is_507():
+            def work() -> tuple[str, int]:
                 size, sha256 = files.seal(part)
-            files.check(part, "journal")
-            part.rename(target)
-            sync_directory(place)
-            return sha256, size
+                files.check(part, "journal")
+                part.rename(target)
+                sync_directory(place)
+                return sha256, size
 
-        return await self._in_thread(work)
+            return await self._in_thread(work)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def close(self) -> None:
         self._thread.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def _part(target: Path) -> AsyncIterator[Path]:
+    """Where ``target`` is made; nothing is left there. A full disk is :class:`DiskFull`."""
+    part = target.with_name(f"{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        with full_is_507():
+            yield part
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _day(us: int) -> str:

@@ -7,13 +7,15 @@ looked at here. Exit code 1 when something is not as it should be, with what and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import obstore
 
 from node import ops, paths, placement
 from node.clock import iso, us_of
@@ -26,7 +28,7 @@ from node.placement import Placement
 from node.show import table
 from node.slots import slot_of, table_for
 from shard import backup_files as files
-from shard import backup_set, sqlite
+from shard import backup_set, offsite, offsite_store, sqlite
 
 T = TypeVar("T")
 _POLL_S = 0.2
@@ -71,6 +73,32 @@ def now(config: Config) -> None:
             click.echo(f"shard {shard}: not whole: {state.error}", err=True)
     if any(state.failed or not state.whole for state in states):
         raise SystemExit(1)
+    if config.backup.store:
+        _push(config, None)
+
+
+@backup.command()
+@click.option("--day", help="YYYYMMDD  [default: the last whole one]")
+@on_data
+def push(config: Config, day: str | None) -> None:
+    """Send a backup to [backup] store; what is there already isn't sent again."""
+    _push(config, day)
+
+
+def _push(config: Config, day: str | None) -> None:
+    store = offsite_store.store(config.backup)
+    with _plainly():
+        done = offsite.push(Path(config.node.data), store, day, config.backup.keep_days, click.echo)
+    click.echo(f"{done.files} files, {done.sent} sent ({done.sent_bytes} bytes), {done.removed} old ones removed")
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """What a store says goes into one line."""
+    try:
+        yield
+    except (offsite.Incomplete, OSError, obstore.exceptions.BaseError) as error:
+        raise click.ClickException(" ".join(str(error).split())[:500]) from error
 
 
 @backup.command("list")
@@ -141,11 +169,27 @@ def _is_whole(data: Path, path: Path, kind: str, entry: files.Entry, seen: set[t
 
 
 @click.command()
-@click.argument("user")
-@click.option("--at", required=True, help="an ISO time, UTC if it names no zone: 2026-11-24T15:30 or …:30:00+01:00")
+@click.argument("user", required=False)
+@click.option("--at", help="an ISO time, UTC if it names no zone: 2026-11-24T15:30 or …:30:00+01:00")
+@click.option("--all", "everybody", is_flag=True, help="the whole node, into an empty data directory")
+@click.option("--from", "url", help="with --all: where the backups are  [default: [backup] store]")
+@click.option("--day", help="with --all: YYYYMMDD  [default: the last whole one]")
 @on_data
-def restore(config: Config, user: str, at: str) -> None:
-    """Bring USER's box to what it held at a time, while the node runs. What is there now is kept beside it."""
+def restore(
+    config: Config, user: str | None, at: str | None, everybody: bool, url: str | None, day: str | None
+) -> None:
+    """Bring USER's box to what it held at a time, while the node runs; what is there now is kept beside it. Or a whole
+    node from off-site (--all); killed, the same command goes on."""
+    if everybody:
+        if user or at:
+            raise click.UsageError("--all restores everybody, to the end of a backup")
+        store = offsite_store.store(config.backup, url)
+        with _plainly():
+            restored, count = offsite.restore_all(store, Path(config.node.data), day, click.echo)
+        click.echo(f"{config.node.data} is the node as of {restored}, {count} files; pobox doctor checks it")
+        return
+    if not user or not at or url or day:
+        raise click.UsageError("USER and --at are needed, or --all")
     check_name(user, "USER")
     try:
         moment = datetime.fromisoformat(at)

@@ -13,6 +13,8 @@ from node import ops, paths
 from node.config import Backup
 from shard import backup_files as files
 from shard import backup_set
+from shard.layout import lay_out
+from tests.shard.disks import fill, small_disk
 from tests.shard.elsewhere import held_elsewhere
 from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
 
@@ -180,3 +182,28 @@ def test_it_is_time_when_the_minute_comes(at: str, before: str, now: str, is_tim
             running.disk.close()
 
     asyncio.run(go())
+
+
+def test_a_full_disk_leaves_no_half_backup_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    async def go(data: Path, ballast: Path) -> None:
+        async with Running(data, backup=KEPT) as running:
+            for number in range(40):
+                await running.deliver(delivery(letter(f"n{number:02}", content="x" * 50_000), ["ada"]))
+            await running.settled()
+            fill(ballast)
+            with ballast.open("r+b") as file:  # room for mail, and not for the copy
+                file.truncate(ballast.stat().st_size - 1_000_000)
+            state = await back_up(running)
+            assert (state.whole, state.error) == (False, "The disk is full")
+            assert not list(data.glob("user_storage/*/*/backups/*.db*"))
+            assert backup_set.whole_sets(data) == []
+            await running.deliver(delivery(letter("later"), ["ada"]))
+            assert len(await running.ids("ada")) == 41
+            ballast.unlink()
+            state = await back_up(running)
+            assert (state.whole, state.copied) == (True, 1)
+            assert len(ids(backed_up(data, "ada"))) == 41
+
+    with small_disk(tmp_path / "disk", 24 * 1_048_576) as disk:
+        lay_out(disk / "data", 1)
+        asyncio.run(go(disk / "data", disk / "ballast"))

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from node import ops
 from node.clock import now_us
 from node.errors import NotFound, Unavailable
-from node.slots import slot_of
+from node.placement import Placement
+from node.slots import slot_of, table_for
 from shard import backup_files as files
+from shard.layout import lay_out
 from shard.mailbox import FILE
 from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
 from tests.shard.test_backup import KEPT, back_up
@@ -297,3 +299,36 @@ def test_whatever_happens_a_box_is_restored_to_what_it_was(steps: list[str]) -> 
             assert rows_at(fresh) == wanted
 
     run(test)
+
+
+def test_a_history_goes_on_through_a_change_of_the_number_of_shards() -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                await running.put_channel("news")
+                await running.change("news", add=["ada", "bob"])
+                await running.deliver(delivery(now_letter("n0"), ["ada"]))
+                await back_up(running)
+                await running.deliver(delivery(now_letter("n1"), channel="news"))
+                await running.settled()
+                await running.let_go()
+                await running.deliver(delivery(now_letter("n2"), channel="news"))  # moves with the journal
+                await running.settled()
+                await running.remove("ada", "n0")
+            lay_out(data, 3)
+            layout = Placement(version=2, shards=3)
+            owner = table_for(3)[slot_of("ada")]
+            async with Running(data, layout, owner, backup=KEPT) as running:
+                await running.deliver(delivery(now_letter("n3"), ["ada"], table=2, claim=False))
+                then, wanted = await moment(), await rows_of(running, "ada")
+                await running.let_go()
+                await running.deliver(delivery(now_letter("n4"), ["ada"], table=2, claim=False))
+                await running.let_go()
+                await restore(running, "ada", then)
+                found = await rows_of(running, "ada")
+                for table in ("messages", "user_channels"):
+                    assert found[table] == wanted[table]
+                assert [row[0] for row in found["removed"]] == ["n0"]
+                assert [row[0] for row in found["messages"]] == ["n1", "n2", "n3"]
+
+    asyncio.run(go())

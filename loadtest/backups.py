@@ -1,0 +1,75 @@
+"""``python -m loadtest.backups``: what a backup, and what keeping delivered letters, takes from deliveries.
+
+Turns of one node each, the ways by turns: as it is, with a history, and with a backup being made of all boxes while
+the load lasts. Counted is what is stored, from the first request until nothing waits any more; look at the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from loadtest import load
+from loadtest.subjects import PoboxNode, directory, ping, pobox
+from node import ops, paths
+from node.link import Link
+
+_WAYS: dict[str, dict[str, str]] = {
+    "as it is": {"POBOX_BACKUP_AT": ""},
+    "with a history": {"POBOX_BACKUP_AT": "", "POBOX_BACKUP_HISTORY_S": "172800"},
+    "during a backup": {"POBOX_BACKUP_AT": ""},
+}
+_SHARDS = 2
+
+
+async def _begin(node: PoboxNode) -> None:
+    for shard in range(_SHARDS):
+        link = Link(paths.socket_path(node.data, shard))
+        await link.connect()
+        await link.ask(ops.BackUp(0), ops.BackupState)
+        await link.close()
+
+
+def _stored(node: PoboxNode) -> None:
+    """Until nothing waits."""
+    while sum(ping(node.data, shard).waiting for shard in range(_SHARDS)):
+        time.sleep(0.02)
+
+
+def turn(base: Path, way: str, *, seconds: float, users: int) -> float:
+    """Deliveries stored a second."""
+    with pobox(base, shards=_SHARDS, routers=1, environ=_WAYS[way]) as node:
+        load.run(f"{node.url}", seconds=1, users=users, targets=100, seed=2)  # so that there are boxes
+        _stored(node)
+        if way == "during a backup":
+            asyncio.run(_begin(node))
+        done = load.run(f"{node.url}", seconds=seconds, users=users, targets=1, connections=128)
+        _stored(node)
+        return done.accepted / (time.monotonic() - done.first_s)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.backups", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--data", type=Path, default=Path("/var/tmp"))
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = defaultdict(list)
+    for _ in range(options.rounds):
+        for way in _WAYS:
+            with directory(options.data, "backups") as base:
+                rates[way].append(turn(base, way, seconds=options.seconds, users=options.users))
+    plain = statistics.median(rates["as it is"])
+    for way, found in rates.items():
+        median = statistics.median(found)
+        shown = ", ".join(f"{rate:,.0f}" for rate in sorted(found))
+        print(f"{way:16} {median:8,.0f} stored a second, {median / plain:.2f} of it as it is ({shown})")
+
+
+if __name__ == "__main__":
+    main()

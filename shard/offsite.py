@@ -1,0 +1,287 @@
+"""Backups somewhere else: in any store of objects that obstore knows (S3 and what speaks like it; a directory).
+
+::
+
+    content/<2>/<sha256>                     one file, under the hash of what it holds: the same content travels once
+    manifests/<day>-<layout>/shard-<i>       what the backup of a day holds, by person; written last
+
+What is there under its name is whole, since a store takes an object whole or not at all. So a push that was cut short
+goes on with what is missing, and a manifest names only what is there. Content goes only when no manifest names it,
+and it is older than the longest push: what a push is about to name may have been there before it. One push at a time.
+
+Everything that leaves, and comes back, goes through :func:`pack` and :func:`unpack`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import obstore
+
+from node import paths, zstd
+from node.ids import check_name
+from node.placement import Placement, save, sync_directory, write_durably
+from node.slots import slot_of, table_for
+from shard import backup_files as files
+from shard.backup_set import whole_sets
+from shard.sqlite import MODE_AT, WAL_MODE
+
+_THREADS = 8
+_PORTION = 1024 * 1024
+_WHOLE_MAX = 4 * 1024 * 1024
+_LEVEL = 3
+_GRACE = timedelta(days=2)
+_RESTORING = "restoring.json"
+
+
+class Item(msgspec.Struct, array_like=True, frozen=True):
+    """A file: of ``user`` (``kind`` is a key of :data:`shard.backup_files.KINDS`), or of the node (``kind`` is its
+    name)."""
+
+    user: str
+    kind: str
+    sha256: str
+    size: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    day: str
+    layout: int
+    shards: int
+    shard: int
+    items: list[Item]
+
+
+class Pushed(msgspec.Struct):
+    """What a push did."""
+
+    files: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    removed: int = 0
+
+
+class Incomplete(Exception):
+    """What is asked for isn't there as a whole; the message says what is missing."""
+
+
+def pack(portions: Iterable[bytes]) -> Iterator[bytes]:
+    """What is sent, from what a file holds."""
+    packer = zstd.ZstdCompressor(level=_LEVEL)
+    for portion in portions:
+        if packed := packer.compress(portion):
+            yield packed
+    yield packer.flush()
+
+
+def unpack(portions: Iterable[bytes]) -> Iterator[bytes]:
+    """What :func:`pack` was given."""
+    unpacker = zstd.ZstdDecompressor()
+    for portion in portions:
+        if unpacked := unpacker.decompress(portion):
+            yield unpacked
+
+
+def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable[[str], None]) -> Pushed:
+    """Send the last whole set, or the last of ``day``. Raises :class:`Incomplete`, and what the store raises."""
+    sets = [one for one in whole_sets(data) if day in (None, one[0])]
+    if not sets:
+        raise Incomplete("there is no whole backup to send")
+    day, layout, parts = sets[-1]
+    with _alone(data):
+        there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
+        done = Pushed()
+        for part in parts:
+            wanted = list(_items(data, day, part.shards, part.shard))
+            journal = Item("", "journal", part.journal_sha256, part.journal_size)
+            wanted.append((journal, _journal(data, day, layout, part.shard)))
+            missing = {item.sha256: (item, path) for item, path in wanted if item.sha256 not in there}
+            with ThreadPoolExecutor(_THREADS, "push") as pool:
+                for sent in pool.map(lambda one: _send(store, *one), missing.values()):
+                    done.sent += 1
+                    done.sent_bytes += sent
+            there |= missing.keys()
+            done.files += len(wanted)
+            manifest = Manifest(day, layout, part.shards, part.shard, [item for item, _path in wanted])
+            content = b"".join(pack([msgspec.msgpack.encode(manifest)]))
+            obstore.put(store, f"manifests/{day}-{layout}/shard-{part.shard}", content)
+            said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
+        done.removed = _prune(store, keep_days)
+    return done
+
+
+def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item, Path]]:
+    """The files of the boxes of ``shard``; for one that could not be copied on that day, its last ones before."""
+    table = table_for(shards)
+    for place in sorted(paths.boxes_dir(data).glob("*/*/backups")):
+        user = place.parent.name
+        if table[slot_of(user)] != shard:
+            continue
+        index = files.load(place)
+        last = day if day in index else max((known for known in index if known < day), default="")
+        for kind, entry in index.get(last, {}).items():
+            yield Item(user, kind, entry.sha256, entry.size), files.file(place, kind, last)
+    if shard == 0:
+        for path in paths.node_files(data):
+            if path.exists():
+                yield Item("", path.name, files.sha256_of(path), path.stat().st_size), path
+
+
+def _journal(data: Path, day: str, layout: int, shard: int) -> Path:
+    return paths.backups_dir(data) / day / str(layout) / f"shard-{shard}.db"
+
+
+def _send(store: Any, item: Item, path: Path) -> int:
+    """Send one file, read through one descriptor: what was hashed is what is sent. The bytes that took."""
+    with path.open("rb", buffering=0) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != item.sha256:
+            raise Incomplete(f"{path.name} of {item.user or 'the node'} is not what was backed up")
+        file.seek(0)
+        count = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal count
+            for packed in pack(iter(lambda: file.read(_PORTION), b"")):
+                count += len(packed)
+                yield packed
+
+        content: Any = counted() if item.size > _WHOLE_MAX else b"".join(counted())
+        obstore.put(store, _name(item.sha256), content)
+    return count
+
+
+def _name(sha256: str) -> str:
+    return f"content/{sha256[:2]}/{sha256}"
+
+
+def _prune(store: Any, keep_days: int) -> int:
+    """Remove manifests past their time, and content that none of the others names; how much of it."""
+    now = datetime.now(UTC)
+    before = (now - timedelta(days=keep_days)).strftime("%Y%m%d")
+    named: set[str] = set()
+    for path in _manifests(store):
+        if path.split("/")[1] < before:
+            obstore.delete(store, path)
+        else:
+            named.update(item.sha256 for item in _manifest(store, path).items)
+    idle = [
+        one["path"]
+        for batch in obstore.list(store, "content/")
+        for one in batch
+        if one["path"].rpartition("/")[2] not in named and now - one["last_modified"] > _GRACE
+    ]
+    for path in idle:
+        obstore.delete(store, path)
+    return len(idle)
+
+
+def _manifests(store: Any) -> list[str]:
+    return sorted(one["path"] for batch in obstore.list(store, "manifests/") for one in batch)
+
+
+def _manifest(store: Any, path: str) -> Manifest:
+    content = b"".join(unpack([bytes(obstore.get(store, path).bytes())]))
+    return msgspec.msgpack.decode(content, type=Manifest)
+
+
+def restore_all(store: Any, data: Path, day: str | None, said: Callable[[str], None]) -> tuple[str, int]:
+    """A whole node in the empty directory ``data``, from the store alone: the last whole day, or ``day``; and how
+    many files. After a kill the same again goes on. Raises :class:`Incomplete`, and what the store raises."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = data / _RESTORING
+    if mark.exists():
+        day, layout = msgspec.json.decode(mark.read_bytes(), type=tuple[str, int])
+        found = _set(store, day, layout)
+    elif any(data.iterdir()):
+        raise Incomplete(f"{data} is not empty")
+    else:
+        found = _set(store, day, None)
+    first = found[0]
+    write_durably(mark, msgspec.json.encode((first.day, first.layout)))
+    journals = paths.journals_dir(data, first.layout)
+    journals.mkdir(mode=0o700, exist_ok=True)
+    paths.boxes_dir(data).mkdir(mode=0o700, exist_ok=True)
+    count = 0
+    for part in found:
+        work = [(item, _target(data, part, item)) for item in part.items]
+        for _item, target in work:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ThreadPoolExecutor(_THREADS, "restore") as pool:
+            count += sum(pool.map(lambda one: _fetch(store, *one), work))
+        said(f"shard {part.shard}: {len(work)} files of {part.day}")
+    os.sync()  # the names too
+    save(data, Placement(version=first.layout, shards=first.shards))
+    mark.unlink()
+    sync_directory(data)
+    return first.day, count
+
+
+def _set(store: Any, day: str | None, layout: int | None) -> list[Manifest]:
+    """All parts of one day: the last that is whole."""
+    sets: dict[str, list[str]] = {}
+    for path in _manifests(store):
+        sets.setdefault(path.split("/")[1], []).append(path)
+    wanted = {
+        name: listed
+        for name, listed in sets.items()
+        if (day is None or name.startswith(f"{day}-")) and (layout is None or name.endswith(f"-{layout}"))
+    }
+    for name in sorted(wanted, key=lambda name: tuple(map(int, name.split("-"))), reverse=True):
+        parts = [_manifest(store, path) for path in wanted[name]]
+        if len(parts) == parts[0].shards:
+            return sorted(parts, key=lambda part: part.shard)
+    raise Incomplete("there is no whole backup" + (f" of {day}" if day else ""))
+
+
+def _target(data: Path, part: Manifest, item: Item) -> Path:
+    if item.user:
+        return paths.user_dir(data, check_name(item.user, "user")) / files.KINDS[item.kind]
+    if item.kind == "journal":
+        return paths.shard_db(data, part.layout, part.shard)
+    (target,) = [path for path in paths.node_files(data) if path.name == item.kind]
+    return target
+
+
+def _fetch(store: Any, item: Item, target: Path) -> int:
+    """Fetch one file, check it, flush it, give it its name; 0 if it was there already."""
+    if target.exists():
+        return 0
+    part = target.with_name(f"{target.name}.part")
+    digest = hashlib.sha256()
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        for portion in unpack(bytes(chunk) for chunk in obstore.get(store, _name(item.sha256)).stream()):
+            digest.update(portion)
+            files.write(fd, portion)
+        if digest.hexdigest() != item.sha256:
+            raise Incomplete(f"{item.kind} of {item.user or 'the node'}: what came is not what was sent")
+        if target.suffix == ".db":
+            os.pwrite(fd, WAL_MODE, MODE_AT)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    part.rename(target)
+    return 1
+
+
+@contextlib.contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    fd = os.open(paths.backups_dir(data) / "push.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Incomplete("another push is under way") from None
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,55 @@
+"""Which store backups go to, with the credentials of a file or of the environment. They are shown nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from obstore.store import S3Store, from_url
+
+from node.config import Backup
+from node.errors import ConfigError
+from node.listen import is_loopback
+
+_KEYS = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "token",
+}
+
+
+def store(settings: Backup, url: str | None = None) -> Any:
+    """The store at ``url``, or the one that is set. Raises :class:`ConfigError`."""
+    url = url or settings.store
+    if not url:
+        raise ConfigError("[backup] store is empty: there is no place to send backups to")
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return from_url(url, mkdir=True)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ConfigError("[backup] store must be s3://bucket/prefix or file:///directory")
+    options: Any = {"region": settings.region, **_credentials(settings)}
+    client: Any = {}
+    if settings.endpoint:
+        options |= {"endpoint": settings.endpoint, "virtual_hosted_style_request": False}
+        where = urlsplit(settings.endpoint)
+        if where.scheme == "http":
+            if not is_loopback(where.hostname or ""):
+                raise ConfigError("[backup] endpoint: plain http:// only on loopback")
+            client["allow_http"] = True
+    return S3Store(parts.netloc, prefix=parts.path.strip("/") or None, config=options, client_options=client)
+
+
+def _credentials(settings: Backup) -> dict[str, str]:
+    said = dict(os.environ)
+    if settings.credentials:
+        try:
+            lines = Path(settings.credentials).read_text().splitlines()
+        except OSError as error:
+            raise ConfigError(f"[backup] credentials: {settings.credentials}: {error.strerror}") from error
+        for line in lines:
+            name, _, value = line.partition("=")
+            said[name.strip()] = value
+    return {name: said[key].strip() for key, name in _KEYS.items() if said.get(key)}

@@ -1,0 +1,177 @@
+"""Backups in a real S3 store: sent once, gone on with after a kill, and a whole node made of them somewhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import httpx
+import pytest
+
+from tests.e2e.test_backup import deliver, ids
+from tests.support import Node, eventually
+
+pytestmark = pytest.mark.slow
+
+SECRET = "a-secret-that-is-shown-nowhere"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Path]]:
+    """``rclone serve s3`` on loopback: the settings for it, and the directory that its bucket is."""
+    place = tmp_path_factory.mktemp("s3")
+    (place / "bucket").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rclone = Path(sys.executable).with_name("rclone")
+    command = [rclone, "serve", "s3", place, "--addr", f"127.0.0.1:{port}", "--auth-key", f"key,{SECRET}"]
+    log = place.with_suffix(".log").open("wb")
+    with subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "RCLONE_CONFIG": os.devnull}) as server:
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}", trust_env=False).status_code > 0
+            return False
+
+        eventually(answers, "the S3 server")
+        credentials = place.with_suffix(".credentials")
+        credentials.write_text(f"AWS_ACCESS_KEY_ID=key\nAWS_SECRET_ACCESS_KEY={SECRET}\n")
+        yield (
+            {
+                "POBOX_BACKUP_STORE": "s3://bucket/pobox",
+                "POBOX_BACKUP_ENDPOINT": f"http://127.0.0.1:{port}",
+                "POBOX_BACKUP_CREDENTIALS": str(credentials),
+                "POBOX_BACKUP_AT": "",
+            },
+            place / "bucket" / "pobox",
+        )
+        server.terminate()
+
+
+def pobox(settings: dict[str, str], data: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "node", *arguments, "--data", str(data)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=data.parent,
+        env={**os.environ, **settings},
+    )
+
+
+def said(settings: dict[str, str], data: Path, *arguments: str) -> str:
+    with pobox(settings, data, *arguments) as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert SECRET not in output
+    return output
+
+
+def rows(data: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every box and status of a stopped node."""
+    found = {}
+    for name, tables in (
+        ("messages.db", ("messages", "removed", "channels", "user_channels")),
+        ("read_status.db", ("read_status", "read_stats", "reading_position")),
+    ):
+        for path in sorted(data.glob(f"user_storage/*/*/{name}")):
+            with contextlib.closing(apsw.Connection(str(path))) as db:
+                for table in tables:
+                    found[f"{path.relative_to(data)} {table}"] = sorted(db.execute(f"SELECT * FROM {table}"), key=repr)
+    return found
+
+
+def test_a_whole_node_is_made_of_what_is_off_site_alone(s3: tuple[dict[str, str], Path], tmp_path: Path) -> None:
+    settings, bucket = s3
+    users = [f"user{number}" for number in range(30)]
+    data, other = tmp_path / "data", tmp_path / "other"
+    with Node(data, env=settings) as node:
+        with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+            http.put("/api/v3/channels/news").raise_for_status()
+            http.post("/api/v3/channels/news/members", json={"add": users[:20]}).raise_for_status()
+            body = {"id": "to-all", "channelId": "news", "title": "News", "content": "for all"}
+            http.post("/api/v3/messages", json=body).raise_for_status()
+            for number in range(5):
+                deliver(node, f"m{number}", users, f"{number} " * 3_000)
+            for user in users[:10]:
+                assert ids(node, user)
+                change = {"messageId": "m1", "status": "read", "at": "2026-01-01T00:00:00Z"}
+                path = f"/api/v3/sync/{user}/read-status"
+                http.post(path, json={"changes": [change]}).raise_for_status()
+            http.delete(f"/api/v3/users/{users[0]}/messages/m0").raise_for_status()
+            for user in users:
+                ids(node, user)
+        first = said(settings, data, "backup", "now")
+        assert "0 sent" not in first
+        # What did not change travels once: at most the journals and what was written in this moment go again.
+        content = {path.name for path in bucket.glob("content/*/*")}
+        time.sleep(0.01)
+        said(settings, data, "backup", "push")
+        assert {path.name for path in bucket.glob("content/*/*")} == content
+        deliver(node, "later", users[:1])
+        ids(node, users[0])
+        said(settings, data, "backup", "now")
+        assert len({path.name for path in bucket.glob("content/*/*")} - content) <= 3
+        node.stop()
+        wanted = rows(data)
+
+        # Killed in the middle, the same command goes on.
+        with pobox(settings, other, "restore", "--all") as process:
+            eventually(lambda: list(other.glob("user_storage/*/*/messages.db")), "a first box")
+            process.send_signal(signal.SIGKILL)
+        if process.returncode != 0:
+            assert not (other / "placement.json").exists()
+            said(settings, other, "restore", "--all")
+    assert "0 faults" in said({}, other, "doctor")
+    assert rows(other) == wanted
+    with Node(other, env=settings) as node:
+        assert ids(node, users[0]) == ["later", "m1", "m2", "m3", "m4", "to-all"]
+        deliver(node, "new", users)
+        assert "new" in ids(node, users[1])
+        said(settings, other, "backup", "now")
+    assert SECRET not in node.output() + (tmp_path / "data.log").read_text()
+
+
+def test_a_push_that_was_killed_goes_on_and_what_is_damaged_is_not_sent(
+    s3: tuple[dict[str, str], Path], tmp_path: Path
+) -> None:
+    settings, bucket = s3
+    settings = {**settings, "POBOX_BACKUP_STORE": "s3://bucket/second"}
+    bucket = bucket.with_name("second")
+    data, other = tmp_path / "data", tmp_path / "other"
+    env = {**settings, "POBOX_BACKUP_STORE": ""}
+    with Node(data, shards=1, env=env) as node:
+        users = [f"user{number}" for number in range(60)]
+        deliver(node, "m", users, "x" * 50_000)
+        for user in users:
+            ids(node, user)
+        said(env, data, "backup", "now")
+    with pobox(settings, data, "backup", "push") as process:
+        eventually(lambda: list(bucket.glob("content/*/*")), "a first object")
+        process.send_signal(signal.SIGKILL)
+    if not list(bucket.glob("manifests/*/*")):
+        with pobox(settings, other, "restore", "--all") as process:
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "no whole backup" in output
+    said(settings, data, "backup", "push")
+    for path in other.glob("*"):
+        path.unlink()
+    said(settings, other, "restore", "--all")
+    assert rows(other) == rows(data)
+    for victim in data.glob("user_storage/*/*/backups/messages_*.db"):
+        victim.write_bytes(victim.read_bytes()[:-1] + b"!")
+    with pobox({**settings, "POBOX_BACKUP_STORE": "s3://bucket/third"}, data, "backup", "push") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "is not what was backed up" in output
