@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from node import config, ops, placement, wire
 from node.errors import ConfigError
 from router.hops import Crowd, networks
-from tests.router.conftest import Running, launch, running, until
+from tests.router.conftest import ROOT, Running, launch, running, until
 from tests.router.credentials import AUTH, key
 from tests.support import Node
 
@@ -162,3 +163,11 @@ def asked_as(uid: int, run: Path, frame: bytes) -> int:
         [sys.executable, "-c", code, str(uid), frame.hex()], cwd=run, capture_output=True, text=True, check=True
     )
     return int(asked.stdout)
+
+
+def test_every_test_that_the_document_names_is_there() -> None:
+    named = (ROOT / "docs" / "security.md").read_text()
+    files = {name: (ROOT / name).read_text() for name in re.findall(r"`(tests/\S+\.py)`", named)}
+    assert len(files) >= 10
+    for test in re.findall(r"`(test_\w+)`", named):
+        assert any(f"def {test}(" in content for content in files.values()), test
