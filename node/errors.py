@@ -65,6 +65,12 @@ class BadField(CallerError):
     title = "A field is not acceptable"
 
 
+class NotOpen(CallerError):
+    status = 403
+    code = "not_open"
+    title = "The channel is not open"
+
+
 class NotFound(CallerError):
     status = 404
     code = "not_found"
@@ -151,6 +157,7 @@ class Refused(PoboxError):
 PROBLEMS: tuple[type[PoboxError], ...] = (
     CallerError,
     BadField,
+    NotOpen,
     NotFound,
     MethodNotAllowed,
     TooSlow,

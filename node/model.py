@@ -98,15 +98,19 @@ class ChannelSpec(In):
     name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     description: Annotated[str, Meta(max_length=4096)] | None = None
     created_by: Annotated[str, Meta(max_length=256)] | None = None
+    open: bool | None = None
 
 
 class Channel(Out):
+    """``open``: everybody may join; the others take somebody who may change members."""
+
     id: str
     name: str
     description: str | None
     created_by: str | None
     created_at: str
     members: int
+    open: bool = False
 
 
 class Channels(Out):
@@ -145,14 +149,23 @@ class Users(Out):
 
 
 class UserChannel(Out):
+    """``isMuted`` at this moment; ``mutedUntil`` is None for a mute without end, and without a mute."""
+
     id: str
     name: str
     joined_at: str
     is_muted: bool
+    muted_until: str | None = None
 
 
 class UserChannels(Out):
     channels: list[UserChannel]
+
+
+class Mute(In):
+    """Left out: for good."""
+
+    until: Timestamp | None = None
 
 
 class SyncCheck(Out):
@@ -164,6 +177,36 @@ class SyncCheck(Out):
     server_checksum: str
     local_version: str | None
     need_sync: bool
+
+
+class Device(Out):
+    """``lastSync``: when it last asked, to within five minutes. ``version`` is what it said that it has, None if it
+    never did; ``newest``: that is the box as it is now."""
+
+    name: str
+    last_sync: str
+    version: str | None
+    newest: bool
+
+
+class Devices(Out):
+    """Those that synced, the one that did last first."""
+
+    devices: list[Device]
+
+
+class Holder(Out):
+    """``has``: whether the message is in what this device has; None if that can't be told any more."""
+
+    name: str
+    last_sync: str
+    has: bool | None
+
+
+class Holders(Out):
+    """The devices that synced, the one that did last first."""
+
+    devices: list[Holder]
 
 
 class StatusChange(In):

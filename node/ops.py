@@ -112,6 +112,7 @@ class PutChannel(Request, tag=6):
     description: str | None
     created_by: str | None
     now_us: int
+    open: bool | None = None
 
 
 class GetChannel(Request, tag=7):
@@ -132,10 +133,12 @@ class ListChannels(Request, tag=9):
     after: str
     limit: int
     prefix: str = ""
+    open: bool | None = None
+    """only those that are, or are not"""
 
 
 class ChangeMembers(Request, tag=10):
-    """Done body: ``node.model.MemberChanged`` of this shard. Refusals: 404 (channel)."""
+    """Done body: ``node.model.MemberChanged`` of this shard. Refusals: 404 (channel), 403."""
 
     table: int
     channel: str
@@ -144,6 +147,8 @@ class ChangeMembers(Request, tag=10):
     slots: list[int]
     """of ``add`` then of ``remove``"""
     now_us: int
+    themselves: bool = False
+    """they come by themselves: the channel must be open, or they are in it already; else 403"""
 
 
 class ListMembers(Request, tag=11):
@@ -178,9 +183,11 @@ class State(msgspec.Struct, array_like=True, gc=False):
 
 class AskSync(AboutUser, tag=14):
     """What the box is now; what waits for ``user`` is delivered first. ``device`` is noted in
-    ``last_sync.json``. Done body: :class:`SyncState`. Refusals: 404 (no such box), 503, 507."""
+    ``last_sync.json``, with the version that it has (``local``), if it says. Done body: :class:`SyncState`.
+    Refusals: 404 (no such box), 503, 507."""
 
     device: str | None
+    local: str | None = None
 
 
 class SyncState(msgspec.Struct, array_like=True, gc=False):
@@ -246,6 +253,30 @@ class PositionRow(msgspec.Struct, array_like=True, gc=False):
 
 class AskCounts(AboutUser, tag=17):
     """Done body: ``node.model.Counts``. Refusals: 404."""
+
+
+class SetMute(AboutUser, tag=30):
+    """Mute a channel till ``until_us`` (0: for good), or no longer (None). Done body: None. Refusals: 404 (not in
+    it), 503, 507."""
+
+    channel: str
+    until_us: int | None
+
+
+class AskDevices(AboutUser, tag=31):
+    """Done body: ``node.model.Devices``. Refusals: 404 (no such box)."""
+
+
+class ForgetDevice(AboutUser, tag=32):
+    """Done body: None. Refusals: 404."""
+
+    device: str
+
+
+class AskHolders(AboutUser, tag=33):
+    """Which devices have message ``id``. Done body: ``node.model.Holders``. Refusals: 404."""
+
+    id: str
 
 
 class AskMetrics(Request, tag=19):
@@ -412,6 +443,10 @@ AnyRequest = (
     | BackUp
     | AskBackup
     | Restore
+    | SetMute
+    | AskDevices
+    | ForgetDevice
+    | AskHolders
 )
 
 

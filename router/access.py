@@ -40,6 +40,8 @@ READ_BOX = Who(("read",), person=True)
 """to see what is in somebody's box"""
 CHANGE_BOX = Who(("admin",), person=True)
 """to change something in it, other than by delivering"""
+SUBSCRIBE = Who(("channels", "admin"), person=True)
+"""to say in which channels somebody is, and which of them is heard"""
 ADMIN = Who(("admin",))
 FIGURES = Who(("metrics", "admin"))
 """what the node says of itself, and nothing of anybody"""

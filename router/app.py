@@ -20,6 +20,7 @@ from router.boxes import Boxes
 from router.channels import ChannelList
 from router.delivery import Deliverer
 from router.delta import Deltas
+from router.devices import DeviceList
 from router.download import Downloads
 from router.events import Events
 from router.gate import Gate
@@ -27,6 +28,7 @@ from router.guard import Guard
 from router.health import Healths
 from router.links import Links
 from router.members import MemberList
+from router.memberships import Memberships
 from router.messages import Messages, Receipts
 from router.metrics import Metrics
 from router.metrics_page import MetricsPage
@@ -107,6 +109,8 @@ def build(
         "boxes": Boxes(links),
         "channels": ChannelList(links, bodies, config.body_bytes_max),
         "members": MemberList(links, bodies, config.body_bytes_max),
+        "memberships": Memberships(links, bodies, config.body_bytes_max),
+        "devices": DeviceList(links),
         "checks": Checks(versions),
         "downloads": Downloads(links, versions, turn),
         "deltas": Deltas(links, bodies, config.delta_bytes_max, turn),

@@ -36,7 +36,7 @@ class ChannelList:
         if body:
             check_type(req, "application/json")
         spec = _decode(body) if body else ChannelSpec()
-        request = ops.PutChannel(0, id, spec.name, spec.description, spec.created_by, clock.now_us())
+        request = ops.PutChannel(0, id, spec.name, spec.description, spec.created_by, clock.now_us(), spec.open)
         home = self._links.home(id)
         self._links.check(self._links.shards)
         await self._links.ask_each([(shard, request) for shard in self._others(home)], bool)
@@ -65,9 +65,18 @@ class ChannelList:
 
     async def page(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Channels by id. One that its home doesn't know is none: it is being made, or dropped."""
+        given = query.parameters(req, "open", "prefix", "limit", "cursor")
+        resp.data = encode(await self._page(given, query.flag(given, "open")))
+
+    async def open_page(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
+        """Those that a person may join, and may be in already."""
+        check_name(user_id, "userId")
         given = query.parameters(req, "prefix", "limit", "cursor")
+        resp.data = encode(await self._page(given, True))
+
+    async def _page(self, given: dict[str, str], is_open: bool | None) -> Channels:
         limit = query.limit(given)
-        request = ops.ListChannels(0, query.after(given), limit + 1, query.prefix(given))
+        request = ops.ListChannels(0, query.after(given), limit + 1, query.prefix(given), is_open)
         parts = await self._links.ask_each([(s, request) for s in self._links.shards], list[Channel])
         members: dict[str, int] = {}
         known: dict[str, Channel] = {}
@@ -81,11 +90,9 @@ class ChannelList:
         for id in page:
             if id in known:
                 known[id].members = members[id]
-        resp.data = encode(
-            Channels(
-                channels=[known[id] for id in page if id in known],
-                cursor=page[-1] if len(ids) > limit else None,
-            )
+        return Channels(
+            channels=[known[id] for id in page if id in known],
+            cursor=page[-1] if len(ids) > limit else None,
         )
 
     def _others(self, home: int) -> list[int]:

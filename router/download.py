@@ -74,7 +74,8 @@ class Downloads:
         tags = req.get_header("If-None-Match")
         if tags is None:
             return False
-        state = await self._versions.newest(user, name)
+        part = parse_etag(tags.strip())  # whoever names one version says that it has it
+        state = await self._versions.newest(user, name if part else None, part.version if part else None)
         etag = etag_of(state.version, encoding)
         if tags.strip() != "*" and etag not in _TAGS.findall(tags):
             return False

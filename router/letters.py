@@ -20,7 +20,7 @@ from router.body import check_json
 
 LABEL = "direct"
 """channel of a message that names users and no channel"""
-_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
+US_MAX = 253_402_300_799_999_999  # the end of the year 9999
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 _json = msgspec.json.Encoder().encode
 
@@ -104,6 +104,6 @@ def _iso(us: int) -> str:
 def _created(message: NewMessage) -> str:
     assert message.created_at is not None
     us = clock.us_of(message.created_at)
-    if not 0 <= us <= _US_MAX:
+    if not 0 <= us <= US_MAX:
         raise BadField("createdAt must lie in the years 1970 to 9999", field="createdAt")
     return clock.iso(us)

@@ -50,7 +50,7 @@ class MemberList:
         check_names(change.remove, "remove")
         if both := set(change.add).intersection(change.remove):
             raise BadField(f"{min(both)} is in add and in remove", field="remove")
-        resp.data = encode(await self._change(channel, change.add, change.remove))
+        resp.data = encode(await change_members(self._links, channel, change.add, change.remove))
 
     async def get(self, req: Request, resp: falcon.asgi.Response, channel_id: str) -> None:
         """Members by id."""
@@ -70,28 +70,31 @@ class MemberList:
         channel = check_name(channel_id, "channelId")
         users = [check_name(user_id, "userId")]
         query.parameters(req)
-        await self._change(channel, users if join else [], [] if join else users)
+        await change_members(self._links, channel, users if join else [], [] if join else users)
 
-    async def _change(self, channel: str, add: list[str], remove: list[str]) -> MemberChanged:
-        """Raises the home's 404 before anything is written."""
-        links = self._links
-        await links.ask(links.home(channel), ops.GetChannel(0, channel), Channel)
-        joining = split(links.table, list(dict.fromkeys(add)))
-        leaving = split(links.table, list(dict.fromkeys(remove)))
-        requests: list[tuple[int, ops.AnyRequest]] = []
-        now_us = clock.now_us()
-        for shard in sorted(joining.keys() | leaving.keys()):
-            users, slots = joining.get(shard, ([], []))
-            leavers, leavers_slots = leaving.get(shard, ([], []))
-            requests.append(
-                (
-                    shard,
-                    ops.ChangeMembers(0, links.version, channel, users, leavers, slots + leavers_slots, now_us),
-                )
+
+async def change_members(
+    links: Links, channel: str, add: list[str], remove: list[str], *, themselves: bool = False
+) -> MemberChanged:
+    """Let people join and leave; ``themselves``: they do it, so the channel must be open. Raises the home's 404 before
+    anything is written."""
+    await links.ask(links.home(channel), ops.GetChannel(0, channel), Channel)
+    joining = split(links.table, list(dict.fromkeys(add)))
+    leaving = split(links.table, list(dict.fromkeys(remove)))
+    requests: list[tuple[int, ops.AnyRequest]] = []
+    now_us = clock.now_us()
+    for shard in sorted(joining.keys() | leaving.keys()):
+        users, slots = joining.get(shard, ([], []))
+        leavers, leavers_slots = leaving.get(shard, ([], []))
+        requests.append(
+            (
+                shard,
+                ops.ChangeMembers(0, links.version, channel, users, leavers, slots + leavers_slots, now_us, themselves),
             )
-        parts = await links.ask_each(requests, MemberChanged)
-        return MemberChanged(
-            added=sum(part.added for part in parts),
-            removed=sum(part.removed for part in parts),
-            members=(await find(links, channel)).members,
         )
+    parts = await links.ask_each(requests, MemberChanged)
+    return MemberChanged(
+        added=sum(part.added for part in parts),
+        removed=sum(part.removed for part in parts),
+        members=(await find(links, channel)).members,
+    )

@@ -62,3 +62,11 @@ def after(given: dict[str, str]) -> str:
     """A cursor that is the last name of an earlier answer; empty for the first page."""
     text = given.get("cursor")
     return "" if text is None else check_name(text, "cursor")
+
+
+def flag(given: dict[str, str], name: str) -> bool | None:
+    """Whether ``name`` is to be so; None if it isn't said."""
+    text = given.get(name)
+    if text not in (None, "true", "false"):
+        raise BadField(f"{name} must be true or false", field=name)
+    return None if text is None else text == "true"

@@ -14,7 +14,7 @@ from node.ops import Letter as Body
 from shard.deeds import message_row
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, LANES, Lanes, lane_of
-from shard.mailbox import Row
+from shard.mailbox import Row, Standing
 from shard.window import OVERHEAD_BYTES, Window
 
 _LOOK_MIN_S = 0.1
@@ -27,8 +27,8 @@ class Letter:
     """One journal row on its way. ``left`` targets are not stored yet."""
 
     __slots__ = (
-        "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "joined", "kind", "lane",
-        "left", "pile", "removed_us", "row", "seq", "size",
+        "accepted_us", "channel", "channel_row", "cursor", "deadline_us", "early", "id", "kind", "lane", "left",
+        "pile", "removed_us", "row", "seq", "size", "standings",
     )  # fmt: skip
 
     def __init__(self, seq: int, kind: int, message_id: str, targets: int) -> None:
@@ -55,8 +55,8 @@ class Letter:
         self.early: set[str] | None = None
         """members beyond the cursor who came to read and got it before their turn"""
         self.channel_row: tuple[str, str, str | None, str | None, str] | None = None
-        self.joined: dict[str, str | None] = {}
-        """of a membership: since when each user is in the channel, None for out of it"""
+        self.standings: dict[str, Standing | None] = {}
+        """of a membership: how each user is in the channel, None for out of it"""
 
 
 def message(seq: int, targets: int, channel: str | None, body: Body, size: int) -> Letter:
@@ -77,12 +77,12 @@ def membership(
     seq: int,
     channel_id: str,
     channel_row: tuple[str, str, str | None, str | None, str] | None,
-    joined: dict[str, str | None],
+    standings: dict[str, Standing | None],
 ) -> Letter:
-    """Brings the boxes of ``joined`` to the state it names."""
-    letter = Letter(seq, MEMBERSHIP, channel_id, len(joined))
+    """Brings the boxes of ``standings`` to the state it names."""
+    letter = Letter(seq, MEMBERSHIP, channel_id, len(standings))
     letter.channel_row = channel_row
-    letter.joined = joined
+    letter.standings = standings
     return letter
 
 

@@ -19,7 +19,7 @@ from node import ops, paths
 from node.changes import Changes
 from node.clock import iso, now_us
 from node.config import Config
-from node.errors import DiskFull, NotFound, Unavailable
+from node.errors import DiskFull, NotFound, NotOpen, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
@@ -36,7 +36,7 @@ from shard.house import House
 from shard.journal import MEMBERSHIP, REMOVAL, Journal, ReceiptRecord
 from shard.lanes import gather_s
 from shard.loader import Loader
-from shard.mailbox import Mailbox, template
+from shard.mailbox import Mailbox, Standing, template
 from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
 from shard.metrics import Metrics
@@ -318,7 +318,7 @@ class Shard:
 
     async def user_channels(self, q: ops.AskUserChannels) -> UserChannels:
         async with self._box(q.user) as box:
-            return await self.mailboxes.read(box.channels)
+            return await self.mailboxes.read(lambda: box.channels(now_us()))
 
     async def remove(self, q: ops.Remove) -> None:
         """Journaled first, like everything that changes a box."""
@@ -352,7 +352,7 @@ class Shard:
         return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed)
 
     async def put_channel(self, q: ops.PutChannel) -> bool:
-        return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us))
+        return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us, q.open))
 
     async def get_channel(self, q: ops.GetChannel) -> Channel:
         return self.members.channel(q.id).outward()
@@ -360,7 +360,11 @@ class Shard:
     async def list_channels(self, q: ops.ListChannels) -> list[Channel]:
         def work() -> list[Channel]:
             channels = self.members.channels
-            names = sorted(name for name in channels if name > q.after and name.startswith(q.prefix))[: q.limit]
+            names = sorted(
+                name
+                for name, record in channels.items()
+                if name > q.after and name.startswith(q.prefix) and q.open in (None, record.open)
+            )[: q.limit]
             return [channels[name].outward() for name in names]
 
         return await self.journal.read(work)  # between two changes: they are made in that thread
@@ -391,10 +395,12 @@ class Shard:
     async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
         self.check(q.table, q.slots)
 
-        def work() -> tuple[int, list[str], list[str], ChannelRecord]:
+        def work() -> tuple[int, list[str], list[str], ChannelRecord] | None:
             # The numbers are taken here, in the transaction: a letter that is accepted before it
             # must not count who joins in it.
             record = self.members.channel(q.channel)
+            if q.themselves and not record.open and any(not self.members.standing(q.channel, user) for user in q.add):
+                return None
             joined, left = self.members.change(q.channel, q.add, q.remove, self.journal.next_seq(), q.now_us)
             seq = self.journal.next_seq()
             users = list(dict.fromkeys(joined + left))  # who joins and leaves in one change is in both
@@ -403,12 +409,35 @@ class Shard:
                 self.journal.add([(seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
             return seq, joined, left, self.members.channel(q.channel)
 
-        seq, joined, left, record = await self._change(work)
+        changed = await self._change(work)
+        if changed is None:
+            raise NotOpen("the channel is not open: somebody who runs it must add members", field="channelId")
+        seq, joined, left, record = changed
         if joined or left:
-            state: dict[str, str | None] = dict.fromkeys(joined, iso(q.now_us))
+            state: dict[str, Standing | None] = dict.fromkeys(joined, Standing(iso(q.now_us)))
             state.update(dict.fromkeys(left))
             self._enter(letters_of.membership(seq, q.channel, record.row(), state), list(state))
         return MemberChanged(added=len(joined), removed=len(left), members=record.members)
+
+    async def set_mute(self, q: ops.SetMute) -> None:
+        """A change of the membership: journaled like a join, and in order with it."""
+
+        def work() -> tuple[int, ChannelRecord, Standing] | bool:
+            if not self.members.mute(q.channel, q.user, q.until_us):
+                return self.members.standing(q.channel, q.user) is not None
+            record, standing = self.members.channel(q.channel), self.members.standing(q.channel, q.user)
+            assert standing is not None
+            seq = self.journal.next_seq()
+            body = deeds.encode(deeds.Membership(record.row(), now_us()))
+            self.journal.add([(seq, MEMBERSHIP, q.channel, 1, None, q.user, body)], [])
+            return seq, record, standing
+
+        changed = await self._change(work)
+        if isinstance(changed, tuple):
+            seq, record, standing = changed
+            self._enter(letters_of.membership(seq, q.channel, record.row(), {q.user: standing}), [q.user])
+        elif not changed:
+            raise NotFound("this person is in no such channel", field="channelId")
 
     async def boxes(self, q: ops.AskBoxes) -> list[UserBox]:
         self.check(q.table, q.slots)

@@ -15,7 +15,7 @@ import msgspec
 from node import ops
 from node.clock import iso
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
-from shard.mailbox import Mailbox, Row
+from shard.mailbox import Mailbox, Row, Standing
 
 ChannelRow = tuple[str, str, str | None, str | None, str]
 _PORTION = 256
@@ -122,7 +122,7 @@ def apply(box: Mailbox, rows: Iterable[LetterOf], until_us: int) -> int:
         store()
         box.begin()
         if deed.joined and deed.membership is not None:
-            box.join(deed.membership, iso(deed.at_us))
+            box.join(deed.membership, Standing(iso(deed.at_us)))
             channels.add(deed.id)
         elif deed.left:
             box.leave(deed.id)

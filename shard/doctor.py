@@ -31,6 +31,7 @@ from shard import archive, mailbox, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.lanes import lane_of
+from shard.mailbox import Standing
 from shard.members import Members
 from shard.tail import Tail
 
@@ -60,7 +61,7 @@ class Doctor:
     def __init__(self, data: Path) -> None:
         self.report = Report()
         self._data = data
-        self._memberships: dict[str, dict[str, str]] = {}  # user → channel → joined
+        self._memberships: dict[str, dict[str, Standing]] = {}  # user → channel → how
         self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
         self._letters: dict[str, list[ops.Letter]] = {}  # user → what waits for him
         self._template = mailbox.template()
@@ -88,7 +89,7 @@ class Doctor:
                 except _UNREADABLE as error:
                     self._fault(directory / file, str(error))
         for user in sorted(self._memberships.keys() - seen):
-            self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, set())
+            self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, {})
         return self.report
 
     def _fault(self, where: Path, what: str) -> None:
@@ -112,11 +113,11 @@ class Doctor:
             if strays:
                 self._fault(path, f"{strays} rows of the tail belong to no letter")
             for name, record in members.channels.items():
-                now = members.joined_at(name)
+                now = members.standings(name)
                 if len(now) != record.members:
                     self._fault(path, f"channel {name} counts {record.members} members and has {len(now)}")
-                for user, joined_at in now.items():
-                    self._memberships.setdefault(user, {})[name] = joined_at
+                for user, standing in now.items():
+                    self._memberships.setdefault(user, {})[name] = standing
             for subscription in subscriptions.stored(journal.db):
                 if table[slot_of(subscription.user)] != shard:
                     self._fault(path, f"the subscription of {subscription.user} is for a user of another shard")
@@ -151,7 +152,7 @@ class Doctor:
             self._fault(damaged, "was set aside as damaged: what it held is missing from the box")
         if not path.exists():
             self._note(directory, "has no messages.db yet")
-            self._check_memberships(user, path, set())
+            self._check_memberships(user, path, {})
             return
         if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
             self._note(path, "was cut off at its birth; the next start completes it from the journal")
@@ -162,8 +163,11 @@ class Doctor:
             self.report.mailboxes += 1
             self.report.messages += sum(row[0] for row in db.execute("SELECT count(*) FROM messages"))
             self._check_letters(user, path, db)
-            rows = db.execute("SELECT channel_id FROM user_channels WHERE user_id=?", (user,))
-            self._check_memberships(user, path, {str(row[0]) for row in rows})
+            until = "muted_until" if db.pragma("user_version") >= 3 else "NULL"
+            rows = db.execute(
+                f"SELECT channel_id, joined_at, is_muted, {until} FROM user_channels WHERE user_id=?", (user,)
+            )
+            self._check_memberships(user, path, {str(row[0]): Standing(row[1], bool(row[2]), row[3]) for row in rows})
             self._check_archive(path, db)
 
     def _check_archive(self, path: Path, db: apsw.Connection) -> None:
@@ -227,15 +231,17 @@ class Doctor:
             if tuple(stored) != msgspec.structs.astuple(letter)[1:7]:
                 self._fault(path, f"message {letter.id} is not the one that the journal holds")
 
-    def _check_memberships(self, user: str, path: Path, box: set[str]) -> None:
-        """``box``: the channels that ``user``'s box knows."""
+    def _check_memberships(self, user: str, path: Path, box: dict[str, Standing]) -> None:
+        """``box``: the channels that ``user``'s box knows, and how he is in them."""
         journal = self._memberships.get(user, {})
-        for channel in box | journal.keys():
+        for channel in box.keys() | journal.keys():
             if (user, channel) in self._on_their_way:
                 continue
             if (channel in box) != (channel in journal):
                 where = "box only" if channel in box else "journal only"
                 self._fault(path, f"membership of channel {channel} is in the {where}")
+            elif box[channel][1:] != journal[channel][1:]:
+                self._fault(path, f"channel {channel} is muted otherwise than the journal says")
 
 
 @contextlib.contextmanager

@@ -39,10 +39,10 @@ CREATE TABLE IF NOT EXISTS receipts(
     targets INTEGER NOT NULL, failed INTEGER NOT NULL DEFAULT 0, moved INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS channels(
     id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, description TEXT, created_by TEXT,
-    created_us INTEGER NOT NULL, members INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    created_us INTEGER NOT NULL, members INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS members(
     channel_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_seq INTEGER NOT NULL, left_seq INTEGER,
-    joined_us INTEGER NOT NULL, PRIMARY KEY (channel_id, user_id, joined_seq)) WITHOUT ROWID;
+    joined_us INTEGER NOT NULL, muted_us INTEGER, PRIMARY KEY (channel_id, user_id, joined_seq)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS members_user ON members(user_id);
 CREATE INDEX IF NOT EXISTS members_left ON members(left_seq) WHERE left_seq IS NOT NULL;
 PRAGMA user_version={SCHEMA_VERSION};

@@ -175,16 +175,24 @@ class _Mover:
         """Channels to every shard, memberships of now to the user's; all begin before any letter."""
         count = 0
         joined: dict[tuple[int, str, int], list[str]] = defaultdict(list)
+        mutes: list[tuple[int, str, str, int]] = []
         for record in Members(source.db).channels.values():
             for members in self._members:
                 if record.id not in members.channels:
-                    members.put(record.id, record.name, record.description, record.created_by, record.created_us)
-        rows = source.db.execute("SELECT channel_id, user_id, joined_us FROM members WHERE left_seq IS NULL")
-        for channel, user, joined_us in rows:
-            joined[self._owner(user), channel, joined_us].append(user)
+                    members.put(
+                        record.id, record.name, record.description, record.created_by, record.created_us, record.open
+                    )
+        rows = source.db.execute("SELECT channel_id, user_id, joined_us, muted_us FROM members WHERE left_seq IS NULL")
+        for channel, user, joined_us, muted_us in rows:
+            owner = self._owner(user)
+            joined[owner, channel, joined_us].append(user)
+            if muted_us is not None:
+                mutes.append((owner, channel, user, muted_us))
             count += 1
         for (owner, channel, joined_us), users in joined.items():
             self._members[owner].change(channel, users, [], 0, joined_us)
+        for owner, channel, user, muted_us in mutes:
+            self._members[owner].mute(channel, user, muted_us)
         return count
 
     def _move_subscriptions(self, source: Journal) -> None:

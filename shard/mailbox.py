@@ -21,7 +21,7 @@ import random
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -33,7 +33,8 @@ from shard.copying import Copy
 from shard.disk import Disk
 from shard.sqlite import Locked, Sync, empty_file
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""1 had no ``sync_version``, 2 no ``muted_until``: a box gets what it lacks when that is first needed"""
 FILE = "messages.db"
 
 Row = tuple[str, str, str, str, str, int, str | None, str, str, str | None]
@@ -50,6 +51,15 @@ Place = tuple[str, int]
 Placed = tuple[str, str, str, str, str, int, str | None, str, str, str | None, int]
 """a :data:`Row`, and its number"""
 
+
+class Standing(NamedTuple):
+    """How a person is in a channel: since when, and whether it is muted; till a moment, or without end."""
+
+    joined_at: str
+    is_muted: bool = False
+    muted_until: str | None = None
+
+
 _SCHEMA = f"""
 CREATE TABLE messages(
     id TEXT PRIMARY KEY NOT NULL, channel_id TEXT NOT NULL, title TEXT NOT NULL, content TEXT NOT NULL,
@@ -63,7 +73,7 @@ CREATE TABLE channels(
     created_at DATETIME, last_message_at DATETIME) WITHOUT ROWID;
 CREATE TABLE user_channels(
     channel_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at DATETIME, is_muted BOOLEAN DEFAULT FALSE,
-    PRIMARY KEY (channel_id, user_id)) WITHOUT ROWID;
+    muted_until DATETIME, PRIMARY KEY (channel_id, user_id)) WITHOUT ROWID;
 CREATE TABLE removed(message_id TEXT PRIMARY KEY NOT NULL, removed_at DATETIME) WITHOUT ROWID;
 {_SYNC_VERSION}PRAGMA user_version={SCHEMA_VERSION};
 """
@@ -77,8 +87,9 @@ ON CONFLICT(id) DO UPDATE SET name=excluded.name, description=excluded.descripti
 WHERE (name, description, created_by, created_at) IS NOT
     (excluded.name, excluded.description, excluded.created_by, excluded.created_at)"""
 _JOIN = """
-INSERT INTO user_channels(channel_id, user_id, joined_at) VALUES(?,?,?)
-ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at WHERE joined_at IS NOT excluded.joined_at"""
+INSERT INTO user_channels(channel_id, user_id, joined_at, is_muted, muted_until) VALUES(?,?,?,?,?)
+ON CONFLICT DO UPDATE SET joined_at=excluded.joined_at, is_muted=excluded.is_muted, muted_until=excluded.muted_until
+WHERE (joined_at, is_muted, muted_until) IS NOT (excluded.joined_at, excluded.is_muted, excluded.muted_until)"""
 _LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
 _ARCHIVED = """
 CREATE TABLE IF NOT EXISTS archived(message_id TEXT PRIMARY KEY NOT NULL, year INTEGER NOT NULL) WITHOUT ROWID"""
@@ -97,6 +108,11 @@ ON CONFLICT(id) DO UPDATE SET version=excluded.version, clean=1"""
 _SOIL = "UPDATE sync_version SET clean=0"
 
 _FIND = "SELECT m.id, m.rowid, channel_id FROM json_each(?) JOIN messages m ON m.id=value"
+_CHANNELS = """
+SELECT c.id, c.name, u.joined_at, u.is_muted, {until} FROM user_channels u JOIN channels c ON c.id=u.channel_id
+WHERE u.user_id=? ORDER BY c.id"""
+_MUTED = "SELECT is_muted, {until} FROM user_channels WHERE channel_id=? AND user_id=?"
+_LAST = "SELECT rowid, id FROM messages ORDER BY rowid DESC LIMIT 1"
 _COUNT = "SELECT channel_id, count(*) FROM messages GROUP BY channel_id"
 _COUNT_READ = "SELECT channel_id, count(*) FROM json_each(?) JOIN messages m ON m.id=value GROUP BY channel_id"
 _EXTENT = "SELECT count(*), (SELECT updated_at FROM messages ORDER BY rowid DESC LIMIT 1) FROM messages"
@@ -222,9 +238,8 @@ class Mailbox:
         version = later(now_us, self.version, after)
         self.begin()
         try:
-            if self.version is None:  # a box of schema 1 is brought up to date only now: it may lie on a full disk
-                self._db.execute(_SYNC_VERSION)
-                self._db.pragma("user_version", SCHEMA_VERSION)
+            if self.version is None:
+                self._bring_up_to_date()
             self._db.execute(_ISSUE, (version,))
             self._db.execute("COMMIT")
         except BaseException:
@@ -279,11 +294,23 @@ class Mailbox:
                     latest[row[1]] = row[7]
             self._db.executemany(_TOUCH, [(at, channel) for channel, at in latest.items()])
 
-    def join(self, channel: tuple[str, str, str | None, str | None, str], joined_at: str) -> None:
+    def _bring_up_to_date(self) -> None:
+        """Give a box of an older schema what it lacks; not at its opening, since it may lie on a full disk."""
+        assert self._db.in_transaction
+        found = self._db.pragma("user_version")
+        if found == SCHEMA_VERSION:
+            return
+        self._db.execute(_SYNC_VERSION)
+        self._db.execute("ALTER TABLE user_channels ADD COLUMN muted_until DATETIME")
+        self._db.pragma("user_version", SCHEMA_VERSION)
+        self._changes = -1  # SQLite doesn't count it as a change, but a copy shows it
+
+    def join(self, channel: tuple[str, str, str | None, str | None, str], standing: Standing) -> None:
         """Be in ``channel`` (id, name, description, created_by, created_at)."""
         assert self._db.in_transaction
+        self._bring_up_to_date()
         self._db.execute(_JOIN_CHANNEL, channel)
-        self._db.execute(_JOIN, (channel[0], self.user, joined_at))
+        self._db.execute(_JOIN, (channel[0], self.user, *standing))
         self._channels.add(channel[0])
 
     def leave(self, channel_id: str) -> None:
@@ -362,13 +389,36 @@ class Mailbox:
         """Up to ``most`` messages after ``place``, newest first."""
         return placed_rows(self._db, "rowid", channel_id, most, place)
 
-    def channels(self) -> UserChannels:
-        rows = self._db.execute(
-            "SELECT c.id, c.name, u.joined_at, u.is_muted FROM user_channels u JOIN channels c ON c.id=u.channel_id"
-            " WHERE u.user_id=? ORDER BY c.id",
-            (self.user,),
-        )
-        return UserChannels(channels=[UserChannel(id=i, name=n, joined_at=j, is_muted=bool(m)) for i, n, j, m in rows])
+    def channels(self, now_us: int) -> UserChannels:
+        """Those the person is in; what was muted till before ``now_us`` is so no more."""
+        found = []
+        for channel_id, name, joined_at, muted, until in self._db.execute(self._with_until(_CHANNELS), (self.user,)):
+            is_muted = _holds(muted, until, now_us)
+            channel = UserChannel(id=channel_id, name=name, joined_at=joined_at, is_muted=is_muted)
+            channel.muted_until = until if is_muted else None
+            found.append(channel)
+        return UserChannels(channels=found)
+
+    def is_muted(self, channel_id: str, now_us: int) -> bool:
+        """Whether the person wants to hear nothing of this channel at ``now_us``; a label that is no channel of theirs
+        is never muted."""
+        row = self._db.execute(self._with_until(_MUTED), (channel_id, self.user)).fetchone()
+        return row is not None and _holds(row[0], row[1], now_us)
+
+    def _with_until(self, sql: str) -> str:
+        """``sql`` for the schema that the box has."""
+        return sql.format(until="muted_until" if self._db.pragma("user_version") == SCHEMA_VERSION else "NULL")
+
+    def last(self) -> tuple[int, str]:
+        """Row and id of the message that came last; 0 and nothing if there is none.
+
+        Later ones get higher rows, as long as this one is in its place: only when the last is removed, its row is
+        given anew."""
+        return self._db.execute(_LAST).fetchone() or (0, "")
+
+    def is_at(self, row: int, message_id: str) -> bool:
+        """Whether that message is in that row."""
+        return self._db.execute("SELECT id FROM messages WHERE rowid=?", (row,)).fetchone() == (message_id,)
 
     def extent(self) -> tuple[int, str | None]:
         """How many messages there are, and when the last one was accepted."""
@@ -411,6 +461,10 @@ class Mailbox:
     def close(self) -> None:
         """Without a checkpoint: the log stays and is taken up at the next opening."""
         self._file.close()
+
+
+def _holds(muted: int, until: str | None, now_us: int) -> bool:
+    return bool(muted) and (until is None or until > iso(now_us))
 
 
 def position(cursor: str) -> Place:

@@ -4,6 +4,8 @@ A membership is valid for the letters between ``joined_seq`` and ``left_seq``, b
 journal's clock. So a channel letter can be expanded at any later time, also after a restart, and
 still goes to exactly those who were members when it was accepted. A row that has ended stays until
 no letter from before its end is left.
+
+Whether a member has muted the channel is part of the membership, and ends with it: who joins anew hears it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import msgspec
 from node.clock import iso
 from node.errors import NotFound
 from node.model import Channel
+from shard.mailbox import Standing
 
 _ADD = """
 INSERT INTO members(channel_id, user_id, joined_seq, joined_us)
@@ -30,14 +33,23 @@ SELECT user_id FROM members
 WHERE channel_id=?1 AND user_id>?2 AND user_id>=?3 AND user_id<?3||char(127) AND left_seq IS NULL
 ORDER BY user_id LIMIT ?4"""
 _SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
-_OF = "SELECT channel_id, joined_us FROM members WHERE user_id=? AND left_seq IS NULL"
-_STATE = "SELECT user_id, joined_us FROM members WHERE channel_id=? AND left_seq IS NULL"
+_OF = "SELECT channel_id, joined_us, muted_us FROM members WHERE user_id=? AND left_seq IS NULL"
+_STATES = "SELECT user_id, joined_us, muted_us FROM members WHERE channel_id=? AND left_seq IS NULL"
+_STATE = f"{_STATES} AND user_id=?"
+_MUTE = """
+UPDATE members SET muted_us=?3 WHERE channel_id=?1 AND user_id=?2 AND left_seq IS NULL AND muted_us IS NOT ?3"""
 _ENDED = "FROM members WHERE left_seq IS NOT NULL AND left_seq < ?"
 _HAS_ENDED = f"SELECT EXISTS(SELECT 1 {_ENDED})"
 _SET_COUNT = "UPDATE channels SET members=? WHERE id=?"
 _PUT = """
-INSERT INTO channels(id, name, description, created_by, created_us) VALUES(?,?,?,?,?)
-ON CONFLICT(id) DO UPDATE SET name=excluded.name, description=excluded.description, created_by=excluded.created_by"""
+INSERT INTO channels(id, name, description, created_by, created_us, open) VALUES(?,?,?,?,?,?)
+ON CONFLICT(id) DO UPDATE SET name=excluded.name, description=excluded.description, created_by=excluded.created_by,
+    open=excluded.open"""
+_LATER_COLUMNS = (("channels", "open", "INTEGER NOT NULL DEFAULT 0"), ("members", "muted_us", "INTEGER"))
+"""that a journal from before them lacks"""
+
+FOR_GOOD_US = 0
+"""till when a mute holds that has no end"""
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
@@ -48,6 +60,8 @@ class ChannelRecord(msgspec.Struct, frozen=True):
     created_us: int
     members: int
     """of this shard"""
+    open: bool = False
+    """everybody may join"""
 
     def outward(self) -> Channel:
         return Channel(
@@ -57,6 +71,7 @@ class ChannelRecord(msgspec.Struct, frozen=True):
             created_by=self.created_by,
             created_at=iso(self.created_us),
             members=self.members,
+            open=self.open,
         )
 
     def row(self) -> tuple[str, str, str | None, str | None, str]:
@@ -69,13 +84,19 @@ class Members:
 
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
+        for table, column, kind in _LATER_COLUMNS:
+            if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
         self.channels: dict[str, ChannelRecord] = {}
         self.load()
 
     def load(self) -> None:
         """Take the channels from disk: at start, and after a transaction that was rolled back."""
-        rows = self._db.execute("SELECT id, name, description, created_by, created_us, members FROM channels")
-        self.channels = {row[0]: ChannelRecord(*row) for row in rows}
+        rows = self._db.execute("SELECT id, name, description, created_by, created_us, members, open FROM channels")
+        self.channels = {
+            id: ChannelRecord(id, name, about, by, at, count, bool(open))
+            for id, name, about, by, at, count, open in rows
+        }
 
     def channel(self, channel_id: str) -> ChannelRecord:
         record = self.channels.get(channel_id)
@@ -84,20 +105,30 @@ class Members:
         return record
 
     def put(
-        self, channel_id: str, name: str | None, description: str | None, created_by: str | None, now_us: int
+        self,
+        channel_id: str,
+        name: str | None,
+        description: str | None,
+        created_by: str | None,
+        now_us: int,
+        open: bool | None = None,
     ) -> bool:
         """Make or change a channel; whether it is new."""
         old = self.channels.get(channel_id)
         if old is None:
-            record = ChannelRecord(channel_id, name or channel_id, description, created_by, now_us, 0)
+            record = ChannelRecord(channel_id, name or channel_id, description, created_by, now_us, 0, bool(open))
         else:
             record = msgspec.structs.replace(
                 old,
                 name=name or old.name,
                 description=old.description if description is None else description,
                 created_by=old.created_by if created_by is None else created_by,
+                open=old.open if open is None else open,
             )
-        self._db.execute(_PUT, (record.id, record.name, record.description, record.created_by, record.created_us))
+        self._db.execute(
+            _PUT,
+            (record.id, record.name, record.description, record.created_by, record.created_us, record.open),
+        )
         self.channels[channel_id] = record
         return old is None
 
@@ -141,13 +172,24 @@ class Members:
         """When ``user`` was in which channel: (channel, joined_seq, left_seq)."""
         return list(self._db.execute(_SPANS, (user,)))
 
-    def of(self, user: str) -> dict[str, str]:
-        """The channels that ``user`` is in, and since when."""
-        return {channel: iso(us) for channel, us in self._db.execute(_OF, (user,))}
+    def of(self, user: str) -> dict[str, Standing]:
+        """The channels that ``user`` is in, and how."""
+        return {channel: _standing(*state) for channel, *state in self._db.execute(_OF, (user,))}
 
-    def joined_at(self, channel_id: str) -> dict[str, str]:
-        """Since when each member of now is in the channel."""
-        return {user: iso(us) for user, us in self._db.execute(_STATE, (channel_id,))}
+    def mute(self, channel_id: str, user: str, until_us: int | None) -> bool:
+        """Mute the channel for a member of now, till ``until_us`` (or :data:`FOR_GOOD_US`), or no longer (None);
+        whether that changed anything."""
+        self._db.execute(_MUTE, (channel_id, user, until_us))
+        return self._db.changes() > 0
+
+    def standing(self, channel_id: str, user: str) -> Standing | None:
+        """How ``user`` is in the channel; None if not at all."""
+        row = self._db.execute(_STATE, (channel_id, user)).fetchone()
+        return None if row is None else _standing(row[1], row[2])
+
+    def standings(self, channel_id: str) -> dict[str, Standing]:
+        """How each member of now is in the channel."""
+        return {user: _standing(*state) for user, *state in self._db.execute(_STATES, (channel_id,))}
 
     def has_ended(self, before_seq: int) -> bool:
         """Whether :meth:`sweep` would find something."""
@@ -157,3 +199,8 @@ class Members:
     def sweep(self, before_seq: int) -> None:
         """Drop memberships that ended before ``before_seq``: no letter asks for them any more."""
         self._db.execute(f"DELETE {_ENDED}", (before_seq,))
+
+
+def _standing(joined_us: int, muted_us: int | None) -> Standing:
+    until = None if muted_us is None or muted_us == FOR_GOOD_US else iso(muted_us)
+    return Standing(iso(joined_us), muted_us is not None, until)

@@ -15,7 +15,7 @@ import apsw
 import structlog
 
 from node import paths
-from shard import backup_files
+from shard import backup_files, notes
 from shard.disk import Disk, full_is_507
 from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 
@@ -135,4 +135,5 @@ class Opener:
         """Keep a damaged file under another name, for whoever wants to look into it."""
         self.damaged += 1
         stamp = self._disk.set_aside(path)
+        notes.drop(path.parent, notes.LAST)  # what devices have says nothing about a box that is begun anew
         log.error("mailbox damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)

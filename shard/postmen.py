@@ -381,11 +381,11 @@ class Postmen:
 
     def _apply(self, box: Mailbox, letter: Letter) -> None:
         if letter.kind == MEMBERSHIP:
-            joined_at = letter.joined[box.user]
-            if joined_at is None or letter.channel_row is None:
+            standing = letter.standings[box.user]
+            if standing is None or letter.channel_row is None:
                 box.leave(letter.id)
             else:
-                box.join(letter.channel_row, joined_at)
+                box.join(letter.channel_row, standing)
         else:
             box.remove(letter.id, iso(letter.removed_us or now_us()))
 

@@ -1,7 +1,7 @@
 """From the journal back into the lanes, at start.
 
 Whatever has a row may or may not be in its boxes; delivering it again is harmless. A membership is
-replayed as the state of *now*: if a join and a later leave of one user are both in the journal, or
+replayed as the state of *now*: if a join, a mute and a later leave of one user are all in the journal, or
 only one of them still is, the box ends as the member list says.
 
 Only what the windows hold is kept in memory. What stands in the tail stays there; other letters that the
@@ -22,6 +22,7 @@ from shard import deeds
 from shard.backlog import Backlog, Letter
 from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE, Journal, LetterRow
+from shard.mailbox import Standing
 from shard.members import Members
 from shard.tail import Tail
 
@@ -31,7 +32,7 @@ _body = msgspec.msgpack.Decoder(ops.Letter).decode
 def load(journal: Journal, members: Members, tail: Tail, backlog: Backlog, expander: Expander) -> None:
     """Enter every letter of ``journal``; takes a few microseconds a target."""
     journal.try_again()
-    states: dict[str, dict[str, str]] = {}
+    states: dict[str, dict[str, Standing]] = {}
     lanes = tail.lanes()
     for number, lane in enumerate(lanes):
         backlog.count_behind(number, lane.letters, lane.targets, lane.bytes)
@@ -55,7 +56,7 @@ def load(journal: Journal, members: Members, tail: Tail, backlog: Backlog, expan
     backlog.last_seq = journal.last_seq
 
 
-def _letter(row: LetterRow, members: Members, states: dict[str, dict[str, str]]) -> tuple[Letter, list[str]]:
+def _letter(row: LetterRow, members: Members, states: dict[str, dict[str, Standing]]) -> tuple[Letter, list[str]]:
     seq, kind, message_id, targets, channel, users, body = row
     names = users.split("\n") if users else []
     if kind == MESSAGE:
@@ -63,10 +64,10 @@ def _letter(row: LetterRow, members: Members, states: dict[str, dict[str, str]])
     if kind != MEMBERSHIP:
         return letters_of.removal(seq, message_id, deeds.removed_us(body)), names
     if message_id not in states:
-        states[message_id] = members.joined_at(message_id)
+        states[message_id] = members.standings(message_id)
     record = members.channels.get(message_id)
-    joined = {name: states[message_id].get(name) for name in names}
-    return letters_of.membership(seq, message_id, record.row() if record else None, joined), names
+    standings = {name: states[message_id].get(name) for name in names}
+    return letters_of.membership(seq, message_id, record.row() if record else None, standings), names
 
 
 def _put_behind(journal: Journal, tail: Tail, backlog: Backlog, letters: list[tuple[Letter, list[str]]]) -> bool:

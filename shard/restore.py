@@ -32,7 +32,7 @@ from shard.deeds import ChannelRow, LetterOf
 from shard.disk import Disk, full_is_507
 from shard.history import Position
 from shard.journal import Journal
-from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, facts_of
+from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, Standing, facts_of
 from shard.mailboxes import Mailboxes
 from shard.members import Members
 from shard.postmen import Postmen
@@ -180,7 +180,7 @@ class Restores:
             async with self._mailboxes.seize(user):
                 # Changes of membership from now on wait with his other mail.
                 joined = await self._journal.read(lambda: self._members.of(user))
-                channels = {name: (self._members.channels[name].row(), at) for name, at in joined.items()}
+                channels = {name: (self._members.channels[name].row(), how) for name, how in joined.items()}
                 done = await self._in_thread(lambda: self._replace(user, fresh, aside, channels))
             self._statuses.forget(user)
         finally:
@@ -190,7 +190,7 @@ class Restores:
         return done
 
     def _replace(
-        self, user: str, fresh: Path, aside: str, channels: dict[str, tuple[ChannelRow, str]]
+        self, user: str, fresh: Path, aside: str, channels: dict[str, tuple[ChannelRow, Standing]]
     ) -> tuple[str, bool]:
         path = fresh.with_name(FILE)
         with full_is_507():
@@ -199,8 +199,8 @@ class Restores:
                 box.begin()
                 for channel in box.channel_ids() - channels.keys():
                     box.leave(channel)
-                for row, joined_at in channels.values():
-                    box.join(row, joined_at)
+                for row, standing in channels.values():
+                    box.join(row, standing)
                 box.commit()
                 note = notes.load(path.parent, notes.MESSAGES, notes.Messages)
                 # Later than what was issued, and what any device has; a box that is gone says no more itself.
@@ -209,6 +209,7 @@ class Restores:
                 box.checkpoint(self._disk)
             fresh.with_name(f"{fresh.name}-wal").unlink()
             self._disk.rename(fresh, path)
+            notes.drop(path.parent, notes.LAST)  # its rows are others than those of which devices were noted
             return version, had_one
 
     def _set_down(self, user: str, path: Path, aside: str) -> tuple[str | None, bool]:

@@ -15,19 +15,16 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeVar
 
-from node import ops, paths
-from node.clock import iso, now_us
+from node import ops
+from node.clock import now_us
 from node.errors import BadField, Overloaded, Unavailable
 from shard import notes
 from shard.mailbox import Mailbox
+from shard.roll import Roll
 from shard.snapshots import ENCODINGS, IDENTITY, Kept, Snapshots
-
-T = TypeVar("T")
 
 _KNOWN_MAX = 16_384
 _TRIES = 4
@@ -59,15 +56,17 @@ class Devices:
         self._making: dict[tuple[str, str], asyncio.Task[Kept | None]] = {}
         self._false: dict[str, str] = {}
         """user → a version whose content was changed behind our back"""
-        self._clerk = ThreadPoolExecutor(1, "notes")
+        self.roll = Roll(data, box, self._version)
+        """what the devices say of themselves"""
         self.checks = self.known = self.downloads = self.kept = 0
         """since the start: checks, those of them that needed no copy, downloads, those of a copy that was kept"""
 
     async def check(self, q: ops.AskSync) -> ops.SyncState:
         """The newest version; a copy is made only if nobody knows size and checksum."""
         self.checks += 1
-        state = await self._known_or_made(q.user)
-        await self._note(q.user, q.device, state.version, "check")
+        state, last = await self._known_or_made(q.user, q.local)
+        if q.device is not None:
+            await self.roll.said(q.user, q.device, state.version, q.local, last)
         return state
 
     async def snapshot(self, q: ops.AskSnapshot) -> ops.Snapshot:
@@ -81,25 +80,30 @@ class Devices:
             self.kept += kept is not None
         if kept is None:
             kept = await self._newest_as(q.user, q.encoding)
-        await self._note(q.user, q.device, kept.state.version, "download")
+        if q.device is not None:
+            await self.roll.told(q.user, q.device, kept.state.version)
         return ops.Snapshot(kept.state, str(kept.path.relative_to(self._data)), kept.size)
 
     def close(self) -> None:
-        self._clerk.shutdown()
+        self.roll.close()
         self._snapshots.close()
 
     # -- versions ----------------------------------------------------------------------------------
 
-    async def _known_or_made(self, user: str) -> ops.SyncState:
+    async def _known_or_made(self, user: str, local: str | None) -> tuple[ops.SyncState, tuple[int, str] | None]:
+        """The newest version; and if that is ``local``, the last message in it."""
         async with self._box(user) as box:
+            last = None
+            if local is not None and local == self._version(box):
+                last = await self.roll.in_thread(box.last)
             state = await self._known_of(box)
             self._warn(user)
             if state is not None:
                 self.known += 1
-                return state
+                return state, last
             making = await self._make(box, None)
         kept = await asyncio.shield(making)
-        return (kept or await self._newest(user)).state
+        return (kept or await self._newest(user)).state, last
 
     async def _newest_as(self, user: str, encoding: str) -> Kept:
         for _ in range(_TRIES):
@@ -128,6 +132,9 @@ class Devices:
         """Whether the box holds what its version was issued for."""
         return box.clean and box.version != self._false.get(box.user)
 
+    def _version(self, box: Mailbox) -> str | None:
+        return box.version if self._is_true(box) else None
+
     def _warn(self, user: str) -> None:
         """What could not be delivered comes later without a word: nobody may rely on this answer till then."""
         if self._late(user):
@@ -139,7 +146,7 @@ class Devices:
             return None
         state = self._known.get(box.user)
         if state is None:
-            note = await self._in_thread(lambda: notes.load(box.path.parent, notes.MESSAGES, notes.Messages))
+            note = await self.roll.in_thread(lambda: notes.load(box.path.parent, notes.MESSAGES, notes.Messages))
             if note is None:
                 return None
             state = ops.SyncState(note.version, note.size, note.checksum)
@@ -196,16 +203,5 @@ class Devices:
         if known is None:
             state = kept.state
             note = notes.Messages(state.version, state.size, state.checksum)
-            await self._in_thread(lambda: notes.save(directory, notes.MESSAGES, note))
+            await self.roll.in_thread(lambda: notes.save(directory, notes.MESSAGES, note))
         return kept
-
-    # -- notes -------------------------------------------------------------------------------------
-
-    async def _note(self, user: str, device: str | None, version: str, kind: str) -> None:
-        if device is not None:
-            said = notes.Seen(iso(now_us()), version, kind)
-            box = paths.user_dir(self._data, user)
-            await self._in_thread(lambda: notes.seen(box, device, said))
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._clerk, work)

@@ -40,6 +40,10 @@ class Peer:
         self.letters: dict[str, tuple[ops.Letter, list[str]]] = {}
         self.channels: dict[str, model.Channel] = {}
         self.members: dict[str, set[str]] = {}
+        self.mutes: dict[tuple[str, str], int] = {}
+        """user and channel → until when, 0 for good"""
+        self.devices: dict[str, list[str]] = {}
+        """by user"""
         self.boxes: dict[str, Path] = {}
         """the file that each user's box is for devices; its name is its version"""
         self.alerts: list[ops.Alert] = []
@@ -74,6 +78,7 @@ class Peer:
         changing = (
             ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers, ops.ChangeStatuses,
             ops.PutPush, ops.DropPush,
+            ops.SetMute, ops.ForgetDevice,
         )  # fmt: skip
         return [frame for frame in self.frames if isinstance(frame, changing)]
 
@@ -153,6 +158,7 @@ class Peer:
         )
         channel.name = request.name or channel.name
         channel.description = request.description or channel.description
+        channel.open = channel.open if request.open is None else request.open
         return new
 
     def _get(self, request: ops.GetChannel) -> model.Channel:
@@ -166,7 +172,11 @@ class Peer:
         return self.channels.pop(request.id, None) is not None
 
     def _list(self, request: ops.ListChannels) -> list[model.Channel]:
-        ids = sorted(id for id in self.channels if id > request.after and id.startswith(request.prefix))
+        ids = sorted(
+            id
+            for id, channel in self.channels.items()
+            if id > request.after and id.startswith(request.prefix) and request.open in (None, channel.open)
+        )
         return [self._get(ops.GetChannel(0, id)) for id in ids[: request.limit]]
 
     def _change(self, request: ops.ChangeMembers) -> model.MemberChanged:
@@ -175,6 +185,8 @@ class Peer:
         assert all(table[slot] == self.index for slot in request.slots)
         self._get(ops.GetChannel(0, request.channel))
         members = self.members[request.channel]
+        if request.themselves and not self.channels[request.channel].open and set(request.add) - members:
+            raise errors.NotOpen("not open", field="channelId")
         added, removed = set(request.add) - members, members & set(request.remove)
         members |= added
         members -= removed
@@ -202,6 +214,29 @@ class Peer:
                 if request.user in members
             ]
         )
+
+    def _mute(self, request: ops.SetMute) -> None:
+        if request.user not in self.members.get(request.channel, ()):
+            raise errors.NotFound("not in it", field="channelId")
+        self.mutes.pop((request.user, request.channel), None)
+        if request.until_us is not None:
+            self.mutes[request.user, request.channel] = request.until_us
+
+    def _devices(self, request: ops.AskDevices) -> model.Devices:
+        names = self.devices.get(request.user, [])
+        return model.Devices(
+            devices=[model.Device(name=name, last_sync=SINCE, version=None, newest=False) for name in names]
+        )
+
+    def _forget(self, request: ops.ForgetDevice) -> None:
+        if request.device not in self.devices.get(request.user, []):
+            raise errors.NotFound("no such device", field="device")
+        self.devices[request.user].remove(request.device)
+
+    def _holders(self, request: ops.AskHolders) -> model.Holders:
+        self._one(ops.ReadOne(0, request.table, request.slot, request.user, request.id))
+        names = self.devices.get(request.user, [])
+        return model.Holders(devices=[model.Holder(name=name, last_sync=SINCE, has=None) for name in names])
 
     def _merge(self, request: ops.ChangeStatuses) -> model.StatusMerged:
         accepted = len(request.changes) + len(request.positions)
@@ -304,6 +339,10 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.AskCounts: Peer._counts,
     ops.AskSync: Peer._sync,
     ops.AskSnapshot: Peer._snapshot,
+    ops.SetMute: Peer._mute,
+    ops.AskDevices: Peer._devices,
+    ops.ForgetDevice: Peer._forget,
+    ops.AskHolders: Peer._holders,
     ops.Ping: Peer._ping,
     ops.AskMetrics: Peer._metrics,
     ops.AskPushKey: lambda _peer, _request: "the key",

@@ -134,7 +134,7 @@ def test_no_number_is_given_twice_to_what_the_journal_still_holds(steps: list[tu
                 elif step == "member":
                     seq = journal.next_seq()
                     change = (
-                        "INSERT INTO members VALUES('c', 'ada', ?1, NULL, 0)"
+                        "INSERT INTO members VALUES('c', 'ada', ?1, NULL, 0, NULL)"
                         if argument
                         else "UPDATE members SET left_seq=?1 WHERE left_seq IS NULL"
                     )

@@ -16,11 +16,12 @@ from node.clock import iso
 from node.errors import BadField
 from node.model import Message
 from shard.disk import Disk
-from shard.mailbox import Mailbox, Row, template, torn_at_birth
+from shard.mailbox import SCHEMA_VERSION, Mailbox, Row, Standing, template, torn_at_birth
 
-from .running import letter, scratch
+from .running import START_US, letter, scratch
 
 SECTOR = 512
+NOW_US = START_US
 CHANNEL = ("news", "News", None, None, "2026-01-01T00:00:00.000000Z")
 
 
@@ -51,7 +52,11 @@ def row(message_id: str, *, channel: str = "direct", at: int = 0, content: str =
 
 
 def change(
-    box: Mailbox, *rows: Row, remove: str | None = None, join: str | None = None, leave: str | None = None
+    box: Mailbox,
+    *rows: Row,
+    remove: str | None = None,
+    join: str | Standing | None = None,
+    leave: str | None = None,
 ) -> None:
     box.begin()
     if rows:
@@ -59,7 +64,7 @@ def change(
     if remove:
         box.remove(remove, "now")
     if join:
-        box.join(CHANNEL, join)
+        box.join(CHANNEL, join if isinstance(join, Standing) else Standing(join))
     if leave:
         box.leave(leave)
     box.commit()
@@ -100,12 +105,12 @@ def test_what_was_rolled_back_leaves_nothing_and_later_writes_are_right(box: Mai
     box.begin()
     box.insert([row("a")])
     box.remove("b", "now")
-    box.join(CHANNEL, "then")
+    box.join(CHANNEL, Standing("then"))
     box.rollback()
     box.rollback()
     change(box, row("b"), row("c", channel="news"))
     assert sorted(ids(box)) == ["b", "c"]
-    assert box.channels().channels == []
+    assert box.channels(NOW_US).channels == []
 
 
 def test_writing_outside_a_transaction_is_a_mistake(box: Mailbox) -> None:
@@ -113,7 +118,7 @@ def test_writing_outside_a_transaction_is_a_mistake(box: Mailbox) -> None:
         lambda: box.insert([row("a")]),
         lambda: box.remove("a", "now"),
         lambda: box.leave("c"),
-        lambda: box.join(CHANNEL, "then"),
+        lambda: box.join(CHANNEL, Standing("then")),
     ):
         with pytest.raises(AssertionError):
             work()
@@ -122,7 +127,7 @@ def test_writing_outside_a_transaction_is_a_mistake(box: Mailbox) -> None:
 def test_join_leave_and_join_again(box: Mailbox) -> None:
     change(box, join="2026-01-02T00:00:00.000000Z")
     change(box, join="2026-01-02T00:00:00.000000Z")
-    [channel] = box.channels().channels
+    [channel] = box.channels(NOW_US).channels
     assert (channel.id, channel.name, channel.joined_at, channel.is_muted) == (
         "news",
         "News",
@@ -131,9 +136,74 @@ def test_join_leave_and_join_again(box: Mailbox) -> None:
     )
     change(box, leave="news")
     change(box, leave="news")
-    assert box.channels().channels == []
+    assert box.channels(NOW_US).channels == []
     change(box, join="2026-01-03T00:00:00.000000Z")
-    assert [c.joined_at for c in box.channels().channels] == ["2026-01-03T00:00:00.000000Z"]
+    assert [c.joined_at for c in box.channels(NOW_US).channels] == ["2026-01-03T00:00:00.000000Z"]
+
+
+def test_a_mute_holds_until_its_moment_or_for_good(box: Mailbox) -> None:
+    change(box, join=Standing("then", True, iso(NOW_US + 1)))
+    [channel] = box.channels(NOW_US).channels
+    assert (channel.is_muted, channel.muted_until) == (True, iso(NOW_US + 1))
+    assert box.is_muted("news", NOW_US)
+    assert not box.is_muted("news", NOW_US + 1)
+    assert not box.is_muted("direct", NOW_US)
+    [channel] = box.channels(NOW_US + 1).channels
+    assert (channel.is_muted, channel.muted_until) == (False, None)
+    change(box, join=Standing("then", True))
+    [channel] = box.channels(NOW_US).channels
+    assert (channel.is_muted, channel.muted_until) == (True, None)
+    assert box.is_muted("news", NOW_US + 10**15)
+    change(box, join=Standing("then"))
+    assert not box.is_muted("news", NOW_US)
+
+
+_TABLE_OF_OLD = """
+CREATE TABLE user_channels(
+    channel_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at DATETIME, is_muted BOOLEAN DEFAULT FALSE,
+    PRIMARY KEY (channel_id, user_id)) WITHOUT ROWID"""
+
+
+def make_old(path: Path, version: int) -> None:
+    """Take from an empty box what later schemas brought."""
+    db = apsw.Connection(str(path))
+    db.execute("DROP TABLE user_channels")
+    db.execute(_TABLE_OF_OLD)
+    if version == 1:
+        db.execute("DROP TABLE sync_version")
+    db.pragma("user_version", version)
+    db.close()
+
+
+@pytest.mark.parametrize(("version", "synced"), [(1, False), (2, False), (2, True)])
+def test_a_box_of_an_older_schema_is_read_as_it_is_and_learns_to_mute_when_that_is_needed(
+    path: Path, version: int, synced: bool
+) -> None:
+    make_old(path, version)
+    db = apsw.Connection(str(path))
+    db.execute("INSERT INTO channels(id, name, created_at) VALUES('news', 'News', ?)", (CHANNEL[4],))
+    db.execute("INSERT INTO user_channels(channel_id, user_id, joined_at) VALUES('news', 'ada', 'then')")
+    if synced:
+        db.execute("INSERT INTO sync_version VALUES(1, ?, 1)", (iso(NOW_US),))
+    db.close()
+    box = Mailbox("ada", path)
+    assert [(c.id, c.is_muted) for c in box.channels(NOW_US).channels] == [("news", False)]
+    assert not box.is_muted("news", NOW_US)
+    assert box.clean == synced
+    change(box, join=Standing("then"))  # says nothing new, but the file is another one now
+    assert not box.clean
+    change(box, join=Standing("then", True, iso(NOW_US + 5)))
+    box.close()
+    box = Mailbox("ada", path)
+    assert box.is_muted("news", NOW_US)
+    before = box.issue(NOW_US, None)
+    change(box, join=Standing("then", True, iso(NOW_US + 5)))
+    assert (box.clean, box.version) == (True, before)
+    box.close()
+    db = apsw.Connection(str(path))
+    assert db.pragma("user_version") == SCHEMA_VERSION
+    assert db.pragma("integrity_check") == "ok"
+    db.close()
 
 
 @pytest.mark.parametrize("reopened", [False, True])
@@ -405,9 +475,7 @@ def test_versions_grow_whatever_the_clock_does(steps: list[tuple[int, str | None
 
 
 def test_a_box_of_schema_1_works_and_is_brought_up_to_date_with_its_first_version(path: Path) -> None:
-    db = apsw.Connection(str(path))
-    db.execute("DROP TABLE sync_version; PRAGMA user_version=1").fetchall()
-    db.close()
+    make_old(path, 1)
     box = Mailbox("ada", path)
     change(box, row("a"))
     box.close()
@@ -420,7 +488,7 @@ def test_a_box_of_schema_1_works_and_is_brought_up_to_date_with_its_first_versio
     assert (box.version, box.clean, box.has("b")) == (version, False, True)
     box.close()
     db = apsw.Connection(str(path))
-    assert db.pragma("user_version") == 2
+    assert db.pragma("user_version") == SCHEMA_VERSION
     db.close()
 
 

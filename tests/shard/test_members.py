@@ -95,7 +95,7 @@ def _check(members: Members, state: dict[str, set[str]], waiting: dict[int, tupl
     assert set(members.channels) == set(state)
     for name, users in state.items():
         assert members.now(name, "", 100) == sorted(users)
-        assert set(members.joined_at(name)) == users
+        assert set(members.standings(name)) == users
         assert members.channel(name).members == len(users)
 
 
