@@ -24,7 +24,7 @@ export async function open(id) {
   store.set({ current: id });
   const message = await box.ask("message", id);
   if (message === null || mine !== wish) return false;
-  store.set({ opened: message, drawer: false });
+  store.set({ opened: message, holders: null, drawer: false });
   if (!message.read) await box.ask("mark", [{ id, status: "read" }]);
   return true;
 }

@@ -1,6 +1,7 @@
 // Single keys, as in every mail program; not while something is being typed, or with a modifier.
 
 import * as actions from "./actions.js";
+import * as preferences from "./preferences.js";
 import * as store from "./store.js";
 
 /** Key, what it does, and the name of its words. The help is made of this list. */
@@ -16,6 +17,7 @@ export const KEYS = [
   { keys: ["A"], words: "keyMarkAll", act: actions.readAll },
   { keys: ["/"], words: "search", act: () => focusSearch() },
   { keys: ["Escape"], words: "keyClose", act: leave },
+  { keys: ["p"], words: "preferences", act: preferences.open },
   { keys: ["?"], words: "keyHelp", act: () => store.set({ dialog: "help" }) },
 ];
 

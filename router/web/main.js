@@ -3,6 +3,7 @@
 import * as actions from "./actions.js";
 import * as address from "./address.js";
 import * as box from "./box.js";
+import { heard, nextEnd } from "./mutes.js";
 import * as keys from "./keys.js";
 import * as push from "./push.js";
 import * as settings from "./settings.js";
@@ -20,6 +21,7 @@ const POLL_MS = 10_000;
 addEventListener("unhandledrejection", () => actions.toast(t("failed")));
 
 const app = document.querySelector("#app");
+let muteTimer = null;
 let wanted = null; // a message that the address or a notification names, until it is here
 const live = h("div", { class: "unseen", "aria-live": "polite" });
 
@@ -84,13 +86,21 @@ async function renew() {
   const { opened } = store.get();
   try {
     const [side, message] = await Promise.all([box.ask("side"), opened && box.ask("message", opened.id)]);
-    store.set({ side });
+    listen(side);
     if (opened !== null && store.get().opened?.id === opened.id) store.set({ opened: message });
     const named = wanted;
     if (named !== null && (await actions.open(named)) && wanted === named) wanted = null; // another may be wanted by now
   } catch {
     // the box is being mended, and will say so
   }
+}
+
+/** Show what stands beside the list; anew when a mute ends. */
+function listen(side) {
+  store.set({ side: heard(side) });
+  clearTimeout(muteTimer);
+  const end = nextEnd(side);
+  if (end !== null) muteTimer = setTimeout(() => listen(side), end + 1);
 }
 
 function showUnread(unread, before = 0, announces = false) {

@@ -17,6 +17,7 @@ const WHOLE = format({
   hour: "numeric",
   minute: "2-digit",
 });
+const DATE_AND_CLOCK = format({ day: "numeric", month: "short", hour: "numeric", minute: "2-digit" });
 const AGO = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 
 /** Short, for a list: the time of today, the weekday of this week, else the date. */
@@ -34,6 +35,12 @@ export function short(iso, now = new Date()) {
 export function whole(iso) {
   const moment = new Date(iso);
   return Number.isNaN(moment.getTime()) ? "" : WHOLE.format(moment);
+}
+
+/** Of what is to come, as short as it can be: a clock time within a day, else with the date. */
+export function moment(iso, now = new Date()) {
+  const then = new Date(iso);
+  return then - now < DAY ? CLOCK.format(then) : DATE_AND_CLOCK.format(then);
 }
 
 /** How long ago, in the largest unit that fits. */

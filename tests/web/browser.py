@@ -57,6 +57,10 @@ class Person:
         self._http.put(f"/api/v3/channels/{channel}", json={"name": name}).raise_for_status()
         self._http.put(f"/api/v3/channels/{channel}/members/{self.name}").raise_for_status()
 
+    def offer(self, channel: str, name: str) -> None:
+        """A channel that anybody may join."""
+        self._http.put(f"/api/v3/channels/{channel}", json={"name": name, "open": True}).raise_for_status()
+
     def statuses(self) -> dict[str, dict[str, Any]]:
         """What the node knows of what they did, by message."""
         answer = self._http.get(f"/api/v3/sync/{self.name}/read-status").raise_for_status().json()

@@ -68,7 +68,7 @@ export class Listing {
     return found ?? null;
   }
 
-  /** What stands beside the list: channels with what is unread in each, and the unread in all. */
+  /** What stands beside the list: channels with what is unread in each, and how the person is in it. */
   side() {
     return (this.#side ??= this.#count());
   }
@@ -78,11 +78,26 @@ export class Listing {
       SELECT m.channel_id AS id, count(*) AS total, sum(s.read IS NOT 1) AS unread, max(m.created_at) AS at,
         (SELECT name FROM box.channels c WHERE c.id=m.channel_id) AS name
       ${FROM} WHERE s.archived IS NOT 1 AND ${NOT_DELETED} GROUP BY m.channel_id`);
-    const known = new Set(channels.map(({ id }) => id));
-    for (const { id, name } of this.#files.rows("SELECT id, name FROM box.channels")) {
-      if (!known.has(id)) channels.push({ id, name, total: 0, unread: 0, at: null });
+    const known = new Map(channels.map((channel) => [channel.id, channel]));
+    for (const { id, name, joined, muted, until } of this.#files.rows(this.#memberships())) {
+      if (!known.has(id)) {
+        if (!joined) continue;
+        known.set(id, { id, name, total: 0, unread: 0, at: null });
+        channels.push(known.get(id));
+      }
+      Object.assign(known.get(id), { joined, muted, until });
     }
-    return { channels, unread: channels.reduce((sum, { unread }) => sum + unread, 0) };
+    const none = { joined: 0, muted: 0, until: null };
+    return { channels: channels.map((channel) => ({ ...none, ...channel })) };
+  }
+
+  /** Of the person's channels; a box that was never muted anything may be older than that column. */
+  #memberships() {
+    const timed = this.#files.value("SELECT 1 FROM pragma_table_info('user_channels', 'box') WHERE name='muted_until'");
+    return `
+      SELECT c.id, c.name, u.channel_id IS NOT NULL AS joined, u.is_muted IS 1 AS muted,
+        ${timed ? "u.muted_until" : "NULL"} AS until
+      FROM box.channels c LEFT JOIN box.user_channels u ON u.channel_id=c.id`;
   }
 
   #rows(view) {

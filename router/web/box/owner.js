@@ -141,6 +141,19 @@ export class Owner {
     this.wake();
   }
 
+  /** Ask the node what isn't in the box, or change it there: `{result}`, or `{failed}` with "offline" or "node". */
+  async on_node(request, ...args) {
+    try {
+      const result = await this.#server[request](...args);
+      if (result === undefined) this.wake(); // something was changed
+      return { result: result ?? null };
+    } catch (error) {
+      if (error instanceof Offline) return { failed: "offline" };
+      if (error instanceof Problem) return { failed: "node" };
+      throw error;
+    }
+  }
+
   on_wake() {
     this.wake();
   }

@@ -104,6 +104,54 @@ export class Server {
     }
   }
 
+  /** All channels that anybody may join. */
+  async openChannels() {
+    const found = [];
+    for (let cursor = ""; cursor !== null;) {
+      const page = await (await this.#ask(`users/${this.#user}/open-channels?limit=500&cursor=${cursor}`)).json();
+      found.push(...page.channels);
+      cursor = page.cursor && encodeURIComponent(page.cursor);
+    }
+    return found;
+  }
+
+  async devices() {
+    return (await (await this.#ask(`users/${this.#user}/devices`)).json()).devices;
+  }
+
+  /** Which devices have a message. */
+  async holders(messageId) {
+    return (await (await this.#ask(`users/${this.#user}/messages/${encodeURIComponent(messageId)}/devices`)).json())
+      .devices;
+  }
+
+  async forget(device) {
+    await this.#ask(`users/${this.#user}/devices?device=${encodeURIComponent(device)}`, { method: "DELETE" });
+  }
+
+  async join(channel) {
+    await this.#ask(this.#channel(channel), { method: "PUT" });
+  }
+
+  async leave(channel) {
+    await this.#ask(this.#channel(channel), { method: "DELETE" });
+  }
+
+  /** Until a moment, or for good (null). */
+  async mute(channel, until) {
+    const headers = { "Content-Type": "application/json" };
+    const body = JSON.stringify(until === null ? {} : { until });
+    await this.#ask(`${this.#channel(channel)}/mute`, { method: "PUT", headers, body });
+  }
+
+  async unmute(channel) {
+    await this.#ask(`${this.#channel(channel)}/mute`, { method: "DELETE" });
+  }
+
+  #channel(channel) {
+    return `users/${this.#user}/channels/${encodeURIComponent(channel)}`;
+  }
+
   async #ask(path, options = {}) {
     let response;
     try {

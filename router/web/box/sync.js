@@ -17,6 +17,7 @@ export async function sync(server, files, part, report) {
     (files.bytes > 0 && !resumes && (await byDelta(server, files, report))) || (await byDownload(server, part, report));
   await files.replace(fresh.content, fresh.version, fresh.checksum);
   await part.drop();
+  await server.check(fresh.version).catch(() => {}); // so that the node knows it arrived; else the next check says it
   return true;
 }
 

@@ -1,17 +1,19 @@
-// What lies over the page: the help, and the settings.
+// What lies over the page: the help, the settings, and the panel of channels and devices.
 
 import { fill, h, iconButton } from "../dom.js";
 import * as actions from "../actions.js";
 import { KEYS } from "../keys.js";
+import * as preferences from "../preferences.js";
 import * as push from "../push.js";
 import * as settings from "../settings.js";
 import * as store from "../store.js";
 import { ago } from "../time.js";
 import { notify } from "./notify.js";
 import { LANGUAGES, language, t } from "../words.js";
+import { follow, panel } from "./preferences.js";
 
 const SIGNS = { ArrowDown: "↓", ArrowUp: "↑", Escape: "Esc" };
-const CONTENT = { help, settings: preferences };
+const CONTENT = { help, settings: ofThePage, preferences: (_state, close) => panel(close) };
 
 export function dialogs() {
   const dialog = h("dialog", {
@@ -22,11 +24,12 @@ export function dialogs() {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
   });
+  follow();
   store.subscribe((now, before) => {
     if (now.dialog === before.dialog) return;
     if (now.dialog === null) return dialog.open && dialog.close();
     fill(dialog, h("div", { class: "dialog-inside" }, ...CONTENT[now.dialog](now, () => dialog.close())));
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal();
   });
   return dialog;
 }
@@ -48,7 +51,7 @@ function help(_state, close) {
   return [head(t("keyboard"), close), h("dl", { class: "keys" }, ...KEYS.flatMap(line))];
 }
 
-function preferences({ user, news }, close) {
+function ofThePage({ user, news }, close) {
   const storage = news?.storage === "opfs" ? t("storageOpfs") : t("storageMemory");
   const state = news?.syncedAt ? t("syncedAt", ago(news.syncedAt)) : t("notSynced");
   return [
@@ -88,6 +91,7 @@ function preferences({ user, news }, close) {
     h(
       "p",
       { class: "dialog-foot" },
+      h("button", { type: "button", class: "text-button", onclick: preferences.open }, t("preferences"), h("kbd", {}, "p")),
       h(
         "button",
         {

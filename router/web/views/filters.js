@@ -45,7 +45,7 @@ export function filters() {
       view.place === "channel"
         ? (side.channels.find(({ id }) => id === view.channel)?.unread ?? 0)
         : view.place === "inbox"
-          ? side.unread
+          ? side.all
           : 0;
     const number = COUNT.format(unreadHere);
     amount.textContent =

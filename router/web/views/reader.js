@@ -2,6 +2,7 @@
 
 import { fill, h, iconButton } from "../dom.js";
 import * as actions from "../actions.js";
+import * as preferences from "../preferences.js";
 import { linkRow, link, offers } from "../links.js";
 import { rendered } from "../markdown.js";
 import * as store from "../store.js";
@@ -18,6 +19,8 @@ export function reader() {
   const pane = h("section", { class: "reader", "aria-label": t("message"), tabIndex: -1 });
   const show = (state) => (state.opened ? fill(pane, ...message(state)) : fill(pane, placeholder()));
   store.subscribe((now, before) => {
+    if (now.holders !== before.holders) fill(pane.querySelector(".letter-devices") ?? h("p"), ...onDevices(now));
+    if (now.opened !== null && now.opened.id !== before.opened?.id) void preferences.holders(now.opened.id);
     if (now.opened === before.opened && now.side === before.side) return;
     if (now.opened !== null && before.opened?.id === now.opened.id) {
       if (now.opened !== before.opened) refresh(pane, now);
@@ -98,8 +101,16 @@ function message({ opened, side }) {
             ),
           )
         : null,
+      h("p", { class: "letter-devices" }),
     ),
   ];
+}
+
+/** Which devices have the message, and which are known not to. */
+function onDevices({ holders }) {
+  const names = (has) => holders?.devices.filter((device) => device.has === has).map(({ name }) => name) ?? [];
+  const line = (words, some) => some.length ? h("span", {}, `${t(words)} `, h("bdi", {}, some.join(", "))) : null;
+  return [line("onDevices", names(true)), line("notOnDevices", names(false))];
 }
 
 function tools(message) {

@@ -1,7 +1,9 @@
 // The side pane: mailboxes and channels, each with how much in it is unread; below, how the box fares.
 
-import { fill, h, icon } from "../dom.js";
+import { fill, h, icon, iconButton } from "../dom.js";
 import * as actions from "../actions.js";
+import { isMuted } from "../mutes.js";
+import * as preferences from "../preferences.js";
 import * as store from "../store.js";
 import { ago } from "../time.js";
 import { locale, t } from "../words.js";
@@ -11,7 +13,12 @@ const COUNT = new Intl.NumberFormat(locale);
 export function side() {
   const places = h("ul", { class: "places" });
   const channels = h("ul", { class: "places" });
-  const heading = h("h2", { class: "side-heading" }, t("channels"));
+  const heading = h(
+    "div",
+    { class: "side-heading" },
+    h("h2", {}, t("channels")),
+    iconButton("settings", t("preferences"), preferences.open, { key: "p" }),
+  );
   const state = h("p", { class: "side-state" });
   const pane = h(
     "nav",
@@ -22,7 +29,6 @@ export function side() {
   const show = (now) => {
     fill(places, ...["inbox", "starred", "archived"].map((place) => entry(now, place)));
     const sorted = now.side.channels.toSorted(byUnreadAndTime);
-    heading.hidden = sorted.length === 0;
     fill(channels, ...sorted.map((channel) => entry(now, "channel", channel)));
   };
   store.subscribe((now, before) => {
@@ -43,11 +49,14 @@ export function channelName(id, side = store.get().side) {
 function entry({ view, side }, place, channel = null) {
   const unread = channel ? channel.unread : place === "inbox" ? side.unread : 0;
   const here = view.place === place && view.channel === (channel?.id ?? null);
+  const muted = channel !== null && isMuted(channel);
   const name = channel ? channelName(channel.id, side) : t(place);
   const drawing = channel
     ? channel.id === "direct"
       ? "person"
-      : "hash"
+      : muted
+        ? "muted"
+        : "hash"
     : place === "starred"
       ? "star"
       : place === "archived"
@@ -60,13 +69,14 @@ function entry({ view, side }, place, channel = null) {
       "button",
       {
         type: "button",
-        class: unread ? "place has-unread" : "place",
+        class: `place${unread && !muted ? " has-unread" : ""}${muted ? " is-muted" : ""}`,
         "aria-current": here ? "page" : null,
         "data-place": channel?.id ?? place,
         onclick: () => actions.go(place, channel?.id ?? null),
       },
       icon(drawing),
       h("bdi", { class: "place-name" }, name),
+      muted ? h("span", { class: "unseen" }, ` ${t("muted")}`) : null,
       unread
         ? h("span", { class: "count" }, COUNT.format(unread), h("span", { class: "unseen" }, ` ${t("unreadState")}`))
         : null,
