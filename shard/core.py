@@ -153,7 +153,13 @@ class Shard:
             pressure=self.pressure,
             wake=self._wake,
         )
-        self.push = Push(config.push, data, self.journal, accepting=self._accepting)
+        self.push = Push(
+            config.push,
+            data,
+            self.journal,
+            accepting=self._accepting,
+            muted=lambda channel, user: self.members.is_muted(channel, user, now_us()),
+        )
         self.postmen = Postmen(
             self.backlog,
             self.mailboxes,

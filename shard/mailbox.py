@@ -111,7 +111,6 @@ _FIND = "SELECT m.id, m.rowid, channel_id FROM json_each(?) JOIN messages m ON m
 _CHANNELS = """
 SELECT c.id, c.name, u.joined_at, u.is_muted, {until} FROM user_channels u JOIN channels c ON c.id=u.channel_id
 WHERE u.user_id=? ORDER BY c.id"""
-_MUTED = "SELECT is_muted, {until} FROM user_channels WHERE channel_id=? AND user_id=?"
 _LAST = "SELECT rowid, id FROM messages ORDER BY rowid DESC LIMIT 1"
 _COUNT = "SELECT channel_id, count(*) FROM messages GROUP BY channel_id"
 _COUNT_READ = "SELECT channel_id, count(*) FROM json_each(?) JOIN messages m ON m.id=value GROUP BY channel_id"
@@ -398,12 +397,6 @@ class Mailbox:
             channel.muted_until = until if is_muted else None
             found.append(channel)
         return UserChannels(channels=found)
-
-    def is_muted(self, channel_id: str, now_us: int) -> bool:
-        """Whether the person wants to hear nothing of this channel at ``now_us``; a label that is no channel of theirs
-        is never muted."""
-        row = self._db.execute(self._with_until(_MUTED), (channel_id, self.user)).fetchone()
-        return row is not None and _holds(row[0], row[1], now_us)
 
     def _with_until(self, sql: str) -> str:
         """``sql`` for the schema that the box has."""

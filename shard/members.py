@@ -33,6 +33,8 @@ SELECT user_id FROM members
 WHERE channel_id=?1 AND user_id>?2 AND user_id>=?3 AND user_id<?3||char(127) AND left_seq IS NULL
 ORDER BY user_id LIMIT ?4"""
 _SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
+_MUTES = "SELECT user_id, channel_id, muted_us FROM members WHERE muted_us IS NOT NULL AND left_seq IS NULL"
+_MUTES_INDEX = "CREATE INDEX IF NOT EXISTS members_muted ON members(user_id) WHERE muted_us IS NOT NULL"
 _OF = "SELECT channel_id, joined_us, muted_us FROM members WHERE user_id=? AND left_seq IS NULL"
 _STATES = "SELECT user_id, joined_us, muted_us FROM members WHERE channel_id=? AND left_seq IS NULL"
 _STATE = f"{_STATES} AND user_id=?"
@@ -87,16 +89,19 @@ class Members:
         for table, column, kind in _LATER_COLUMNS:
             if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
                 db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+        db.execute(_MUTES_INDEX)
         self.channels: dict[str, ChannelRecord] = {}
+        self._mutes: dict[tuple[str, str], int] = {}  # user and channel → until when
         self.load()
 
     def load(self) -> None:
-        """Take the channels from disk: at start, and after a transaction that was rolled back."""
+        """Take channels and mutes from disk: at start, and after a transaction that was rolled back."""
         rows = self._db.execute("SELECT id, name, description, created_by, created_us, members, open FROM channels")
         self.channels = {
             id: ChannelRecord(id, name, about, by, at, count, bool(open))
             for id, name, about, by, at, count, open in rows
         }
+        self._mutes = {(user, channel): until_us for user, channel, until_us in self._db.execute(_MUTES)}
 
     def channel(self, channel_id: str) -> ChannelRecord:
         record = self.channels.get(channel_id)
@@ -138,6 +143,8 @@ class Members:
         self._db.execute(_END_ALL, (channel_id, seq))
         self._db.execute("DELETE FROM channels WHERE id=?", (channel_id,))
         del self.channels[channel_id]
+        for user in left:
+            self._mutes.pop((user, channel_id), None)
         return left
 
     def change(
@@ -153,6 +160,7 @@ class Members:
             self._db.execute(_END, (channel_id, user, seq))
             if self._db.changes():
                 left.append(user)
+                self._mutes.pop((user, channel_id), None)
         if joined or left:
             old = self.channels[channel_id]
             record = msgspec.structs.replace(old, members=old.members + len(joined) - len(left))
@@ -180,7 +188,18 @@ class Members:
         """Mute the channel for a member of now, till ``until_us`` (or :data:`FOR_GOOD_US`), or no longer (None);
         whether that changed anything."""
         self._db.execute(_MUTE, (channel_id, user, until_us))
-        return self._db.changes() > 0
+        if not self._db.changes():
+            return False
+        if until_us is None:
+            self._mutes.pop((user, channel_id), None)
+        else:
+            self._mutes[user, channel_id] = until_us
+        return True
+
+    def is_muted(self, channel_id: str, user: str, now_us: int) -> bool:
+        """Whether ``user`` wants to hear nothing of the channel at ``now_us``. From memory: asked at each delivery."""
+        until_us = self._mutes.get((user, channel_id))
+        return until_us is not None and (until_us == FOR_GOOD_US or until_us > now_us)
 
     def standing(self, channel_id: str, user: str) -> Standing | None:
         """How ``user`` is in the channel; None if not at all."""

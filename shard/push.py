@@ -21,6 +21,7 @@ from node.model import PushDevices
 from shard import webhook, webpush
 from shard.backlog import Letter
 from shard.journal import Journal
+from shard.lanes import HIGH
 from shard.notice import Notice, notice_of
 from shard.outward import Answer, Outward
 from shard.pusher import Pusher, Verdict, judge
@@ -33,12 +34,22 @@ _Device = tuple[str, str]
 
 
 class Push:
-    """For the users whose subscriptions are in ``journal``. ``accepting`` raises if nothing may be written now."""
+    """For the users whose subscriptions are in ``journal``. ``accepting`` raises if nothing may be written now;
+    ``muted`` says of a channel whether a user wants to hear of it only what is urgent."""
 
-    def __init__(self, settings: Settings, data: Path, journal: Journal, *, accepting: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        data: Path,
+        journal: Journal,
+        *,
+        accepting: Callable[[], None],
+        muted: Callable[[str, str], bool],
+    ) -> None:
         self._settings = settings
         self._data = data
         self._accepting = accepting
+        self._muted = muted
         self._signer: Signer | None = None
         self._after_seq = 0
         self.subscriptions = Subscriptions(journal)
@@ -76,6 +87,8 @@ class Push:
         for letter in letters:
             row = letter.row
             if row is None or letter.seq <= self._after_seq or row[5] < self._settings.priority_min:
+                continue
+            if letter.lane != HIGH and self._muted(row[1], user):
                 continue
             for device in devices:
                 if row[5] >= device.priority_min:

@@ -184,7 +184,10 @@ def test_a_journal_from_before_mutes_and_open_channels_gets_what_it_lacks(tmp_pa
     members = Members(journal.db)
     members.put("news", "News", None, None, 5)
     members.change("news", ["ada"], [], journal.next_seq(), 7)
-    journal.db.execute("ALTER TABLE channels DROP COLUMN open; ALTER TABLE members DROP COLUMN muted_us").fetchall()
+    for change in (
+        "DROP INDEX members_muted", "ALTER TABLE channels DROP COLUMN open", "ALTER TABLE members DROP COLUMN muted_us",
+    ):  # fmt: skip
+        journal.db.execute(change)
     journal.close()
     for _ in range(2):
         journal = Journal(path)
@@ -194,7 +197,10 @@ def test_a_journal_from_before_mutes_and_open_channels_gets_what_it_lacks(tmp_pa
         assert standing is not None
         assert not standing.is_muted
         assert members.mute("news", "ada", 9)
+        assert members.is_muted("news", "ada", 8)
+        assert not members.is_muted("news", "ada", 9)
         assert members.mute("news", "ada", None)
+        assert not members.is_muted("news", "ada", 8)
         journal.close()
 
 

@@ -115,6 +115,32 @@ def test_a_stored_message_is_told_to_each_device_that_wants_it(service: PushServ
     assert [said["id"] for said in service.said("watch")] == ["two"]
 
 
+def test_of_a_muted_channel_only_what_is_urgent_is_told(service: PushService) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            for until_us in (4_000_000_000_000_000, 1, None):  # in force, over, taken back
+                async with Running(data, push=LOCAL) as running:  # each time begun anew: the mute is known from disk
+                    service.key = await running.shard.push.key(ops.AskPushKey(0))
+                    await subscribe(running, service, "ada", "phone")
+                    await running.put_channel("news")
+                    await running.change("news", add=["ada"])
+                    await running.while_alive(
+                        running.shard.set_mute(ops.SetMute(0, 1, slot_of("ada"), "ada", "news", until_us))
+                    )
+                async with Running(data, push=LOCAL) as running:
+                    name = f"{until_us}"
+                    await running.deliver(delivery(letter(f"{name} quiet", priority=7, channel_id="news"), ["ada"]))
+                    await running.settled()
+                    await running.deliver(delivery(letter(f"{name} loud", priority=8, channel_id="news"), ["ada"]))
+                    await until(lambda: service.said("phone")[-1:] and name in service.said("phone")[-1]["id"], "it")  # noqa: B023
+                    await until(lambda: any(s["id"] == f"{name} loud" for s in service.said("phone")), "loud")  # noqa: B023
+
+    asyncio.run(go())
+    told = [(said["id"], said["count"]) for said in service.said("phone")]
+    assert told[0] == ("4000000000000000 loud", 1)
+    assert sum(count for name, count in told if not name.startswith("4")) == 4
+
+
 def test_without_content_a_push_says_only_where_to_look(service: PushService) -> None:
     async def go() -> None:
         with laid_out() as data:

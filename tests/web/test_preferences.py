@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.web.axe import serious
 from tests.web.browser import Person, ready_offline, row, titles
-from tests.web.test_looks import _serious as serious
 
 pytestmark = pytest.mark.slow
 
