@@ -65,9 +65,10 @@ def test_another_python_and_data_directory_are_in_drop_ins(tmp_path: Path) -> No
 @pytest.mark.slow
 @needs_analyze
 def test_systemd_finds_nothing_to_say(tree: Path) -> None:
-    python = tree / Path(sys.executable).relative_to("/")
-    python.parent.mkdir(parents=True)
-    shutil.copy("/bin/true", python)  # it looks whether there is something to run
+    for command in (Path(sys.executable), Path("/bin/kill")):  # it looks whether there is something to run
+        place = tree / command.relative_to("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("/bin/true", place)
     shutil.copytree("/lib/systemd/system", tree / "lib/systemd/system", symlinks=True)
     units = [*(f"pobox-shard@{n}.service" for n in (0, 5)), "pobox-router@1.service", "pobox-router@1.socket"]
     units += ["pobox-layout.service", "pobox.target", "pobox.slice"]
