@@ -68,6 +68,8 @@ _GOING = "SELECT seq, kind, id, channel, users, body FROM letters WHERE seq BETW
 _FOR_ONE = """
 SELECT seq, kind, id, channel, users, body FROM letters
 WHERE seq>? AND seq<=? AND (channel IS NOT NULL OR instr(char(10)||users||char(10), char(10)||?||char(10)))"""
+_TRY_AGAIN = """
+UPDATE receipts SET failed=0 WHERE failed>0 AND EXISTS(SELECT 1 FROM letters l WHERE l.seq=receipts.seq)"""
 _PURGE = "DELETE FROM letters WHERE seq BETWEEN ? AND ?"
 _CHECKPOINT_PAGES = 2_000
 
@@ -203,7 +205,7 @@ class Journal:
         """All targets of the letters that wait are tried again; who gave up before isn't counted twice.
         On a full disk the count stays too high: starting, and reading, matter more."""
         with contextlib.suppress(apsw.FullError):
-            self.db.execute("UPDATE receipts SET failed=0 WHERE failed>0 AND seq IN (SELECT seq FROM letters)")
+            self.db.execute(_TRY_AGAIN)
 
     async def commit(
         self, purge: list[int], failures: list[tuple[int, str]], more: Callable[[], None] | None = None

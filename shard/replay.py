@@ -37,9 +37,9 @@ def load(journal: Journal, members: Members, tail: Tail, backlog: Backlog, expan
     for number, lane in enumerate(lanes):
         backlog.count_behind(number, lane.letters, lane.targets, lane.bytes)
     group = backlog.window.group(behind_others=False)
-    after = 0
-    while rows := tail.others(after):
-        after = rows[-1][0]
+    after, left = 0, journal.rows - sum(lane.letters for lane in lanes)
+    while left > 0 and (rows := tail.others(after)):
+        after, left = rows[-1][0], left - len(rows)
         held: list[tuple[Letter, list[str]]] = []
         later: list[tuple[Letter, list[str]]] = []
         for row in rows:
