@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from node.errors import Problem
+from node.errors import NotFound, Problem
 from node.shown import authorization, shown_key, trust
 
 T = TypeVar("T")
@@ -30,6 +30,10 @@ _RETRY_MAX_S = 10.0
 
 class ApiError(Exception):
     """The node said no, or nothing; the message is one line for people."""
+
+
+class Missing(ApiError):
+    """What was asked for isn't there (404)."""
 
 
 class Api:
@@ -100,7 +104,7 @@ class Api:
                     return self._decoded(response, answer)
                 trouble = said(response)
                 if response.status_code not in OURS:
-                    raise ApiError(trouble)
+                    raise Missing(trouble) if response.status_code == NotFound.status else ApiError(trouble)
                 delay_s = retry_after_s(response)
             if waited_s + delay_s > self._patience_s:
                 raise ApiError(trouble)

@@ -10,7 +10,7 @@ import importlib
 
 import click
 
-from node import commands_channel, commands_mail, commands_serve
+from node import commands_channel, commands_dead_letters, commands_mail, commands_serve
 
 _LAZY = {
     "demo": "node.commands_demo:demo",
@@ -53,5 +53,6 @@ for command in (
     commands_mail.read,
     commands_mail.receipt,
     commands_channel.channel,
+    commands_dead_letters.dead_letters,
 ):
     main.add_command(command)

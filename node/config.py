@@ -176,6 +176,23 @@ class Backup(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """a file of lines AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=...; without it the environment has them"""
 
 
+class Retry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    base_s: Seconds = 0.5
+    """the first pause after a few quick tries; doubled with each try that fails"""
+    cap_s: Seconds = 600
+    """the longest pause; a read tries at once all the same"""
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """pauses are shortened by chance by up to this part of themselves"""
+    tries_max: Count = 400
+    """after so many tries a message is a dead letter: with these pauses in a day and a half at the earliest"""
+    dead_letters_max: Count = 100_000
+    """kept by a shard; the oldest go first"""
+    dead_letters_bytes_max: Bytes = 128 * 1_048_576
+    """of their bodies, which count as part of the journal"""
+    dead_letters_s: Seconds = 30 * 86_400
+    """how long one is kept"""
+
+
 class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     node: Node = Node()
     auth: Auth = Auth()
@@ -184,10 +201,14 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     shard: Shard = Shard()
     push: Push = Push()
     backup: Backup = Backup()
+    retry: Retry = Retry()
 
 
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
-_SECTIONS = {"node": Node, "auth": Auth, "tls": Tls, "router": Router, "shard": Shard, "push": Push, "backup": Backup}
+_SECTIONS = {
+    "node": Node, "auth": Auth, "tls": Tls, "router": Router, "shard": Shard, "push": Push, "backup": Backup,
+    "retry": Retry,
+}  # fmt: skip
 
 
 def load(

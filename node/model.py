@@ -325,6 +325,33 @@ class PushDevices(Out):
     devices: list[PushDevice]
 
 
+DeadReason = Literal["busy", "damaged", "expired", "io_error"]
+"""why a message was given up: its mailbox was in use, damaged, or not to be read or written; or its time was over"""
+
+
+class DeadLetter(Out):
+    """A message that could not be stored for one person; ``id`` names both."""
+
+    id: str
+    user_id: str
+    message_id: str
+    channel_id: str
+    title: str
+    priority: int
+    reason: str
+    tries: int
+    accepted_at: str
+    first_failed_at: str
+    died_at: str
+
+
+class DeadLetters(Out):
+    """Newest first."""
+
+    dead_letters: list[DeadLetter]
+    cursor: str | None
+
+
 class Alert(Out):
     """Something that is wrong ``since`` then: the reading ``value`` is more than ``threshold``."""
 

@@ -414,6 +414,43 @@ class ListPush(AboutUser, tag=28):
     """Done body: ``node.model.PushDevices``."""
 
 
+class ListDeadLetters(Request, tag=20):
+    """Of all users of the shard or of one, of any reason or one, the newest first, from ``before`` (when it died, user
+    and message id) on. Done body: ``list[DeadLetter]``."""
+
+    user: str | None
+    reason: str | None
+    before: tuple[int, str, str] | None
+    limit: int
+
+
+class DeadLetter(msgspec.Struct, array_like=True, gc=False):
+    """A message that could not be stored for one target. Times are microseconds since 1970."""
+
+    user: str
+    message_id: str
+    reason: str
+    tries: int
+    first_us: int
+    died_us: int
+    accepted_us: int
+    channel_id: str
+    title: str
+    priority: int
+
+
+class RequeueDeadLetter(AboutUser, tag=21):
+    """Journal it once more for its target. Done body: None. Refusals: 404, 503, 507."""
+
+    id: str
+
+
+class DropDeadLetter(AboutUser, tag=22):
+    """Done body: None. Refusals: 404, 503, 507."""
+
+    id: str
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -447,6 +484,9 @@ AnyRequest = (
     | AskDevices
     | ForgetDevice
     | AskHolders
+    | ListDeadLetters
+    | RequeueDeadLetter
+    | DropDeadLetter
 )
 
 

@@ -18,6 +18,7 @@ from router.batch import Batch
 from router.body import Bodies, Request
 from router.boxes import Boxes
 from router.channels import ChannelList
+from router.dead_letters import DeadLetterList
 from router.delivery import Deliverer
 from router.delta import Deltas
 from router.devices import DeviceList
@@ -116,6 +117,7 @@ def build(
         "deltas": Deltas(links, bodies, config.delta_bytes_max, turn),
         "statuses": Statuses(links, bodies),
         "events": events,
+        "dead_letters": DeadLetterList(links),
         "push": PushDeviceList(links, bodies),
         "alerts": AlertsPage(alerts),
         "metrics": MetricsPage(processes),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import falcon.asgi
 import msgspec
 
 from node.errors import NodeError, PoboxError, Problem
 from node.ids import PATTERN
+from node.model import DeadReason
 from router import problems, query
 from router.access import Who
 from router.body import Request
@@ -23,6 +24,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "process": {"type": "string", "description": "only this router: router-0, or router for the one that answers"},
     "device": {"type": "string", "maxLength": 128, "description": "what the device calls itself"},
     "prefix": {"type": "string", "maxLength": 128, "description": "what the names begin with"},
+    "deadLetterId": {"type": "string", "description": "the id of a dead letter, as the list has it"},
+    "reason": {"type": "string", "enum": list(get_args(DeadReason))},
     "cursor": {"type": "string", "description": "the cursor of an earlier answer"},
 }
 _PARAMETERS |= {name: {"type": "string"} for name in ("Accept-Encoding", "If-None-Match", "If-Range", "Range")}

@@ -9,6 +9,7 @@ Use: one :class:`Alerts` a shard, :meth:`Alerts.look` twice a second.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -16,7 +17,10 @@ from typing import NamedTuple
 from node.ops import Alert
 
 LANES, MEMORY, FAILURES, LOCKS = "lanes_full", "memory", "failures", "lock_wait"
+DEAD, DAMAGED = "dead_letters", "damaged"
 _FAILURES_S = 60.0
+_NEWS_S = 3_600.0
+_NEWS_STEP_S = 10.0
 _TRIES_MIN = 20
 
 
@@ -33,6 +37,8 @@ RULES = (
     Rule(LANES, 0.80, 0.70, 2.0, 10.0, "The lanes are nearly full: mail comes faster than it is stored"),
     Rule(MEMORY, 0.90, 0.85, 2.0, 10.0, "Memory is nearly used up"),
     Rule(FAILURES, 0.05, 0.025, 0.0, 10.0, "Deliveries fail"),
+    Rule(DEAD, 0.0, 0.0, 0.0, 10.0, "Letters were given up; they are kept as dead letters"),
+    Rule(DAMAGED, 0.0, 0.0, 0.0, 10.0, "A mailbox was damaged and set aside"),
     Rule(LOCKS, 1.0, 0.5, 0.0, 10.0, "A mailbox is held for long"),
 )
 
@@ -106,6 +112,22 @@ class FailureRate:
         failures = failed - failed_before
         tries = stored - stored_before + failures
         return failures / tries if tries >= _TRIES_MIN else 0.0
+
+
+class News:
+    """How much a total has grown in the last hour."""
+
+    def __init__(self) -> None:
+        self._past: deque[tuple[float, int]] = deque([(-math.inf, 0)])
+
+    def look(self, total: int, now: float) -> float:
+        """Take the total since the start."""
+        while len(self._past) > 1 and self._past[1][0] <= now - _NEWS_S:
+            self._past.popleft()
+        growth = total - self._past[0][1]
+        if now >= self._past[-1][0] + _NEWS_STEP_S:
+            self._past.append((now, total))
+        return growth
 
 
 def _since(before: float | None, is_so: bool, now: float) -> float | None:

@@ -114,8 +114,6 @@ class Backlog:
         self._counted = 0
         self.last_seq = 0
         """up to this number everything that was accepted has been entered"""
-        self.failed: list[tuple[int, str]] = []
-        """targets that gave up, for the journal: (how many, message id)"""
 
     def enter(self, letter: Letter) -> None:
         self.last_seq = max(self.last_seq, letter.seq)
@@ -163,7 +161,6 @@ class Backlog:
 
     def gave_up(self, letter: Letter) -> None:
         """One target of ``letter`` will not be tried again."""
-        self.failed.append((1, letter.id))
         self.window.held[letter.pile] -= 1
         self.waiting -= 1
         letter.left -= 1
@@ -171,6 +168,10 @@ class Backlog:
             self._finish(letter)
         if self.window.behind:
             self.room.set()
+
+    def has_nobody(self, letter: Letter) -> None:
+        """An entered letter has no target left."""
+        self._finish(letter)
 
     def _finish(self, letter: Letter) -> None:
         self.bytes -= letter.size

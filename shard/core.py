@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
+import structlog
 
 from node import ops, paths
 from node.changes import Changes
@@ -23,39 +24,47 @@ from node.errors import DiskFull, NotFound, NotOpen, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
-from shard import archive, deeds, replay
+from shard import archive, dead_letters, deeds, replay
 from shard import backlog as letters_of
 from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
 from shard.barrier import Barrier
+from shard.dead_letters import DeadLetters
 from shard.disk import Disk
 from shard.expander import Expander
 from shard.history import History
 from shard.house import House
 from shard.journal import MEMBERSHIP, REMOVAL, Journal, ReceiptRecord
 from shard.lanes import gather_s
+from shard.ledger import Ledger
 from shard.loader import Loader
 from shard.mailbox import Mailbox, Standing, template
 from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
 from shard.metrics import Metrics
+from shard.morgue import Morgue
 from shard.office import Office
 from shard.opener import Lost
 from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
+from shard.put_off import PutOff
 from shard.restore import Restores
+from shard.retry import Policy
 from shard.roster import Roster
+from shard.schedule import Schedule
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
 from shard.statuses import Statuses
 from shard.sync import Devices
 from shard.tail import Tail
+from shard.trouble import NO_ROOM, OUT_OF_ORDER, word
 from shard.watch import Watch
 from shard.window import Window
 
 T = TypeVar("T")
+log = structlog.get_logger()
 _TEND_S = 0.5
 _DRAIN_S = 5.0
 
@@ -137,12 +146,28 @@ class Shard:
             wake=self._wake,
             damaged=lambda: self.mailboxes.damaged,
         )
+        retry = config.retry
+        self.dead = DeadLetters(
+            self.journal.db,
+            count_max=retry.dead_letters_max,
+            bytes_max=retry.dead_letters_bytes_max,
+            keep_s=retry.dead_letters_s,
+        )
+        self.put_off = PutOff(
+            Policy(retry.base_s, retry.cap_s, retry.jitter, retry.tries_max),
+            self.backlog,
+            is_held=self.mailboxes.is_held,
+            again=lambda user, letters: self.postmen.again(user, letters),
+        )
+        self.schedule = Schedule(self.journal.db)
+        self.morgue = Morgue(self.journal, self.dead, accepting=self._accepting, enter=self._enter)
         self.office = Office(
             self.journal,
             self.members,
             self.backlog,
             self.expander,
             self.tail,
+            Ledger(self.put_off, self.dead, self.schedule),
             table=placement.version,
             owned=owned,
             changes=self.changes,
@@ -165,6 +190,7 @@ class Shard:
             self.mailboxes,
             self.expander,
             self.loader,
+            self.put_off,
             wake=self._wake,
             count=settings.postmen,
             slice_ms=settings.slice_ms,
@@ -185,6 +211,7 @@ class Shard:
             office=self.office,
             postmen=self.postmen,
             pressure=self.pressure,
+            dead=self.dead,
             change=self._change,
         )
         self.history = History(data, placement, index)
@@ -218,7 +245,7 @@ class Shard:
             settings,
             backlog=self.backlog,
             mailboxes=self.mailboxes,
-            postmen=self.postmen,
+            put_off=self.put_off,
             memory=lambda: self.house.usage,
         )
         self.metrics = Metrics(
@@ -237,6 +264,8 @@ class Shard:
             push=self.push,
             backups=self.backups,
             restores=self.restores,
+            put_off=self.put_off,
+            dead=self.dead,
         )
 
     # -- life --------------------------------------------------------------------------------------
@@ -244,7 +273,9 @@ class Shard:
     def start(self) -> None:
         """Take up what the journal holds."""
         self.push.begin(self.journal.next_seq())
-        replay.load(self.journal, self.members, self.tail, self.backlog, self.expander)
+        self.put_off.load(self.schedule.load())
+        dead = dead_letters.targets(self.journal.db)
+        replay.load(self.journal, self.members, self.tail, self.backlog, self.expander, dead)
 
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
@@ -266,9 +297,10 @@ class Shard:
         await self.push.drain()
         await self.barrier.flush()
         with contextlib.suppress(DiskFull):  # the rows stay, and are delivered again: harmless
-            await self.journal.write(self.office.purge_all)
+            await self.office.close_books()
 
     def close(self) -> None:
+        self.put_off.close()
         self.barrier.close()
         self.backups.close()
         self.restores.close()
@@ -305,11 +337,20 @@ class Shard:
             async with self.mailboxes.hold(user, create=False) as box:
                 if box is None:
                     raise NotFound("no such user", field="userId")
-                yield box
+                try:
+                    yield box
+                except OUT_OF_ORDER:
+                    self.mailboxes.discard(user)
+                    raise
         except Lost as error:
             raise Unavailable("The mailbox is being restored") from error
         except apsw.BusyError as error:
             raise Unavailable("The mailbox is in use by another program") from error
+        except OUT_OF_ORDER as error:
+            if word(error) == NO_ROOM:
+                raise DiskFull() from error
+            log.warning("a mailbox can't be read", user=user, error=str(error) or repr(error))
+            raise Unavailable("The mailbox can't be read just now") from error
 
     async def page(self, q: ops.Page) -> Messages:
         async with self._box(q.user) as box:
@@ -348,14 +389,16 @@ class Shard:
                 await self.mailboxes.read(lambda: archive.forget(box, q.id))
 
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
-        def work() -> tuple[ReceiptRecord | None, int]:
-            return self.journal.receipt(q.id), self.tail.pending(q.id) if self.backlog.window.behind else 0
+        def work() -> tuple[ReceiptRecord | None, int, int]:
+            behind = self.tail.pending(q.id) if self.backlog.window.behind else 0
+            return self.journal.receipt(q.id), behind, self.dead.failed(q.id)
 
-        record, pending = await self.journal.read(work)
+        record, pending, dead = await self.journal.read(work)
         pending += self.backlog.pending(q.id)  # at the same moment: between the two nothing is taken from the tail
+        not_noted = sum(death.message_id == q.id for death in self.put_off.deaths)
         if record is None:
-            return ops.ReceiptPart(0, 0, pending, 0)
-        return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed)
+            return ops.ReceiptPart(0, 0, pending, dead + not_noted)
+        return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed + dead + not_noted)
 
     async def put_channel(self, q: ops.PutChannel) -> bool:
         return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us, q.open))

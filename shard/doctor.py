@@ -3,8 +3,9 @@
 Every database is checked by SQLite itself; every mailbox lies under its slot; every letter in a
 journal belongs to its shard, stands in the tail as it should, and where a box has it already, it is
 the same; who is in a channel according to the journal is so according to his box, unless the news is
-still on its way; a box has one version at the most; how much was read each day is what a recount of the
-statuses says. Statuses of messages that aren't in the box are as they should be: they outlive a removal.
+still on its way; a dead letter belongs to its shard; a box has one version; how much was read each day is
+what a recount of the statuses says. Statuses of messages that aren't in the box are as they should be: they
+outlive a removal.
 
 Boxes and read statuses are only read. Ends with exit code 1 and names what is wrong where.
 """
@@ -27,7 +28,7 @@ from rich.console import Console
 from node import ops, paths, placement
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
-from shard import archive, mailbox, sqlite, status_birth, subscriptions
+from shard import archive, dead_letters, mailbox, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.lanes import lane_of
@@ -51,6 +52,7 @@ class Report(msgspec.Struct):
     messages: int = 0
     waiting: int = 0
     waiting_stored: int = 0
+    dead: int = 0
     notes: list[str] = []
     faults: list[str] = []
 
@@ -121,10 +123,15 @@ class Doctor:
             for subscription in subscriptions.stored(journal.db):
                 if table[slot_of(subscription.user)] != shard:
                     self._fault(path, f"the subscription of {subscription.user} is for a user of another shard")
+            dead = self._examine_dead(path, journal, shard, table)
             for seq, kind, message_id, targets, channel, users, body in journal.letters():
                 names = members.at(channel, seq, "", -1) if channel else users.split("\n")
                 if len(names) != targets:
                     self._fault(path, f"letter {seq} counts {targets} targets and has {len(names)}")
+                gone = dead.pop(seq, set())
+                if others := gone - set(names):
+                    self._fault(path, f"letter {seq} is dead for {min(others)}, and was never for that user")
+                names = [name for name in names if name not in gone]
                 strangers = [name for name in names if table[slot_of(name)] != shard]
                 if strangers:
                     self._fault(path, f"letter {seq} is for users of another shard: {strangers[0]}")
@@ -141,8 +148,24 @@ class Doctor:
                         self._fault(path, f"letter {seq} stands wrong in the tail")
                 elif kind == MEMBERSHIP:
                     self._on_their_way.update((name, message_id) for name in names)
+            if dead:
+                self._fault(path, f"dead_targets names letter {min(dead)}, which is gone")
         finally:
             journal.close()
+
+    def _examine_dead(self, path: Path, journal: Journal, shard: int, table: tuple[int, ...]) -> dict[int, set[str]]:
+        """For whom which letters are no more."""
+        dead_letters.make_tables(journal.db)
+        for user, message_id, *_rest, state, body in dead_letters.rows(journal.db):
+            if table[slot_of(user)] != shard:
+                self._fault(path, f"dead letter {message_id} is for a user of another shard: {user}")
+            if state == dead_letters.DEAD:
+                self.report.dead += 1
+                try:
+                    msgspec.msgpack.decode(body, type=ops.Letter)
+                except msgspec.MsgspecError as error:
+                    self._fault(path, f"dead letter {message_id} for {user} can't be read: {error}")
+        return dead_letters.targets(journal.db)
 
     def _examine_box(self, directory: Path) -> None:
         user, path = directory.name, directory / mailbox.FILE
@@ -300,7 +323,7 @@ def main() -> None:
         console.print(f"FAULT  {fault}", style="red")
     console.print(
         f"{report.mailboxes} mailboxes, {report.messages} messages, {report.waiting} deliveries waiting"
-        f" ({report.waiting_stored} of them stored already), {len(report.faults)} faults"
+        f" ({report.waiting_stored} of them stored already), {report.dead} dead letters, {len(report.faults)} faults"
     )
     raise SystemExit(1 if report.faults else 0)
 

@@ -16,6 +16,7 @@ from node.clock import now_us
 from node.config import Shard as Settings
 from node.errors import DiskFull, PoboxError, Unavailable
 from shard.backlog import Backlog
+from shard.dead_letters import DeadLetters
 from shard.disk import Disk
 from shard.journal import Journal
 from shard.mailboxes import Mailboxes
@@ -32,6 +33,7 @@ _FORGET_PORTIONS = 20
 _STAFF_S = 1.0
 _TRIM_S = 10.0
 _FULL_S = 1.0
+_SWEEP_S = 60.0
 
 
 class House:
@@ -51,6 +53,7 @@ class House:
         office: Office,
         postmen: Postmen,
         pressure: Pressure,
+        dead: DeadLetters,
         change: Callable[[Callable[[], None]], Awaitable[None]],
     ) -> None:
         self._settings = settings
@@ -64,11 +67,12 @@ class House:
         self._office = office
         self._postmen = postmen
         self._pressure = pressure
+        self._dead = dead
         self._change = change
         self._memory = Memory()
         self._staffing = Staffing(first=settings.postmen, most=settings.postmen_max)
         self._warmth = Warmth(mailboxes.open_max)
-        self._staffed_at = self._trimmed_at = 0.0
+        self._staffed_at = self._trimmed_at = self._swept_at = 0.0
         self._full_until = 0.0
         self._stopping = False
         self.usage = Usage(0, 1)
@@ -104,6 +108,7 @@ class House:
             self._office.nudge()
             with contextlib.suppress(PoboxError):  # no room, or stopping: the old ones stay a little longer
                 await self._forget()
+                await self._sweep(now)
             await asyncio.sleep(TICK_S)
 
     async def _look(self, now: float) -> None:
@@ -151,3 +156,12 @@ class House:
             if not journal.may_forget(before, surplus()):
                 return
             journal.receipts -= await journal.write(work)
+
+    async def _sweep(self, now: float) -> None:
+        """Dead letters past their time."""
+        if now - self._swept_at < _SWEEP_S:
+            return
+        self._swept_at = now
+        time_us, receipt_us = now_us(), int(self._settings.receipt_s * 1e6)
+        if await self._journal.read(lambda: self._dead.has_old(time_us, receipt_us)):
+            self._dead.committed(await self._journal.write(lambda: self._dead.sweep(time_us, receipt_us)))

@@ -12,7 +12,6 @@ memory of which ids were used, and with which body.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,8 +67,6 @@ _GOING = "SELECT seq, kind, id, channel, users, body FROM letters WHERE seq BETW
 _FOR_ONE = """
 SELECT seq, kind, id, channel, users, body FROM letters
 WHERE seq>? AND seq<=? AND (channel IS NOT NULL OR instr(char(10)||users||char(10), char(10)||?||char(10)))"""
-_TRY_AGAIN = """
-UPDATE receipts SET failed=0 WHERE failed>0 AND EXISTS(SELECT 1 FROM letters l WHERE l.seq=receipts.seq)"""
 _PURGE = "DELETE FROM letters WHERE seq BETWEEN ? AND ?"
 _CHECKPOINT_PAGES = 2_000
 
@@ -191,40 +188,27 @@ class Journal:
     def purge(self, seqs: list[int]) -> None:
         """Let letters go; the caller knows that a barrier has covered their delivery."""
         assert self.db.in_transaction
-        ranges = list(_ranges(sorted(seqs)))
-        if ranges and self.keep is not None:
-            self.keep([row for first, last in ranges for row in self.db.execute(_GOING, (first, last))])
-        self.db.executemany(_PURGE, ranges)
+        going = list(ranges(sorted(seqs)))
+        if going and self.keep is not None:
+            self.keep([row for first, last in going for row in self.db.execute(_GOING, (first, last))])
+        self.db.executemany(_PURGE, going)
 
-    def fail(self, failures: Iterable[tuple[int, str]]) -> None:
-        """Count targets that gave up, (how many, message id)."""
-        assert self.db.in_transaction
-        self.db.executemany("UPDATE receipts SET failed=failed+? WHERE id=?", failures)
+    async def commit(self, purge: list[int], note: Callable[[], T]) -> T:
+        """On disk when this returns, with what ``note`` writes. Raises :class:`DiskFull` (nothing was written) or
+        :class:`Unsure`.
 
-    def try_again(self) -> None:
-        """All targets of the letters that wait are tried again; who gave up before isn't counted twice.
-        On a full disk the count stays too high: starting, and reading, matter more."""
-        with contextlib.suppress(apsw.FullError):
-            self.db.execute(_TRY_AGAIN)
-
-    async def commit(
-        self, purge: list[int], failures: list[tuple[int, str]], more: Callable[[], None] | None = None
-    ) -> None:
-        """On disk when this returns. Raises :class:`DiskFull` (nothing was written) or :class:`Unsure`.
-
-        What is let go of, the failures that are counted, and what ``more`` writes are part of it, and of the thread's
-        work: they may read the disk.
+        What is noted, and then let go of, is part of it, and of the thread's work: freeing the pages of long letters
+        may read the disk.
         """
 
-        def work() -> None:
+        def work() -> T:
+            noted = note()
             self.purge(purge)
-            self.fail(failures)
-            if more is not None:
-                more()
             self._commit()
+            return noted
 
         try:
-            await self.in_thread(work)
+            return await self.in_thread(work)
         except apsw.FullError as error:
             self.rollback()
             raise DiskFull() from error
@@ -302,7 +286,7 @@ class Journal:
         self.db.close()
 
 
-def _ranges(seqs: list[int]) -> Iterator[tuple[int, int]]:
+def ranges(seqs: list[int]) -> Iterator[tuple[int, int]]:
     """Sorted numbers as runs: 3, 4, 5, 9 → (3, 5), (9, 9)."""
     if not seqs:
         return

@@ -1,10 +1,10 @@
 """``python -m shard.layout``: lays the data directory out for the configured number of shards.
 
 Run before anything listens. Where the number has changed, a new set of journals is written beside
-the old one: every letter, receipt, channel and membership goes to the shard that owns it under the
-new table. Then ``placement.json`` is replaced, in one rename: before it the old journals count, after
-it the new ones, and a kill at any moment leaves one of the two whole. Mailboxes lie under their slot
-and don't move. What belongs to no shard any more is swept away, at every start.
+the old one: every letter, receipt, channel and membership, and whatever could not be stored, goes to the
+shard that owns it under the new table. Then ``placement.json`` is replaced, in one rename: before it the
+old journals count, after it the new ones, and a kill at any moment leaves one of the two whole. Mailboxes
+lie under their slot and don't move. What belongs to no shard any more is swept away, at every start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from shard import sqlite, subscriptions, vapid
+from shard import dead_letters, schedule, sqlite, subscriptions, vapid
 from shard.journal import Journal
 from shard.members import Members
 
@@ -143,6 +143,9 @@ class _Mover:
         self._journals = journals
         self._table = table_for(len(journals))
         self._members = [Members(journal.db) for journal in journals]
+        for journal in journals:
+            dead_letters.make_tables(journal.db)
+        self._schedules = [schedule.Schedule(journal.db) for journal in journals]
 
     def move(self, data: Path, old: Placement) -> Move:
         moved = Move(
@@ -160,6 +163,7 @@ class _Mover:
                 self._move_subscriptions(source)
             for source in sources:
                 moved.letters += self._move_letters(source)
+                self._move_troubles(source)
             moved.receipts = self._move_receipts(sources)
             for journal in self._journals:
                 journal.db.execute("COMMIT")
@@ -204,6 +208,8 @@ class _Mover:
         the clock that tells who they were stays behind."""
         count = 0
         members = Members(source.db)
+        dead_letters.make_tables(source.db)
+        dead = dead_letters.targets(source.db)
         for seq, kind, message_id, _targets, channel, users, body in source.letters():
             names = users.split("\n") if users else []
             if channel is not None:
@@ -213,13 +219,22 @@ class _Mover:
                     after = page[-1]
             parts: dict[int, list[str]] = defaultdict(list)
             for name in names:
-                parts[self._owner(name)].append(name)
+                if name not in dead.get(seq, ()):
+                    parts[self._owner(name)].append(name)
             for owner, part in parts.items():
                 journal = self._journals[owner]
                 row = (journal.next_seq(), kind, message_id, len(part), None, "\n".join(part), body)
                 journal.add([row], [])
                 count += 1
         return count
+
+    def _move_troubles(self, source: Journal) -> None:
+        """Dead letters, and who is tried again when, to the shard of their user. The letters that wait have new numbers
+        there, and all their tries before them."""
+        for row in dead_letters.rows(source.db):
+            dead_letters.put(self._journals[self._owner(row[0])].db, row)
+        for retry in schedule.Schedule(source.db).load():
+            self._schedules[self._owner(retry.user)].write([retry._replace(runs=[])], [])
 
     def _move_receipts(self, sources: list[Journal]) -> int:
         """One receipt a message, at the home of its id, with the targets of all its parts.

@@ -30,6 +30,7 @@ from shard.disk import Disk
 from shard.lines import Lines
 from shard.mailbox import Mailbox
 from shard.opener import Errand, Opener
+from shard.volumes import Volumes
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class Mailboxes:
         self, disk: Disk, template: bytes, *, open_max: int, wal_pages_max: int, vfs: str | None = None
     ) -> None:
         self.opener = Opener(disk, template, wal_pages_max=wal_pages_max, vfs=vfs)
+        self.volumes = Volumes(disk.data)
         self._disk = disk
         self._wal_pages_max = wal_pages_max
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -82,7 +84,7 @@ class Mailboxes:
     def free(self, user: str) -> Mailbox | None:
         """The box if it is open and nobody holds it: the loop may use it at once, till it awaits."""
         box = self._open.get(user)
-        if box is None or user in self._lines:
+        if box is None or user in self._lines or self.volumes.is_down(user):
             return None
         self._use(box)
         return box
@@ -92,16 +94,22 @@ class Mailboxes:
         """Hold ``user``'s box, opened if need be, made if ``create``; None if there is none.
 
         Whoever comes first holds it first. Raises ``apsw.BusyError`` if another process has it
-        open, :class:`DiskFull` at birth.
+        open, :class:`DiskFull` at birth, :class:`VolumeDown` while the disk under it is left alone.
         """
         self.holds += 1
         async with self._lines.hold(user):
-            box = self._open.get(user)
-            if box is None:
-                box = await self._open_box(user, create)
-            else:
-                self._use(box)
-            yield box
+            ticket = self.volumes.enter(user)
+            try:
+                box = self._open.get(user)
+                if box is None:
+                    box = await self._open_box(user, create)
+                else:
+                    self._use(box)
+                yield box
+            except Exception as error:
+                self.volumes.ended(user, ticket, error)
+                raise
+            self.volumes.ended(user, ticket, None)
 
     async def _wait(self, lock: asyncio.Lock) -> None:
         """Wait for the holder, and note how long that takes."""
@@ -157,6 +165,8 @@ class Mailboxes:
                 elif visit.born:
                     self._newborn[user] = self._barriers_begun
             self._evict()
+        for (user, _errand), visit in zip(errands, visits, strict=True):
+            self.volumes.ended(user, None, visit.error)
         return [visit.error for visit in visits]
 
     @contextlib.asynccontextmanager
@@ -238,6 +248,8 @@ class Mailboxes:
 
     def wrote(self, user: str, rows: int) -> None:
         """Note a commit of ``rows`` rows: four index pages and about six rows to a page of data."""
+        if self.volumes.are_in_doubt:
+            self.volumes.ended(user, None, None)
         if user in self._unsound:
             return
         self._written[user] = self._written.get(user, 0) + 5 + rows // 5

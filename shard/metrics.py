@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 from node import metrics, ops
+from node.breaker import State
 from node.clock import now_us
 from node.config import Shard as Settings
 from node.metrics import counter, gauge, histogram
@@ -13,6 +14,7 @@ from node.ops import Family
 from shard.backlog import Backlog
 from shard.backup import Backups
 from shard.barrier import Barrier
+from shard.dead_letters import DeadLetters
 from shard.house import House
 from shard.journal import Journal
 from shard.lanes import LANES
@@ -21,10 +23,13 @@ from shard.office import Office
 from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
+from shard.put_off import PutOff
 from shard.restore import Restores
 from shard.snapshots import Snapshots
 from shard.sync import Devices
 from shard.watch import Watch
+
+_BREAKER = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 class Metrics:
@@ -48,6 +53,8 @@ class Metrics:
         push: Push,
         backups: Backups,
         restores: Restores,
+        put_off: PutOff,
+        dead: DeadLetters,
     ) -> None:
         self._settings = settings
         self._office = office
@@ -64,6 +71,8 @@ class Metrics:
         self._push = push
         self._backups = backups
         self._restores = restores
+        self._put_off = put_off
+        self._dead = dead
         self.questions: Counter[str] = Counter()
         """asked of this shard, by kind; deliveries are none"""
 
@@ -120,12 +129,18 @@ class Metrics:
 
     def _delivery(self) -> list[Family]:
         postmen = self._postmen
-        given_up = {"expired": float(postmen.expired)}
+        put_off, dead = self._put_off, self._dead
         stored = dict(zip(LANES, postmen.stored_s, strict=True))
         return [
             counter("pobox_deliveries_stored_total", "Letters times targets stored in a box", self._backlog.stored),
-            counter("pobox_deliveries_put_off_total", "Tries to store a letter that failed", postmen.put_off),
-            counter("pobox_deliveries_given_up_total", "Letters times targets given up", given_up, "reason"),
+            counter(
+                "pobox_deliveries_put_off_total", "Tries to store a letter that failed", put_off.failed_tries.total()
+            ),
+            counter("pobox_deliveries_given_up_total", "Letters times targets given up", put_off.given_up, "reason"),
+            gauge("pobox_retries_scheduled", "Users whose mailbox is to be tried again", len(put_off)),
+            gauge("pobox_dead_letters", "Dead letters kept", dead.count),
+            gauge("pobox_dead_letters_bytes", "Bytes of their bodies", dead.bytes),
+            counter("pobox_dead_letters_dropped_total", "Dead letters that went, too many or too old", dead.dropped),
             counter("pobox_transactions_total", "Transactions in which letters were stored", postmen.transactions),
             histogram(
                 "pobox_stored_seconds",
@@ -175,6 +190,12 @@ class Metrics:
         boxes = self._mailboxes
         opened = {"kept": boxes.opened, "visited": boxes.visited}
         return [
+            gauge(
+                "pobox_volume_breaker",
+                "The breaker of a disk with mailboxes: 0 closed, 1 half-open, 2 open",
+                {volume: float(_BREAKER[state]) for volume, state in boxes.volumes.states().items()},
+                "volume",
+            ),
             gauge("pobox_mailboxes_open", "Mailboxes held open", len(boxes)),
             gauge("pobox_mailboxes_open_max", "At most so many are held open", boxes.open_max),
             counter(

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from time import perf_counter
 
 import apsw
@@ -26,8 +25,10 @@ from node.metrics import Histogram
 from node.slots import slot_of
 from shard import backlog as letters_of
 from shard.backlog import Backlog, Letter
+from shard.dead_letters import Moved
 from shard.expander import Expander
 from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
+from shard.ledger import Ledger, Page
 from shard.members import Members
 from shard.pressure import Pressure, Room
 from shard.tail import Tail
@@ -67,6 +68,7 @@ class Office:
         backlog: Backlog,
         expander: Expander,
         tail: Tail,
+        ledger: Ledger,
         *,
         table: int,
         owned: frozenset[int],
@@ -83,6 +85,7 @@ class Office:
         self._backlog = backlog
         self._expander = expander
         self._tail = tail
+        self._ledger = ledger
         self._table = table
         self._owned = owned
         self._changes = changes
@@ -159,7 +162,8 @@ class Office:
 
     def nudge(self) -> None:
         """See to what has to be noted down, though no letter comes."""
-        if self._backlog.failed:
+        self._ledger.call()
+        if self._ledger.is_due:
             self._work.set()
 
     def let_go(self, seqs: list[int]) -> None:
@@ -185,7 +189,7 @@ class Office:
     async def run(self) -> None:
         """Commit until cancelled; :class:`Unsure` ends the process."""
         while True:
-            if not self._entries and not self._to_purge and not self._backlog.failed:
+            if not self._entries and not self._to_purge and not self._ledger.is_due:
                 self._work.clear()
                 self._idle.set()
                 await self._work.wait()
@@ -203,18 +207,24 @@ class Office:
         while self._entries or not self._idle.is_set():
             await asyncio.sleep(0.01)
 
-    def purge_all(self) -> None:
-        """Let go of what may go, inside the transaction that is open: the last one before the end."""
+    async def close_books(self) -> None:
+        """Note what is to be noted, and let go of what may go: the last transaction before the end."""
         seqs, self._to_purge = self._to_purge, []
-        self._journal.purge(seqs)
-        self._journal.rows -= len(seqs)
+        page = self._ledger.take(seqs)
+
+        def work() -> None:
+            self._ledger.write(page)
+            self._journal.purge(page.purge)
+
+        await self._journal.write(work)
+        self._journal.rows -= len(page.purge)
 
     async def _commit_group(self) -> bool:
         """Journal and answer what has gathered; False if the disk is full."""
         group, self._entries = self._entries[:_GROUP_MAX], self._entries[_GROUP_MAX:]
         self._entries_bytes -= sum(memoryview(request.letter).nbytes for request, _answer, _since in group)
         purge, self._to_purge = self._to_purge[:_PURGE_MAX], self._to_purge[_PURGE_MAX:]
-        failed, self._backlog.failed = self._backlog.failed, []
+        page = self._ledger.take(purge)
         rows: list[LetterRow] = []
         receipts: list[ReceiptRow] = []
         answers: list[tuple[Answer, bytes]] = []
@@ -235,21 +245,24 @@ class Office:
                 else:
                     answers.append((answer, frame))
             self._journal.add(rows, receipts)
-            await self._journal.commit(purge, failed, partial(self._tail.add, later) if later else None)
+            moved = await self._journal.commit(page.purge, lambda: self._note(page, later))
         except (DiskFull, apsw.FullError):
             self._journal.rollback()
             self._to_purge += purge
-            self._backlog.failed += failed
+            self._ledger.give_back(page)
             refusal = DiskFull().problem()
             self.refused[DiskFull.code] += len(group)
             for request, answer, _since in group:
                 answer(ops.encode(ops.Failed(request.rid, refusal)))
             return False
+        self._ledger.committed(moved)
+        if not page.purge:
+            self._to_purge += purge
         on_disk_at = perf_counter()
         self.commit_s.observe(on_disk_at - began)
         for _request, _answer, since in group:
             self.accept_s.observe(on_disk_at - since)
-        self._journal.rows += len(rows) - len(purge)
+        self._journal.rows += len(rows) - len(page.purge)
         self._journal.receipts += len(receipts)
         for letter, users in fresh + later:  # before anybody hears of it
             if letter.channel is None:
@@ -260,6 +273,12 @@ class Office:
             answer(frame)
         self._hand_over(fresh, later)
         return True
+
+    def _note(self, page: Page, later: list[tuple[Letter, list[str]]]) -> list[Moved]:
+        """What belongs into the transaction beside the letters themselves."""
+        if later:
+            self._tail.add(later)
+        return self._ledger.write(page)
 
     def _enter(
         self,

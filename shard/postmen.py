@@ -5,65 +5,34 @@ milliseconds; between two slices the loop serves its sockets. One postman at a t
 Whatever has to wait (a box that must be opened, one that is being read) is waited for off the floor,
 so that other users notice nothing.
 
-A letter that can't be stored now is put off and tried again, with growing pauses; it stays in the
-journal. Whatever comes for that user meanwhile waits behind it: a join must not be written after the
-leave that followed it. Only errors that are named here are met that way; any other ends the process, and the
-journal is replayed.
+A letter that can't be stored now is put off (:mod:`shard.put_off`) and tried again. Only errors that have a name
+(:mod:`shard.trouble`) are met that way; any other ends the process, and the journal is replayed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
 
-import apsw
-import structlog
-
 from node.clock import iso, now_us
-from node.errors import DiskFull, Unsure
+from node.errors import Unsure
 from node.metrics import LONG_S, Histogram
-from shard.backlog import Backlog, Letter, expired
+from shard.backlog import Backlog, Letter
 from shard.expander import Expander
-from shard.journal import MEMBERSHIP, MESSAGE
+from shard.journal import MEMBERSHIP
 from shard.lanes import LANES
 from shard.loader import Loader
 from shard.mailbox import CORRUPT, Mailbox, Row
 from shard.mailboxes import PORTION, Mailboxes
 from shard.opener import Errand
-from shard.retry import Policy, pause_s
-
-log = structlog.get_logger()
+from shard.put_off import PutOff
+from shard.trouble import BUSY, NAMED, NO_ROOM, VOLUME, word
 
 _LULL_S = 0.1
 _PORTION = 256  # letters in one transaction; of ordinary size a few milliseconds
-_TRIES = 3  # in quick succession: somebody who only looks into a box is gone by then
-_PUT_OFF_S = 0.05
-_PUT_OFF_MAX_S = 60.0
-
-_NO_ROOM = (apsw.FullError, DiskFull)
-_OTHERS = (
-    apsw.BusyError,
-    apsw.LockedError,
-    apsw.IOError,
-    apsw.CantOpenError,
-    apsw.ReadOnlyError,
-    apsw.SQLError,  # a table is gone: opened anew, the box is found damaged
-    OSError,
-)
-
-
-def put_off_s(attempt: int, luck: float = 0.0) -> float:
-    """Seconds to wait when attempt number ``attempt`` (from 1) has failed: 50 ms times attempt for the first three,
-    then half a second, doubled each time, up to a minute; shortened by ``luck``, so that what failed together
-    doesn't come back together."""
-    if attempt <= _TRIES:
-        return min(_PUT_OFF_MAX_S, _PUT_OFF_S * attempt)
-    return pause_s(Policy(cap_s=_PUT_OFF_MAX_S), attempt - _TRIES, luck)
 
 
 class Postmen:
@@ -75,6 +44,7 @@ class Postmen:
         mailboxes: Mailboxes,
         expander: Expander,
         loader: Loader,
+        put_off: PutOff,
         *,
         wake: asyncio.Event,
         count: int,
@@ -87,6 +57,7 @@ class Postmen:
         self._mailboxes = mailboxes
         self._expander = expander
         self._loader = loader
+        self._put_off = put_off
         self._count = count
         self._slice_s = slice_ms / 1000
         self._gather = gather
@@ -94,19 +65,12 @@ class Postmen:
         self._tell_stored = stored
         self._wake = wake
         self._floor = asyncio.Lock()
-        self._put_off: dict[str, list[Letter]] = {}
-        self._attempts: dict[str, int] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_hand: dict[str, list[list[Letter]]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._at_work: set[int] = set()
         self._busy_s = self._rested_s = 0.0
         self._resting_since: float | None = None
         self.transactions = 0
-        self.put_off = 0
-        """tries that failed, each letter counted"""
-        self.expired = 0
-        """letters times targets that are tried no more, since their senders want them no more"""
         self.stored_s = tuple(Histogram(LONG_S) for _ in LANES)
         """by lane, from the acceptance of a transaction's oldest letter to its being stored"""
 
@@ -154,7 +118,7 @@ class Postmen:
 
     async def _deliver_held(self, user: str) -> None:
         early = await self._expander.early(user)
-        letters = self._backlog.lanes.take_user(user) + early + self._put_off.pop(user, [])
+        letters = self._backlog.lanes.take_user(user) + early + self._put_off.take(user)
         if letters:
             letters.sort(key=lambda letter: letter.seq)
             try:
@@ -170,9 +134,9 @@ class Postmen:
                     assert box is not None
                     self._write(box, letters)
                     self._mailboxes.wrote(user, len(letters))
-            except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+            except NAMED as error:
                 self._loader.failed(user)
-                if user not in self._put_off:  # else it is known, and tried again
+                if not self._put_off.has(user):  # else it is known, and tried again
                     self._trouble(user, [], error, for_reader=True)
                 return
             self._loader.got(user, letters)
@@ -181,7 +145,7 @@ class Postmen:
 
     def waits_for(self, user: str) -> bool:
         """Whether something for ``user`` could not be stored, and is to be tried again. Sure for who holds the box."""
-        return user in self._put_off or self._loader.owes(user)
+        return self._put_off.has(user) or self._loader.owes(user)
 
     async def settle(self, box: Mailbox) -> int:
         """Store what waits for the owner of ``box``, which is held. Up to the number returned, all that was accepted
@@ -195,7 +159,7 @@ class Postmen:
             self._mailboxes.wrote(user, len(copies))
             self._loader.got(user, copies)
         letters = await self._expander.early(user)
-        letters += self._backlog.lanes.take_user(user) + self._put_off.pop(user, [])
+        letters += self._backlog.lanes.take_user(user) + self._put_off.take(user)
         for waiting in self._in_hand.get(user, ()):  # of those who are in line for this box
             letters += waiting
             waiting.clear()
@@ -215,21 +179,17 @@ class Postmen:
         lanes = self._backlog.lanes
         if self._backlog.window.behind or self._expander.busy:
             return False
-        return not (lanes.has(user) or user in self._put_off or user in self._in_hand)
+        waits = self._put_off.has(user) or self._put_off.is_held_back(user)
+        return not (waits or lanes.has(user) or user in self._in_hand)
 
     def hold_back(self, user: str) -> None:
         """Deliver nothing to ``user`` until :meth:`let_in`."""
-        self._put_off.setdefault(user, [])
-        if (timer := self._timers.pop(user, None)) is not None:
-            timer.cancel()
+        self._put_off.hold_back(user)
 
     def let_in(self, user: str) -> None:
         """What was held back, or put off, is due now."""
-        if (timer := self._timers.pop(user, None)) is not None:
-            timer.cancel()
-        self._attempts.pop(user, None)
         self._loader.forget(user)
-        self._backlog.lanes.put_back(user, self._put_off.pop(user, []))
+        self._backlog.lanes.put_back(user, self._put_off.let_in(user))
         self._wake.set()
 
     # -- one postman -------------------------------------------------------------------------------
@@ -265,17 +225,17 @@ class Postmen:
                 await self._rest(lanes.due_in_s(now, gather))
                 return None
             user, letters = taken
-            if user in self._put_off:
-                self._put_off[user] += letters
+            if self._put_off.join(user, letters):
                 now = time()
                 continue
             box = self._mailboxes.free(user)
             if box is not None and len(letters) <= _PORTION:
                 try:
                     self._store(box, letters)
-                except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+                except NAMED as error:
+                    self._mailboxes.volumes.ended(user, None, error)
                     self._trouble(user, letters, error)
-            elif len(letters) <= _PORTION and self._mailboxes.is_at_rest(user) and self._mailboxes.is_crowded():
+            elif len(letters) <= _PORTION and self._may_visit(user) and self._mailboxes.is_crowded():
                 visits.append((user, letters))
                 if len(visits) == PORTION:
                     break
@@ -289,6 +249,10 @@ class Postmen:
             return self._visit(visits)
         await asyncio.sleep(0)
         return None
+
+    def _may_visit(self, user: str) -> bool:
+        """Whether the box is closed, and nobody's; and its disk known to be well: a probe goes alone."""
+        return self._mailboxes.is_at_rest(user) and not self._mailboxes.volumes.are_in_doubt
 
     async def _rest(self, due_in_s: float | None) -> None:
         """Until there is new mail, or the next is due; that may be sooner than it looks, when nothing
@@ -312,7 +276,7 @@ class Postmen:
         for (addressee, letters), error in zip(visits, failures, strict=True):
             if error is None:
                 self._stored(addressee, letters)
-            elif isinstance(error, (*CORRUPT, *_NO_ROOM, *_OTHERS)):
+            elif isinstance(error, NAMED):
                 self._trouble(addressee, letters, error)
             else:
                 raise error
@@ -328,14 +292,14 @@ class Postmen:
                 assert box is not None
                 if not letters:  # whoever held it before has stored them
                     return
-                if user in self._put_off:  # whoever held it before had no luck: his letters first
-                    letters = sorted(self._put_off.pop(user) + letters, key=lambda letter: letter.seq)
+                if self._put_off.has(user):  # whoever held it before had no luck: his letters first
+                    letters = sorted(self._put_off.take(user) + letters, key=lambda letter: letter.seq)
                 while len(letters) > _PORTION:
                     self._store(box, letters[:_PORTION])
                     letters = letters[_PORTION:]
                     await asyncio.sleep(0)
                 self._store(box, letters)
-        except (*CORRUPT, *_NO_ROOM, *_OTHERS) as error:
+        except NAMED as error:
             self._trouble(user, letters, error, for_reader=for_reader)
         finally:
             in_hand[:] = [waiting for waiting in in_hand if waiting is not registered]
@@ -356,8 +320,8 @@ class Postmen:
             self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
         self._backlog.stored_for_one(letters)
         self._tell_stored(user, letters)
-        if self._attempts:
-            self._attempts.pop(user, None)
+        if self._put_off:
+            self._put_off.stored(user)
 
     def _write(self, box: Mailbox, letters: list[Letter]) -> None:
         """The transaction; in the thread of whoever holds the box."""
@@ -391,42 +355,18 @@ class Postmen:
 
     def _trouble(self, user: str, letters: list[Letter], error: Exception, *, for_reader: bool = False) -> None:
         """The letters could not be stored: see to the box, and try again later."""
-        attempt = self._attempts.get(user, 0)
-        if not (for_reader and attempt):  # however often somebody looks in, the postman's pauses grow by his own tries
-            attempt += 1
-        self._attempts[user] = attempt
-        if isinstance(error, _NO_ROOM) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        why = word(error)
+        if why == NO_ROOM:
             self._no_room()
         elif isinstance(error, CORRUPT):
             self._mailboxes.discard(user, error)
-        elif not isinstance(error, apsw.BusyError):
+        elif why not in (BUSY, VOLUME):
             self._mailboxes.discard(user)
-        if attempt == (_TRIES + 1 if isinstance(error, apsw.BusyError) else 1) and not isinstance(error, CORRUPT):
-            log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
-        self.put_off += len(letters)
-        waiting = self._put_off.setdefault(user, [])
-        for letter in letters:
-            if letter.kind == MESSAGE and expired(letter):
-                self.expired += 1
-                self._backlog.gave_up(letter)
-            else:
-                waiting.append(letter)
-        if (timer := self._timers.pop(user, None)) is not None:
-            timer.cancel()  # one a user: each that fires is a try, and a try that fails sets the next
-        if waiting:
-            pause_s = put_off_s(attempt, random.random())
-            self._timers[user] = asyncio.get_running_loop().call_later(pause_s, self._again, user)
-        else:
-            del self._put_off[user], self._attempts[user]
+        if letters:
+            self._put_off.failed(user, letters, why, error, for_reader=for_reader)
 
-    def _again(self, user: str) -> None:
-        """Back into the lanes; but not while somebody is in line for the box: he may bring later letters, and takes
-        these along if he does; and if he only reads, he must know that they are late."""
-        if self._mailboxes.is_held(user) and user in self._put_off:
-            self._timers[user] = asyncio.get_running_loop().call_later(_PUT_OFF_S, self._again, user)
-            return
-        del self._timers[user]
-        letters = self._put_off.pop(user, [])
+    def again(self, user: str, letters: list[Letter]) -> None:
+        """The turn of what was put off has come."""
         now = asyncio.get_running_loop().time()
         for letter in letters:
             self._backlog.lanes.put(user, letter, now)

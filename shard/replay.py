@@ -1,6 +1,7 @@
 """From the journal back into the lanes, at start.
 
-Whatever has a row may or may not be in its boxes; delivering it again is harmless. A membership is
+Whatever has a row may or may not be in its boxes; delivering it again is harmless. Who is dead for a letter gets it no
+more, though its row is here for others. A membership is
 replayed as the state of *now*: if a join, a mute and a later leave of one user are all in the journal, or
 only one of them still is, the box ends as the member list says.
 
@@ -12,6 +13,7 @@ disk is too full for that they are kept in memory: starting, and reading, matter
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import apsw
 import msgspec
@@ -29,9 +31,16 @@ from shard.tail import Tail
 _body = msgspec.msgpack.Decoder(ops.Letter).decode
 
 
-def load(journal: Journal, members: Members, tail: Tail, backlog: Backlog, expander: Expander) -> None:
-    """Enter every letter of ``journal``; takes a few microseconds a target."""
-    journal.try_again()
+def load(
+    journal: Journal,
+    members: Members,
+    tail: Tail,
+    backlog: Backlog,
+    expander: Expander,
+    dead: Mapping[int, set[str]],
+) -> None:
+    """Enter every letter of ``journal``, but not for the targets that are ``dead`` (by its number); takes a few
+    microseconds a target. A letter that is dead for somebody never waits in the tail, which knows nothing of that."""
     states: dict[str, dict[str, Standing]] = {}
     lanes = tail.lanes()
     for number, lane in enumerate(lanes):
@@ -44,8 +53,15 @@ def load(journal: Journal, members: Members, tail: Tail, backlog: Backlog, expan
         later: list[tuple[Letter, list[str]]] = []
         for row in rows:
             letter, names = _letter(row, members, states)
-            if letter.kind != MESSAGE or (
-                letter.seq < lanes[letter.lane].first and group.holds(letter.lane, len(names), letter.size)
+            gone = dead.get(letter.seq)
+            if gone:
+                letter.left -= len(gone)
+                letter.early = gone
+                names = [name for name in names if name not in gone]
+            if (
+                letter.kind != MESSAGE
+                or gone
+                or (letter.seq < lanes[letter.lane].first and group.holds(letter.lane, len(names), letter.size))
             ):
                 held.append((letter, names))
             else:
@@ -88,7 +104,9 @@ def _hold(backlog: Backlog, expander: Expander, letters: list[tuple[Letter, list
     now = time.monotonic()
     for letter, names in letters:
         backlog.enter(letter)
-        if letter.channel is not None:
+        if not letter.left:
+            backlog.has_nobody(letter)
+        elif letter.channel is not None:
             expander.put(letter)
         else:
             backlog.put(letter, names, now)

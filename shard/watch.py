@@ -14,11 +14,11 @@ import structlog
 from node.clock import now_us
 from node.config import Shard as Settings
 from node.metrics import Histogram
-from shard.alerts import FAILURES, LANES, LOCKS, MEMORY, Alerts, FailureRate
+from shard.alerts import DAMAGED, DEAD, FAILURES, LANES, LOCKS, MEMORY, Alerts, FailureRate, News
 from shard.backlog import Backlog
 from shard.mailboxes import Mailboxes
 from shard.memory import Usage
-from shard.postmen import Postmen
+from shard.put_off import PutOff
 
 log = structlog.get_logger()
 
@@ -34,15 +34,16 @@ class Watch:
         *,
         backlog: Backlog,
         mailboxes: Mailboxes,
-        postmen: Postmen,
+        put_off: PutOff,
         memory: Callable[[], Usage],
     ) -> None:
         self._settings = settings
         self._backlog = backlog
         self._mailboxes = mailboxes
-        self._postmen = postmen
+        self._put_off = put_off
         self._memory = memory
         self._failures = FailureRate()
+        self._deaths, self._damages = News(), News()
         self.alerts = Alerts()
         self.readings: dict[str, float] = {}
         self.loop_late_s = Histogram()
@@ -59,12 +60,14 @@ class Watch:
 
     def look(self, now: float) -> None:
         """Take the readings at the loop's time ``now``."""
-        settings, backlog, postmen = self._settings, self._backlog, self._postmen
-        failed = postmen.put_off + postmen.expired
+        settings, backlog, put_off = self._settings, self._backlog, self._put_off
+        failed = put_off.failed_tries.total() + put_off.given_up.total()
         self.readings = {
             LANES: max(backlog.waiting / settings.waiting_max, backlog.bytes / max(1, settings.waiting_bytes_max)),
             MEMORY: self._memory().percent / 100,
             FAILURES: self._failures.look(backlog.stored, failed, now),
+            DEAD: self._deaths.look(put_off.given_up.total(), now),
+            DAMAGED: self._damages.look(self._mailboxes.damaged, now),
             LOCKS: self._mailboxes.longest_wait_s(),
         }
         for alert, began in self.alerts.look(self.readings, now, now_us()):

@@ -62,8 +62,8 @@ def test_the_reference_holds_every_alert_and_its_threshold() -> None:
     text = DOCUMENT.read_text()
     for rule in RULES:
         (row,) = re.findall(rf"^\| `{rule.name}` \|.*$", text, re.MULTILINE)
-        assert re.search(rf"over ({rule.threshold:g} s|{rule.threshold:.0%})", row), row
-        assert re.search(rf"\| ({rule.ends_at:g} s|{100 * rule.ends_at:g}%) \|", row), row
+        assert re.search(rf"over ({rule.threshold:g} s|{rule.threshold:.0%}|{rule.threshold:g} \|)", row), row
+        assert re.search(rf"\| ({rule.ends_at:g} s|{100 * rule.ends_at:g}%|{rule.ends_at:g}) \|", row), row
         assert f"### {rule.name}\n" in text
     for name in re.findall(r"- alert: (\w+)", ALERTS.read_text()):
         assert f"`{name}`" in text
@@ -124,6 +124,11 @@ tests:
       - {{series: 'pobox_deliveries_put_off_total{{shard="0"}}', values: '0+10x60'}}
       - {{series: 'pobox_deliveries_stored_total{{shard="1"}}', values: '0+99x60'}}
       - {{series: 'pobox_deliveries_put_off_total{{shard="1"}}', values: '0+1x60'}}
+      - {{series: 'pobox_deliveries_given_up_total{{shard="0",reason="busy"}}', values: '0x60'}}
+      - {{series: 'pobox_deliveries_given_up_total{{shard="1",reason="busy"}}', values: '0x20 1x40'}}
+      - {{series: 'pobox_volume_breaker{{shard="0",volume="8:1"}}', values: '0x60'}}
+      - {{series: 'pobox_volume_breaker{{shard="1",volume="8:1"}}', values: '0x20 2x40'}}
+      - {{series: 'pobox_mailboxes_damaged_total{{shard="0"}}', values: '0x20 1x40'}}
       - {{series: 'pobox_mailbox_wait_seconds_count{{shard="1"}}', values: '0+2x60'}}
       - {{series: 'pobox_mailbox_wait_seconds_bucket{{shard="1",le="1.0"}}', values: '0+1x60'}}
       - {{series: 'pobox_mailbox_wait_seconds_count{{shard="0"}}', values: '0+2x60'}}
@@ -138,6 +143,9 @@ def test_the_rules_fire_when_they_should_and_only_then(promtool: str, tmp_path: 
         "PoboxLanesFull": "0",
         "PoboxMemoryShort": "0",
         "PoboxDeliveriesFail": "0",
+        "PoboxDeadLetters": "1",
+        "PoboxVolumeDown": "1",
+        "PoboxMailboxDamaged": "0",
         "PoboxLockWait": "1",
     }
     cases = tmp_path / "cases.yml"

@@ -19,7 +19,7 @@ import msgspec
 
 from node import ops, paths
 from node.clock import iso
-from node.config import Backup, Config, Push
+from node.config import Backup, Config, Push, Retry
 from node.config import Shard as Settings
 from node.errors import Refused
 from node.model import MemberChanged, Message
@@ -35,6 +35,8 @@ T = TypeVar("T")
 PATIENCE_S = 30.0
 ONE = Placement(version=1, shards=1)
 START_US = 1_795_000_000_000_000
+RETRY = Retry(base_s=0.05, cap_s=0.1)
+"""whoever waits for a box does so for a test's time"""
 _MEMORY = Path("/dev/shm")
 
 
@@ -121,13 +123,16 @@ class Running:
         disk: Disk | None = None,
         push: Push | None = None,
         backup: Backup | None = None,
+        retry: Retry | None = None,
         **settings: Any,
     ) -> None:
         known: dict[str, Any] = {"barrier_s": 3600, "disk_reserve_bytes": 0, "postmen": 3, **settings}
         self.data = data
         self.layout = layout
         self.disk = disk or Disk(data)
-        config = Config(shard=Settings(**known), push=push or Push(), backup=backup or Backup(at=""))
+        config = Config(
+            shard=Settings(**known), push=push or Push(), backup=backup or Backup(at=""), retry=retry or RETRY
+        )
         self.shard = Shard(config, layout, index, self.disk)
         self.life: asyncio.Task[None] | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard.alerts import FAILURES, LANES, LOCKS, RULES, Alerts, Change, FailureRate, Rule
+from shard.alerts import FAILURES, LANES, LOCKS, RULES, Alerts, Change, FailureRate, News, Rule
 
 RULE = Rule("r", 0.8, 0.7, 2.0, 10.0, "Too much")
 TICK_S = 0.5
@@ -64,8 +64,10 @@ def test_thresholds_are_those_that_are_promised() -> None:
         "memory": 0.9,
         FAILURES: 0.05,
         LOCKS: 1.0,
+        "dead_letters": 0,
+        "damaged": 0,
     }
-    assert all(rule.ends_at < rule.threshold for rule in RULES)
+    assert all(rule.ends_at < rule.threshold or not rule.threshold for rule in RULES)
 
 
 def test_the_failure_rate_is_of_the_last_minute() -> None:
@@ -82,3 +84,10 @@ def test_a_few_tries_say_nothing() -> None:
     rate.look(0, 0, 0.0)
     assert rate.look(0, 19, 1.0) == 0.0
     assert rate.look(0, 20, 1.5) == 1.0
+
+
+def test_news_are_what_came_in_the_last_hour() -> None:
+    news = News()
+    assert [news.look(total, now) for now, total in ((0.0, 2), (5.0, 3), (20.0, 3), (40.0, 4))] == [2, 3, 3, 4]
+    assert news.look(4, 3_599.0) == 4
+    assert news.look(4, 3_645.0) == 0

@@ -350,7 +350,7 @@ def test_the_exit_code_tells_and_the_last_line_counts(data: Path) -> None:
     good = run(data)
     assert (good.returncode, good.stdout.count("FAULT")) == (0, 0)
     assert good.stdout.splitlines()[-1] == (
-        "4 mailboxes, 45 messages, 6 deliveries waiting (4 of them stored already), 0 faults"
+        "4 mailboxes, 45 messages, 6 deliveries waiting (4 of them stored already), 0 dead letters, 0 faults"
     )
     sql(box_path(data, "di"), "UPDATE messages SET content='other'")
     bad = run(data)

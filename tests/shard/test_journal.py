@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import DiskFull, Unsure
-from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow, _ranges
+from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow, ranges
 
 from .disks import fill, small_disk
 from .running import scratch
@@ -75,7 +75,7 @@ def test_a_group_goes_with_one_commit_and_one_that_is_rolled_back_leaves_nothing
         async with journal.lock:
             journal.begin()
             journal.add([row(1), row(2)], [receipt(1), receipt(2)])
-            await journal.commit([], [])
+            await journal.commit([], list)
             journal.begin()
             journal.add([row(3)], [receipt(3)])
             journal.purge([1, 2])
@@ -167,7 +167,7 @@ def _forget_all(journal: Journal) -> None:
 
 @given(st.sets(st.integers(1, 60)))
 def test_runs_of_numbers_cover_exactly_the_numbers(numbers: set[int]) -> None:
-    runs = list(_ranges(sorted(numbers)))
+    runs = list(ranges(sorted(numbers)))
     assert {number for first, last in runs for number in range(first, last + 1)} == numbers
     assert all(last + 1 < first for (_, last), (first, _) in itertools.pairwise(runs))
 
@@ -250,7 +250,7 @@ def test_a_full_disk_refuses_a_transaction_and_the_journal_recovers(tmp_path: Pa
             journal.begin()
             try:
                 journal.add([row(1_000, body=bytes(400_000))], [])
-                await journal.commit([], [])
+                await journal.commit([], list)
             except apsw.FullError:
                 journal.rollback()
                 raise DiskFull() from None

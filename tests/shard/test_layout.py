@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -23,7 +24,9 @@ from shard.journal import Journal
 from shard.layout import lay_out
 
 from .cluster import Cluster, hold_back
-from .running import letter, scratch, stored
+from .elsewhere import held_elsewhere
+from .running import box_path, letter, scratch, stored, until
+from .test_dead_letters import dead, requeue, scheduled
 
 pytestmark = pytest.mark.slow
 
@@ -425,3 +428,47 @@ def test_journals_without_a_placement_that_hold_letters_are_not_thrown_away(tmp_
     with pytest.raises(Exception, match="placement"):
         lay_out(data, 1)
     assert paths.shard_db(data, 1, 0).exists()
+
+
+def test_dead_letters_and_pauses_go_with_their_user_through_every_change() -> None:
+    async def go() -> None:
+        with scratch() as directory:
+            data = directory / "data"
+            async with Cluster(data, 2) as cluster:
+                await cluster.put_channel("news")
+                await cluster.join("news", USERS)
+                await cluster.settled()
+                for running in cluster.running:
+                    await running.let_go()
+                with contextlib.ExitStack() as held:
+                    for user in USERS[:6]:
+                        cluster.at_home(user).shard.mailboxes.discard(user)
+                        held.enter_context(held_elsewhere(box_path(data, user), "write"))
+                    await cluster.deliver(letter("all", at=-10_000_000, timeout_s=1), channel="news")
+                    await cluster.deliver(letter("patient"), USERS[:6])
+                    for running in cluster.running:
+                        await until(lambda r=running: r.shard.backlog.waiting == len(r.shard.put_off), "the rest")
+                        await until(lambda r=running: not r.shard.put_off.deaths, "the deaths on disk")
+                    for shards in (3, 1, 2):
+                        for running in cluster.running:
+                            await scheduled(running, len(running.shard.put_off))
+                        await cluster.change(shards)
+                        assert {user for r in cluster.running for user in r.shard.put_off._users} == set(USERS[:6])
+                        assert min(w.attempts for r in cluster.running for w in r.shard.put_off._users.values()) >= 4
+                        for running in cluster.running:
+                            await until(lambda r=running: r.shard.backlog.waiting == len(r.shard.put_off), "the rest")
+                        part = await cluster.receipt("all")
+                        assert (part.targets, part.pending, part.failed) == (len(USERS), 0, 6)
+                for user in USERS[:6]:
+                    running = cluster.at_home(user)
+                    (one,) = await dead(running, user)
+                    assert (one.message_id, one.reason) == ("all", "expired")
+                    await requeue(running, user, "all")
+                await cluster.settled()
+                part = await cluster.receipt("all")
+                assert (part.targets, part.pending, part.failed) == (len(USERS), 0, 0)
+                await cluster.let_go()
+                assert cluster.rows == 0
+            assert stored(data) == {user: ["all"] + ["patient"] * (user in USERS[:6]) for user in sorted(USERS)}
+
+    play(go())

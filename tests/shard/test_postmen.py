@@ -10,20 +10,13 @@ from pathlib import Path
 import pytest
 
 from node.errors import Unavailable
-from shard import postmen
+from shard.backlog import Letter
 from shard.layout import lay_out
 from shard.opener import Errand, Visit
-from shard.postmen import put_off_s
 
 from .disks import fill, small_disk
 from .elsewhere import held_elsewhere
 from .running import PATIENCE_S, Running, box_path, delivery, laid_out, letter, stored, until
-
-
-@pytest.fixture
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postmen, "_PUT_OFF_S", 0.02)
-    monkeypatch.setattr(postmen, "_PUT_OFF_MAX_S", 0.1)
 
 
 def _release(process: subprocess.Popen[bytes]) -> None:
@@ -40,7 +33,6 @@ async def _begun(data: Path, *users: str) -> None:
         await running.let_go()
 
 
-@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("how", ["write", "read", "idle"])
 def test_a_box_that_another_program_holds_is_waited_for_and_nobody_else_notices(how: str) -> None:
     async def play() -> None:
@@ -70,7 +62,6 @@ def test_a_box_that_another_program_holds_is_waited_for_and_nobody_else_notices(
     asyncio.run(play())
 
 
-@pytest.mark.usefixtures("_hasty")
 def test_what_a_held_box_is_told_arrives_in_the_order_of_acceptance() -> None:
     """A join that had to wait must not undo the leave that came after it."""
 
@@ -102,7 +93,7 @@ def test_letters_put_off_and_newer_ones_are_written_in_order(monkeypatch: pytest
                 failures = 3
                 order: list[int] = []
 
-                def failing(box: object, letters: list[postmen.Letter]) -> None:
+                def failing(box: object, letters: list[Letter]) -> None:
                     nonlocal failures
                     if failures:
                         failures -= 1
@@ -111,7 +102,6 @@ def test_letters_put_off_and_newer_ones_are_written_in_order(monkeypatch: pytest
                     store(box, letters)  # type: ignore[arg-type]
 
                 monkeypatch.setattr(running.shard.postmen, "_store", failing)
-                monkeypatch.setattr(postmen, "_PUT_OFF_S", 0.05)
                 for number in range(12):
                     await running.deliver(delivery(letter(f"m{number}", priority=number % 10 + 1), ["ada"]))
                     await asyncio.sleep(0.01)
@@ -122,7 +112,6 @@ def test_letters_put_off_and_newer_ones_are_written_in_order(monkeypatch: pytest
     asyncio.run(play())
 
 
-@pytest.mark.usefixtures("_hasty")
 def test_a_letter_whose_time_is_over_while_it_waits_is_given_up_and_counted() -> None:
     async def play() -> None:
         with laid_out() as data:
@@ -146,10 +135,9 @@ def test_a_letter_whose_time_is_over_while_it_waits_is_given_up_and_counted() ->
     asyncio.run(play())
 
 
-@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("held", [True, False])
-def test_what_was_given_up_before_a_kill_is_counted_once(held: bool) -> None:
-    """The letter is replayed and tried again: given up again, or stored after all."""
+def test_what_was_given_up_before_a_kill_stays_so_and_is_counted_once(held: bool) -> None:
+    """Its row is still in the journal, for somebody else: it is replayed for him alone."""
 
     async def play() -> None:
         with laid_out() as data:
@@ -159,25 +147,24 @@ def test_what_was_given_up_before_a_kill_is_counted_once(held: bool) -> None:
                 async with Running(data) as running:
                     await running.deliver(delivery(late, ["ada", "bo"]))
                     await running.settled()
-                    running.shard.office.let_go([])
+                    running.shard.office.nudge()
                     await running.shard.office.drain()
                     assert (await running.receipt("late")).failed == 1
                 if not held:
                     _release(holder)
                 async with Running(data) as running:
                     await running.settled()
-                    running.shard.office.let_go([])
+                    running.shard.office.nudge()
                     await running.shard.office.drain()
                     part = await running.receipt("late")
-                    assert (part.targets, part.pending, part.failed) == (2, 0, int(held))
+                    assert (part.targets, part.pending, part.failed) == (2, 0, 1)
+            assert stored(data) == {"ada": ["first-ada"], "bo": ["late"]}
 
     asyncio.run(play())
 
 
 @pytest.mark.parametrize("damage", ["header", "middle"])
-def test_a_damaged_box_is_set_aside_and_its_owner_keeps_receiving(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postmen, "_PUT_OFF_S", 0.01)
-
+def test_a_damaged_box_is_set_aside_and_its_owner_keeps_receiving(damage: str) -> None:
     async def play() -> None:
         with laid_out() as data:
             async with Running(data, wal_pages_max=1) as running:
@@ -226,13 +213,6 @@ def test_a_disk_that_gets_full_under_the_postmen_loses_nothing_and_reads_go_on(t
         asyncio.run(play(disk))
 
 
-def test_pauses_grow_and_are_bounded() -> None:
-    pauses = [put_off_s(attempt) for attempt in range(1, 30)]
-    assert pauses == sorted(pauses)
-    assert 0 < pauses[0] < pauses[-1] <= postmen._PUT_OFF_MAX_S
-    assert put_off_s(5_000) == postmen._PUT_OFF_MAX_S
-
-
 def test_a_message_to_everybody_is_stored_without_pushing_out_a_box_in_use() -> None:
     """More people than open boxes: those that are open stay so, also when one of the others is held or damaged."""
 
@@ -257,40 +237,6 @@ def test_a_message_to_everybody_is_stored_without_pushing_out_a_box_in_use() -> 
             boxes = stored(data)
             assert all("all" in boxes[user] for user in [*everybody, "held", "damaged"])
             assert boxes["held"] == ["all", "first-held"]
-
-    asyncio.run(play())
-
-
-def test_a_box_in_use_is_tried_three_times_in_quick_succession_then_ever_more_seldom() -> None:
-    pauses_ms = [round(1_000 * put_off_s(attempt)) for attempt in range(1, 13)]
-    assert pauses_ms == [50, 100, 150, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
-
-
-@pytest.mark.usefixtures("_hasty")
-def test_attempts_are_counted_from_the_first_again_once_a_box_was_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts: list[int] = []
-
-    def noted(attempt: int, luck: float) -> float:
-        attempts.append(attempt)
-        return put_off_s(attempt, luck)
-
-    async def play() -> None:
-        with laid_out() as data:
-            await _begun(data, "ada")
-            monkeypatch.setattr(postmen, "put_off_s", noted)
-            async with Running(data, postmen=2) as running:
-                for number in range(2):
-                    with held_elsewhere(box_path(data, "ada"), "write") as holder:
-                        await running.deliver(delivery(letter(f"m{number}"), ["ada", "bo"]))
-                        wanted = len(attempts) + 5
-                        await until(lambda: len(attempts) >= wanted, "five attempts", running.life)  # noqa: B023
-                        _release(holder)
-                    await running.settled()
-                    running.shard.mailboxes.discard("ada")
-                assert attempts[:5] == [1, 2, 3, 4, 5]
-                second = attempts.index(1, 1)
-                assert attempts[second : second + 5] == [1, 2, 3, 4, 5]
-                assert sorted(await running.ids("bo")) == ["m0", "m1"]
 
     asyncio.run(play())
 

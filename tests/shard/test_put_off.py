@@ -113,17 +113,17 @@ async def test_however_often_a_busy_box_is_read_there_is_one_next_try() -> None:
             await running.settled()
             await running.let_go()
         async with Running(data) as running:
-            postmen = running.shard.postmen
+            put_off = running.shard.put_off
             with held_elsewhere(box_path(data, "ada"), "write"):
                 await running.deliver(delivery(letter("a"), ["ada"]))
-                await until(lambda: postmen.waits_for("ada"), "the first attempt", running.life)
+                await until(lambda: put_off.has("ada"), "the first attempt", running.life)
                 for _ in range(50):
                     with pytest.raises(Unavailable):
                         await running.channels_of("ada")
-                assert list(postmen._timers) == ["ada"]
-                assert postmen._attempts["ada"] < 20, "a reader's tries are not the postman's"
+                assert list(put_off._users) == ["ada"]
+                assert put_off._users["ada"].attempts < 20, "a reader's tries are not the postman's"
             assert sorted(await running.ids("ada")) == ["a", "first"]
-            assert (postmen._put_off, postmen._attempts) == ({}, {})
+            assert not put_off._users
 
 
 @played
@@ -134,10 +134,9 @@ async def test_what_its_sender_wants_no_more_leaves_nothing_behind() -> None:
             await running.settled()
             await running.let_go()
         async with Running(data) as running:
-            postmen = running.shard.postmen
+            put_off = running.shard.put_off
             with held_elsewhere(box_path(data, "ada"), "write"):
                 await running.deliver(delivery(letter("a", timeout_s=0.001), ["ada"]))
                 await until(lambda: not running.shard.backlog.waiting, "giving up", running.life)
-            assert (postmen._put_off, postmen._attempts) == ({}, {})
-            await until(lambda: not postmen._timers, "the last timer", running.life)
-            assert not postmen.waits_for("ada")
+            assert not put_off._users
+            assert not put_off.has("ada")

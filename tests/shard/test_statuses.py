@@ -294,10 +294,10 @@ def test_what_could_not_be_delivered_is_not_called_missing() -> None:
             await running.settled()
             await running.let_go()
         async with Running(data, postmen=1) as running:
-            running.shard.postmen._again = lambda user: None  # type: ignore[method-assign]
+            running.shard.put_off._due = lambda user: None  # type: ignore[method-assign]
             with held_elsewhere(box_path(data, "ada"), "read") as holder:
                 await with_letters(running, "ada", "late")
-                await until(lambda: running.shard.postmen.waits_for("ada"), "the first attempt", running.life)
+                await until(lambda: running.shard.put_off.has("ada"), "the first attempt", running.life)
                 deliver_now = running.shard.postmen.deliver_now
 
                 async def unlucky(user: str) -> None:

@@ -1,0 +1,278 @@
+"""What could not be stored and is tried again: the letters that wait for a box in trouble, and when its turn is.
+
+They stay in the journal. Whatever comes for that user meanwhile waits behind them: a join must not be written after
+the leave that followed it. A message is given up after its last try, or when its sender wants it no more, and is then a
+dead letter; a join, a leave or a removal is tried for ever: it is what the member list and the person's own wish say,
+and no sender is there to be told.
+
+A user is in one of three states: in no trouble (not here), waiting for the time of the next try (a timer runs), or
+being tried (no timer, or somebody holds the box).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from node.clock import now_us
+from shard.backlog import Backlog, Letter, expired
+from shard.dead_letters import Death
+from shard.journal import MESSAGE
+from shard.retry import Policy, Tries, pause_s
+from shard.schedule import Retry
+from shard.trouble import BUSY, DAMAGED, EXPIRED, FOR_EVERYBODY, REASONS, VOLUME
+
+log = structlog.get_logger()
+
+_HELD_S = 0.05
+_EARLY_S = 0.005  # a timer may be that much before its time
+_FOR_EVERYBODY_MAX_S = 30.0  # a disk is well, or has room, again for everybody at once
+
+
+class Waiting:
+    """The letters of one user, in the order of acceptance."""
+
+    __slots__ = ("attempts", "first_us", "letters", "next_at", "reason", "timer", "tries", "written")
+
+    def __init__(self) -> None:
+        self.letters: list[Letter] = []
+        self.attempts = 0
+        """tries in a row that failed, for whatever reason"""
+        self.tries = Tries()
+        """those that failed for the box's sake"""
+        self.reason = ""
+        self.first_us = 0
+        self.next_at = 0.0
+        """when the next try is due, by the loop's clock"""
+        self.timer: asyncio.TimerHandle | None = None
+        self.written = False
+        """it is in the schedule on disk"""
+
+
+class PutOff:
+    """``is_held`` says whether somebody has a user's box; ``again`` takes letters whose turn has come."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        backlog: Backlog,
+        *,
+        is_held: Callable[[str], bool],
+        again: Callable[[str, list[Letter]], None],
+    ) -> None:
+        self._policy = policy
+        self._backlog = backlog
+        self._is_held = is_held
+        self._again = again
+        self._users: dict[str, Waiting] = {}
+        self._held_back: set[str] = set()
+        self._changed: set[str] = set()
+        self._ended: set[str] = set()
+        self.deaths: list[Death] = []
+        """what was given up, for the journal"""
+        self.failed_tries: Counter[str] = Counter()
+        """each letter counted, by what was in the way"""
+        self.given_up: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        """letters times targets, by reason"""
+
+    def load(self, retries: Iterable[Retry]) -> None:
+        """Go on with what the schedule holds. The letters come from the journal, and wait when they do."""
+        for retry in retries:
+            waiting = self._users[retry.user] = Waiting()
+            waiting.attempts, waiting.reason = retry.attempts, retry.reason
+            waiting.first_us, waiting.tries, waiting.written = retry.first_us, Tries(retry.runs), True
+            left_s = min(self._policy.cap_s, max(0.0, (retry.next_us - now_us()) / 1e6))
+            waiting.next_at = self._time() + left_s
+            self._set_timer(retry.user, waiting)
+
+    # -- what the postmen ask ----------------------------------------------------------------------
+
+    def has(self, user: str) -> bool:
+        """Whether letters wait here for ``user``."""
+        waiting = self._users.get(user)
+        return waiting is not None and bool(waiting.letters)
+
+    def join(self, user: str, letters: list[Letter]) -> bool:
+        """Let ``letters`` wait with those that do; False if the box is not to be waited for."""
+        if user in self._held_back:
+            self._users.setdefault(user, Waiting()).letters += letters
+            return True
+        waiting = self._users.get(user)
+        if waiting is None or waiting.timer is None:
+            return False
+        waiting.letters += letters
+        if any(letter.deadline_us for letter in letters):
+            self._set_timer(user, waiting)
+        return True
+
+    def take(self, user: str) -> list[Letter]:
+        """What waits for ``user``: somebody is about to try."""
+        waiting = self._users.get(user)
+        if waiting is None:
+            return []
+        letters, waiting.letters = waiting.letters, []
+        return letters
+
+    def stored(self, user: str) -> None:
+        """The box of ``user`` could be written: whoever joined meanwhile may go at once."""
+        waiting = self._users.pop(user, None)
+        if waiting is None:
+            return
+        self._end(user, waiting)
+        if waiting.letters and not self.join(user, waiting.letters):
+            self._again(user, waiting.letters)
+
+    def hold_back(self, user: str) -> None:
+        """Everything for ``user`` waits until :meth:`let_in`, whatever the time."""
+        self._held_back.add(user)
+        waiting = self._users.get(user)
+        if waiting is not None and waiting.timer is not None:
+            waiting.timer.cancel()
+            waiting.timer = None
+
+    def is_held_back(self, user: str) -> bool:
+        return user in self._held_back
+
+    def let_in(self, user: str) -> list[Letter]:
+        """What was held back, or put off; the trouble is over."""
+        self._held_back.discard(user)
+        waiting = self._users.pop(user, None)
+        if waiting is None:
+            return []
+        self._end(user, waiting)
+        return waiting.letters
+
+    def failed(self, user: str, letters: list[Letter], why: str, error: Exception, *, for_reader: bool) -> None:
+        """``letters`` for ``user`` could not be stored; ``why`` is a word of ``shard.trouble``. Pauses grow, and
+        letters use up their tries, by tries that were due: not by readers, however often they look in, nor by the last
+        try of a letter whose time is over."""
+        waiting = self._users.setdefault(user, Waiting())
+        now = now_us()
+        was_due = not waiting.attempts or (not for_reader and self._time() >= waiting.next_at - _EARLY_S)
+        if was_due:
+            waiting.attempts += 1
+            waiting.reason = why
+            waiting.first_us = waiting.first_us or now
+            if why not in FOR_EVERYBODY:
+                waiting.tries.failed(letters[0].seq, letters[-1].seq)
+            pause = pause_s(self._policy, waiting.attempts, random.random())
+            waiting.next_at = self._time() + (min(pause, _FOR_EVERYBODY_MAX_S) if why in FOR_EVERYBODY else pause)
+        if (
+            was_due
+            and waiting.attempts == (self._policy.quick + 1 if why == BUSY else 1)
+            and why not in (DAMAGED, VOLUME)
+        ):
+            log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
+        self.failed_tries[why] += len(letters)
+        left = [letter for letter in letters if not self._dies(letter, user, waiting, why, now)]
+        waiting.letters = sorted(left + waiting.letters, key=_seq)
+        if not waiting.letters:
+            del self._users[user]
+            self._end(user, waiting)
+            return
+        if waiting.attempts > self._policy.quick:
+            self._changed.add(user)
+        self._set_timer(user, waiting)
+
+    def _dies(self, letter: Letter, user: str, waiting: Waiting, why: str, now: int) -> bool:
+        """Give ``letter`` up if this was its last try."""
+        if letter.kind != MESSAGE:
+            return False
+        tries = waiting.tries.of(letter.seq)
+        if expired(letter):
+            reason = EXPIRED
+        elif why not in FOR_EVERYBODY and tries >= self._policy.tries_max:
+            reason = why
+        else:
+            return False
+        self.given_up[reason] += 1
+        self.deaths.append(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now))
+        self._backlog.gave_up(letter)
+        return True
+
+    # -- timers ------------------------------------------------------------------------------------
+
+    def _set_timer(self, user: str, waiting: Waiting) -> None:
+        """One a user. A letter whose time ends sooner has its last try then."""
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        if user in self._held_back:
+            waiting.timer = None
+            return
+        at = waiting.next_at
+        deadlines = [letter.deadline_us for letter in waiting.letters if letter.deadline_us]
+        if deadlines:
+            at = min(at, self._time() + max(0.0, (min(deadlines) - now_us()) / 1e6 + 0.001))
+        waiting.timer = asyncio.get_running_loop().call_at(at, self._due, user)
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _due(self, user: str) -> None:
+        """Back into the lanes; but not while somebody is in line for the box: he may bring later letters, and takes
+        these along if he does; and if he only reads, he must know that they are late."""
+        waiting = self._users[user]
+        if self._is_held(user):
+            waiting.timer = asyncio.get_running_loop().call_later(_HELD_S, self._due, user)
+            return
+        waiting.timer = None
+        letters, waiting.letters = waiting.letters, []
+        if letters:
+            self._again(user, letters)
+        else:  # of what the schedule knew nothing is left
+            del self._users[user]
+            self._end(user, waiting)
+
+    def _end(self, user: str, waiting: Waiting) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        self._changed.discard(user)
+        if waiting.written:
+            self._ended.add(user)
+
+    # -- what the journal notes --------------------------------------------------------------------
+
+    def take_changes(self) -> tuple[list[Retry], list[str]]:
+        """Who is tried again when, and who no more, since this was asked last."""
+        changed, self._changed = self._changed, set()
+        ended, self._ended = self._ended, set()
+        retries = []
+        now, time = now_us(), self._time()
+        for user in changed:
+            waiting = self._users[user]
+            waiting.written = True
+            next_us = now + int((waiting.next_at - time) * 1e6)
+            runs = list(waiting.tries.runs)
+            retries.append(Retry(user, waiting.attempts, waiting.reason, waiting.first_us, next_us, runs))
+        return retries, [user for user in ended if user not in changed]
+
+    def not_written(self, retries: list[Retry], ended: list[str]) -> None:
+        """The disk is full: next time, then."""
+        self._changed |= {retry.user for retry in retries if retry.user in self._users}
+        for user in ended:
+            if user in self._users:
+                self._users[user].written = True
+            else:
+                self._ended.add(user)
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self._changed or self._ended)
+
+    def __len__(self) -> int:
+        """Users whose boxes are in trouble."""
+        return len(self._users)
+
+    def close(self) -> None:
+        """No timer fires any more."""
+        for waiting in self._users.values():
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+
+
+def _seq(letter: Letter) -> int:
+    return letter.seq
