@@ -2,7 +2,7 @@
 
 import * as store from "./store.js";
 
-const PLACES = ["overview", "users", "channels", "deliver"];
+const PLACES = ["overview", "users", "channels", "deliver", "dead"];
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$/;
 
 export function isName(text) {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.support import Node
 from tests.web.axe import serious
@@ -244,6 +244,62 @@ def test_without_an_answer_it_says_so_and_tries_again(desk: Desk) -> None:
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     expect(heads(page)).to_have_text([f"{desk.name}-ada"])
+
+
+def test_a_dead_letter_is_delivered_after_all_or_forgotten(desk: Desk) -> None:
+    """Of which kinds there are, and how they come to be, is the shard's; here the page meets two."""
+    user = f"{desk.name}-ada"
+    letters = [_dead(user, number) for number in range(2)]
+    page = desk.open("#overview")
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        method, url = route.request.method, route.request.url
+        asked.append(f"{method} {url.partition('/dead-letters')[2]}")
+        if method == "GET":
+            route.fulfill(json={"deadLetters": letters, "cursor": None})
+            return
+        letters.pop(0)
+        if method == "POST":
+            route.fulfill(status=202, json={"id": "m0", "targets": 1, "receipt": "/api/v3/messages/m0/receipt"})
+        else:
+            route.fulfill(status=204)
+
+    page.route("**/api/v3/dead-letters**", answer)
+    page.locator(".places a", has_text="Dead letters").click()
+    expect(heads(page)).to_have_text(["Title 0", "Title 1"])
+    assert serious(page) == []
+    page.get_by_label("Reason").select_option("disk error")
+    page.get_by_role("button", name="Deliver after all: Title 0").click()
+    expect(heads(page)).to_have_text(["Title 1"])
+    page.get_by_role("button", name="Forget for good: Title 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Forget for good").click()
+    expect(page.get_by_text("No dead letters")).to_be_visible()
+    assert asked[0] == "GET ?limit=50"
+    assert "GET ?limit=50&reason=io_error" in asked
+    assert [one for one in asked if not one.startswith("GET")] == [f"POST /{user}~m0/requeue", f"DELETE /{user}~m1"]
+
+
+def test_the_list_of_dead_letters_is_the_nodes(desk: Desk) -> None:
+    page = desk.open("#dead")
+    expect(page.get_by_text("No dead letters")).to_be_visible()
+
+
+def _dead(user: str, number: int) -> dict[str, object]:
+    at = "2026-11-24T08:44:00.000000Z"
+    return {
+        "id": f"{user}~m{number}",
+        "userId": user,
+        "messageId": f"m{number}",
+        "channelId": "direct",
+        "title": f"Title {number}",
+        "priority": 5,
+        "reason": "io_error",
+        "tries": 12,
+        "acceptedAt": at,
+        "firstFailedAt": at,
+        "diedAt": at,
+    }
 
 
 PLACES = ("", "#users", "#users/{user}", "#channels", "#channels/{channel}", "#deliver")

@@ -9,6 +9,7 @@ import * as store from "../store.js";
 import { t } from "../words.js";
 import { channel } from "./channel.js";
 import { channels } from "./channels.js";
+import { dead } from "./dead.js";
 import { deliver } from "./deliver.js";
 import { overview } from "./overview.js";
 import { signIn } from "./sign_in.js";
@@ -20,6 +21,7 @@ const PLACES = {
   users: { drawing: "person", all: users, one: user },
   channels: { drawing: "hash", all: channels, one: channel },
   deliver: { drawing: "send", all: deliver, one: deliver },
+  dead: { drawing: "stuck", all: dead },
 };
 const LOOKS = { auto: "light", light: "dark", dark: "auto" };
 
