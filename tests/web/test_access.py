@@ -79,7 +79,14 @@ def test_a_device_is_told_by_the_right_of_its_token(guarded: Node, person: Perso
     with PushService() as service:
         device = Told(person, service, link(guarded, person.name))
         device.switch("On")
+        soon(lambda: subscribed(person), "the node to know")
         person.deliver("Second")
         soon(lambda: service.said(person.name), "the push")
         device.switch("Off")
-        assert person._http.get(f"/api/v3/users/{person.name}/push").json() == {"devices": []}
+        soon(lambda: not subscribed(person), "the node to know no more")
+
+
+def subscribed(person: Person) -> list[dict[str, str]]:
+    """The devices that the node would push to."""
+    found: list[dict[str, str]] = person._http.get(f"/api/v3/users/{person.name}/push").json()["devices"]
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ def test_the_overview_shows_what_the_node_does_just_now(desk: Desk) -> None:
 
     def moves() -> bool:
         desk.deliver(*(f"{desk.name}-{n}" for n in range(50)))
-        return figure(page, "accepted").inner_text().strip("0").isdecimal()
+        return re.search(r"[1-9]", figure(page, "accepted").inner_text()) is not None
 
     soon(moves, "a rate")
     expect(page.locator("[data-figure='accepted'] polyline")).to_be_attached()
@@ -124,6 +125,7 @@ def test_a_long_list_comes_by_pages(desk: Desk) -> None:
     desk.channel(*(f"{desk.name}-{n:03}" for n in range(120)))
     page = desk.open("#users")
     page.get_by_label("Search").fill(f"{desk.name}-")
+    expect(heads(page).first).to_have_text(f"{desk.name}-000")  # not everybody any more
     expect(heads(page)).to_have_count(50)
     for count in (100, 120):
         page.get_by_role("button", name="More").click()
