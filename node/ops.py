@@ -340,6 +340,11 @@ class Restored(msgspec.Struct, array_like=True, gc=False):
     version: str
 
 
+class DeleteUser(AboutUser, tag=53):
+    """Delete all there is of a person, now and for good. Done body: None. Refusals: 404 (nothing is known of them),
+    503, 507."""
+
+
 class Sample(msgspec.Struct, array_like=True, gc=False):
     name: str
     labels: dict[str, str]
@@ -480,6 +485,7 @@ AnyRequest = (
     | BackUp
     | AskBackup
     | Restore
+    | DeleteUser
     | SetMute
     | AskDevices
     | ForgetDevice

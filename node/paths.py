@@ -15,6 +15,7 @@
     backups/<day>/<version>/        of each shard: its journal, and what the backup of that day holds
     history/<version>-<n>/shard-<i>/ letters that were delivered, for a while
     user_storage/<slot>/<userId>/   one person's box; archive/ in it is what is old
+    user_storage/erased-<userId>/   a box that is being deleted
 """
 
 from __future__ import annotations
@@ -88,6 +89,11 @@ def boxes_dir(data: Path) -> Path:
 
 def user_dir(data: Path, user: str) -> Path:
     return boxes_dir(data) / str(slot_of(user)) / user
+
+
+def erased_dir(data: Path, user: str) -> Path:
+    """Where a deleted person's directory is renamed to before it is removed; no slot's name."""
+    return boxes_dir(data) / f"erased-{user}"
 
 
 _ADDRESS_MAX = 100  # of sun_path's 108 bytes

@@ -166,6 +166,16 @@ ROUTES: tuple[Operation, ...] = (
         faults=_READ,
     ),
     Operation(
+        method="DELETE",
+        path=f"{_V3}/users/{{userId}}",
+        noun="users",
+        action="delete",
+        who=ADMIN,
+        summary="Delete all there is of a person, for good",
+        statuses=(204,),
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
         method="GET",
         path=f"{_V3}/users/{{userId}}/messages",
         noun="boxes",

@@ -1,4 +1,5 @@
-"""Who has a box. Each shard lists its own; what is said of a box is asked of its owner, for the page alone."""
+"""Who has a box. Each shard lists its own; what is said of a box is asked of its owner, for the page alone. And the
+end of one."""
 
 from __future__ import annotations
 
@@ -8,16 +9,18 @@ from itertools import islice
 import falcon.asgi
 
 from node import ops
+from node.ids import check_name
 from node.model import UserBox, Users
 from router import query
 from router.body import Request
 from router.delivery import split
 from router.links import Links
 from router.messages import encode
+from router.sync import SNAPSHOT_TIMEOUT_S
 
 
 class UserList:
-    """``/api/v3/users``."""
+    """``/api/v3/users`` and ``/api/v3/users/{userId}``."""
 
     def __init__(self, links: Links) -> None:
         self._links = links
@@ -42,3 +45,11 @@ class UserList:
                 cursor=page[-1] if len(names) > limit else None,
             )
         )
+
+    async def delete(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
+        """Delete all there is of a person; 204 when nothing is left."""
+        slot, shard = self._links.place(check_name(user_id, "userId"))
+        query.parameters(req)
+        request = ops.DeleteUser(0, self._links.version, slot, user_id)
+        await self._links.ask(shard, request, type(None), timeout_s=SNAPSHOT_TIMEOUT_S)
+        resp.status = 204

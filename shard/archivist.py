@@ -90,7 +90,7 @@ class Archivist:
 
             at_rest = [user for user in users if self._mailboxes.is_at_rest(user)]
             errands: list[tuple[str, Errand]] = [(user, errand) for user in at_rest]
-            failures = await self._mailboxes.visit(errands) if errands else []
+            failures = await self._mailboxes.visit(errands, create=False) if errands else []
             for user in users:
                 if user not in at_rest:
                     failures.append(await self._hold(user, errand))

@@ -24,7 +24,7 @@ from node.errors import DiskFull, NotFound, NotOpen, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import table_for
-from shard import archive, dead_letters, deeds, replay
+from shard import archive, dead_letters, deeds, gone, replay
 from shard import backlog as letters_of
 from shard.archivist import Archivist
 from shard.backlog import Backlog
@@ -32,7 +32,9 @@ from shard.backup import Backups
 from shard.barrier import Barrier
 from shard.dead_letters import DeadLetters
 from shard.disk import Disk
+from shard.erasures import Erasures
 from shard.expander import Expander
+from shard.gone import Gone
 from shard.history import History
 from shard.house import House
 from shard.journal import MEMBERSHIP, REMOVAL, Journal, ReceiptRecord
@@ -94,6 +96,8 @@ class Shard:
         self.members = Members(self.journal.db)
         self.tail = Tail(self.journal.db, self.members)
         self.backlog = Backlog(Window(settings.window_letters, settings.window_bytes))
+        self.gone = Gone(gone.stored(self.journal.db))
+        self.journal.skip_to(self.gone.last_seq)
         self.changes = Changes(paths.changes_path(data, index))
         self.mailboxes = Mailboxes(
             disk,
@@ -145,6 +149,7 @@ class Shard:
             self.expander,
             wake=self._wake,
             damaged=lambda: self.mailboxes.damaged,
+            gone=self.gone,
         )
         retry = config.retry
         self.dead = DeadLetters(
@@ -197,6 +202,7 @@ class Shard:
             gather=self._gather_s,
             no_room=lambda: self.house.no_room(),
             stored=self._stored,
+            gone=self.gone,
         )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self.house = House(
@@ -216,7 +222,7 @@ class Shard:
         )
         self.history = History(data, placement, index)
         if config.backup.history_s:
-            self.journal.keep = self.history.keep
+            self.journal.keep = lambda rows: self.history.keep(self.gone.without(rows))
         self.backups = Backups(
             config,
             placement,
@@ -240,6 +246,23 @@ class Shard:
             postmen=self.postmen,
             changed=self.changes.for_user,
             reserve_bytes=settings.disk_reserve_bytes,
+        )
+        self.erasures = Erasures(
+            disk,
+            placement,
+            gone=self.gone,
+            journal=self.journal,
+            members=self.members,
+            mailboxes=self.mailboxes,
+            statuses=self.statuses,
+            postmen=self.postmen,
+            devices=self.devices,
+            push=self.push,
+            roster=self.roster,
+            restores=self.restores,
+            history=self.history,
+            dead=self.dead,
+            changed=self.changes.for_user,
         )
         self.watch = Watch(
             settings,
@@ -272,6 +295,7 @@ class Shard:
 
     def start(self) -> None:
         """Take up what the journal holds."""
+        self.erasures.start()
         self.push.begin(self.journal.next_seq())
         self.put_off.load(self.schedule.load())
         dead = dead_letters.targets(self.journal.db)
@@ -281,7 +305,7 @@ class Shard:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
             keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.archivist)
-            for work in (self.office, self.loader, self.expander, self.postmen, *keepers):
+            for work in (self.office, self.loader, self.expander, self.postmen, self.erasures, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
@@ -304,6 +328,7 @@ class Shard:
         self.barrier.close()
         self.backups.close()
         self.restores.close()
+        self.erasures.close()
         self.statuses.close()
         self.roster.close()
         self.devices.close()
@@ -332,6 +357,7 @@ class Shard:
     async def _box(self, user: str) -> AsyncIterator[Mailbox]:
         """``user``'s box, with everything that waits for him in it."""
         self.restores.check(user)
+        self.erasures.check(user)
         await self.postmen.deliver_now(user)
         try:
             async with self.mailboxes.hold(user, create=False) as box:
@@ -398,7 +424,8 @@ class Shard:
         not_noted = sum(death.message_id == q.id for death in self.put_off.deaths)
         if record is None:
             return ops.ReceiptPart(0, 0, pending, dead + not_noted)
-        return ops.ReceiptPart(record.accepted_us, record.targets, pending, record.failed + dead + not_noted)
+        targets = record.targets - sum(one[2] == q.id for one in self.put_off.withdrawn)
+        return ops.ReceiptPart(record.accepted_us, targets, pending, record.failed + dead + not_noted)
 
     async def put_channel(self, q: ops.PutChannel) -> bool:
         return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us, q.open))

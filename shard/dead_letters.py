@@ -18,6 +18,7 @@ import apsw
 import msgspec
 
 from node import ops
+from shard import gone
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS dead_letters(
@@ -48,6 +49,7 @@ _FORGET = f"""
 DELETE FROM dead_letters WHERE rowid IN (
     SELECT rowid FROM dead_letters WHERE state<>{DEAD} AND died_us<?
         AND NOT EXISTS(SELECT 1 FROM receipts r WHERE r.id=message_id) LIMIT ?)"""
+_OF_USER = "SELECT message_id, state, length(body) FROM dead_letters WHERE user_id=?"
 _SWEEP_PORTION = 1_000
 
 _letter = msgspec.msgpack.Decoder(ops.Letter).decode
@@ -185,6 +187,23 @@ class DeadLetters:
             return None
         self._db.execute(_SETTLE, (_GONE, user, message_id))
         return Moved(-1, -len(known[1]))
+
+    def withdraw(self, targets: Iterable[tuple[int, str, str]]) -> None:
+        """Take targets who were deleted off their receipts, each once."""
+        gone.withdraw(self._db, targets)
+
+    def delete_all(self, user: str) -> Moved:
+        """Forget all that was given up for ``user``, who is there no more: a target of nothing."""
+        assert self._db.in_transaction
+        count = size = 0
+        rows: list[Any] = self._db.execute(_OF_USER, (user,)).fetchall()
+        for message_id, state, length in rows:
+            if state != _REQUEUED:
+                self._db.execute("UPDATE receipts SET targets=targets-1 WHERE id=? AND targets>0", (message_id,))
+            if state == DEAD:
+                count, size = count + 1, size + length
+        self._db.execute("DELETE FROM dead_letters WHERE user_id=?", (user,))
+        return Moved(-count, -size)
 
     def sweep(self, now_us: int, receipt_us: int) -> Moved:
         """Let go of what died too long ago, and of names that no receipt of the last ``receipt_us`` asks for."""

@@ -102,7 +102,7 @@ class Doctor:
 
     def _boxes(self) -> Iterator[Path]:
         storage = paths.boxes_dir(self._data)
-        for slot in sorted(path for path in storage.glob("*") if path.is_dir()):
+        for slot in sorted(path for path in storage.glob("*") if path.name.isdigit()):
             yield from sorted(path for path in slot.iterdir() if path.is_dir())
 
     def _examine_journal(self, path: Path, shard: int, table: tuple[int, ...]) -> None:

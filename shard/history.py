@@ -11,10 +11,12 @@ Numbers begin anew with each layout, so each has a directory of its own: ``histo
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -35,6 +37,7 @@ _SEGMENT_S = 3_600
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _BLOCK_MAX = 1024 * 1024 * 1024
 _LEVEL = 1
+_ROWS = 1_000
 _LAYOUT = re.compile(r"(\d+)-(\d+)")
 _rows = msgspec.msgpack.Decoder(list[GoingRow]).decode
 
@@ -63,8 +66,7 @@ class History:
 
     def keep(self, rows: list[GoingRow]) -> None:
         """On disk when this returns. Raises :class:`DiskFull`, nothing of it counts then; :class:`Unsure`."""
-        block = zstd.compress(msgspec.msgpack.encode(rows), level=_LEVEL)
-        block = _HEAD.pack(len(block), zlib.crc32(block)) + block
+        block = _block(rows)
         try:
             with full_is_507():
                 if self._fd is None or now_us() >= self._until_us or self._size >= _SEGMENT_BYTES:
@@ -99,6 +101,11 @@ class History:
             self._fd = None
 
 
+def _block(rows: list[GoingRow]) -> bytes:
+    packed = zstd.compress(msgspec.msgpack.encode(rows), level=_LEVEL)
+    return _HEAD.pack(len(packed), zlib.crc32(packed)) + packed
+
+
 def read(path: Path) -> Iterator[LetterOf]:
     """The rows in one segment, as far as it is whole."""
     with path.open("rb") as file:
@@ -128,6 +135,40 @@ def since(data: Path, user: str, after: Position, from_us: int) -> Iterator[tupl
                     position = Position(layout, row.seq)
                     if position > after and (row.channel is not None or user in row.users):
                         yield position, row
+
+
+def erase(data: Path, user: str, until: Position) -> None:
+    """Take the name of ``user`` out of every letter up to ``until``, and letters that name nobody else. For a thread;
+    nobody may be appending. Killed, the same again does the rest."""
+    for layout, shards, place in _layouts(data):
+        for segment in sorted((place / f"shard-{table_for(shards)[slot_of(user)]}").glob("*.seg")):
+            last = until.seq if layout == until.layout else sys.maxsize if layout < until.layout else 0
+
+            def names(row: LetterOf, last: int = last) -> list[str] | None:
+                """Who is left of a row that names ``user``; None for one that doesn't."""
+                named = row.users.split("\n")
+                return [name for name in named if name != user] if row.seq <= last and user in named else None
+
+            if any(names(row) is not None for row in read(segment)):
+                _rewrite(segment, names)
+
+
+def _rewrite(segment: Path, names: Callable[[LetterOf], list[str] | None]) -> None:
+    fresh = segment.with_name(f"{segment.name}.new")
+    with fresh.open("wb") as file:
+        fresh.chmod(0o600)
+        rows = read(segment)
+        while portion := list(itertools.islice(rows, _ROWS)):
+            kept: list[GoingRow] = []
+            for row in portion:
+                left = names(row)
+                if left or left is None or row.channel is not None:
+                    kept.append((*row[:4], row.users if left is None else "\n".join(left), row.body))
+            file.write(_block(kept))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(segment)
+    sync_directory(segment.parent)
 
 
 def forget(data: Path, before_us: int, layout: Placement, shard: int) -> None:

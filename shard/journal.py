@@ -120,6 +120,10 @@ class Journal:
         self._seq += 1
         return self._seq
 
+    def skip_to(self, seq: int) -> None:
+        """Give out no number up to ``seq`` any more."""
+        self._seq = max(self._seq, seq)
+
     @property
     def last_seq(self) -> int:
         """The number that was given out last."""

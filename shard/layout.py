@@ -14,7 +14,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from shard import dead_letters, schedule, sqlite, subscriptions, vapid
-from shard.journal import Journal
+from shard import dead_letters, gone, schedule, sqlite, subscriptions, vapid
+from shard.journal import MESSAGE, Journal
 from shard.members import Members
 
 _PORTION = 2_000
@@ -146,6 +146,8 @@ class _Mover:
         for journal in journals:
             dead_letters.make_tables(journal.db)
         self._schedules = [schedule.Schedule(journal.db) for journal in journals]
+        self._fewer: list[Counter[str]] = []
+        """of each old shard, by message: targets who were deleted and are not off its receipt yet"""
 
     def move(self, data: Path, old: Placement) -> Move:
         moved = Move(
@@ -161,6 +163,7 @@ class _Mover:
             for source in sources:
                 moved.memberships += self._move_members(source)
                 self._move_subscriptions(source)
+                self._move_deletions(source)
             for source in sources:
                 moved.letters += self._move_letters(source)
                 self._move_troubles(source)
@@ -203,13 +206,23 @@ class _Mover:
         for subscription in subscriptions.stored(source.db):
             subscriptions.add(self._journals[self._owner(subscription.user)].db, subscription)
 
+    def _move_deletions(self, source: Journal) -> None:
+        """Those that are not finished. The letters from before stay behind, so the new clock knows of none."""
+        for user, _seq, at_us, phase in gone.stored(source.db):
+            if phase != gone.DONE:
+                gone.put(self._journals[self._owner(user)].db, (user, 0, at_us, phase))
+
     def _move_letters(self, source: Journal) -> int:
-        """Each letter to the shards of its targets. A channel letter gets the names of its members:
-        the clock that tells who they were stays behind."""
+        """Each letter to the shards of its targets, without those who were deleted since. A channel letter gets the
+        names of its members: the clock that tells who they were stays behind."""
         count = 0
         members = Members(source.db)
         dead_letters.make_tables(source.db)
         dead = dead_letters.targets(source.db)
+        up_to = gone.Gone(gone.stored(source.db)).up_to
+        withdrawn = gone.withdrawn(source.db)
+        fewer = Counter[str]()
+        self._fewer.append(fewer)
         for seq, kind, message_id, _targets, channel, users, body in source.letters():
             names = users.split("\n") if users else []
             if channel is not None:
@@ -219,8 +232,12 @@ class _Mover:
                     after = page[-1]
             parts: dict[int, list[str]] = defaultdict(list)
             for name in names:
-                if name not in dead.get(seq, ()):
-                    parts[self._owner(name)].append(name)
+                if name in dead.get(seq, ()):
+                    continue
+                if seq <= up_to.get(name, 0):
+                    fewer[message_id] += kind == MESSAGE and (seq, name) not in withdrawn
+                    continue
+                parts[self._owner(name)].append(name)
             for owner, part in parts.items():
                 journal = self._journals[owner]
                 row = (journal.next_seq(), kind, message_id, len(part), None, "\n".join(part), body)
@@ -243,12 +260,13 @@ class _Mover:
         know it: sent again it isn't delivered again, to members of its channel who joined since.
         """
         count = 0
-        for source in sources:
+        for source, fewer in zip(sources, self._fewer, strict=True):
             rows = source.db.execute(
                 "SELECT id, digest, accepted_us, targets, failed, moved FROM receipts ORDER BY seq"
             )
             for message_id, digest, accepted_us, targets, failed, moved in rows:
                 journal = self._journals[self._owner(message_id)]
+                targets -= fewer[message_id]
                 journal.merge_receipt(message_id, digest, accepted_us, targets, failed, 0 if moved else 1)
                 count += 1
         whole = [journal.settle_receipts(len(sources)) for journal in self._journals]

@@ -23,6 +23,7 @@ class Page(NamedTuple):
     deaths: list[Death]
     retries: list[Retry]
     ended: list[str]
+    withdrawn: list[tuple[int, str, str]]
     purge: list[int]
 
 
@@ -35,7 +36,7 @@ class Ledger:
 
     def call(self) -> None:
         """It is time to note what there is."""
-        self._called = bool(self._put_off.deaths) or self._put_off.is_changed
+        self._called = bool(self._put_off.deaths or self._put_off.withdrawn) or self._put_off.is_changed
 
     @property
     def is_due(self) -> bool:
@@ -49,13 +50,16 @@ class Ledger:
         deaths, put_off.deaths = put_off.deaths[:_DEATHS_MAX], put_off.deaths[_DEATHS_MAX:]
         self._called = bool(put_off.deaths)
         retries, ended = put_off.take_changes()
-        return Page(deaths, retries, ended, [] if put_off.deaths else purge)
+        withdrawn, put_off.withdrawn = put_off.withdrawn, []
+        return Page(deaths, retries, ended, withdrawn, [] if put_off.deaths else purge)
 
     def write(self, page: Page) -> list[Moved]:
         """In the transaction that purges the page's rows, before it does."""
         moved = [self._dead.bury(page.deaths)] if page.deaths else []
         if page.retries or page.ended:
             self._schedule.write(page.retries, page.ended)
+        if page.withdrawn:
+            self._dead.withdraw(page.withdrawn)
         if page.purge:
             moved.append(self._dead.purged(ranges(sorted(page.purge))))
         return moved
@@ -67,4 +71,5 @@ class Ledger:
     def give_back(self, page: Page) -> None:
         """It was rolled back."""
         self._put_off.deaths[:0] = page.deaths
+        self._put_off.withdrawn += page.withdrawn
         self._put_off.not_written(page.retries, page.ended)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from node.errors import DiskFull
 from shard.backlog import Backlog, Letter
 from shard.expander import Expander
+from shard.gone import Gone
 from shard.journal import Journal
 from shard.tail import Tail
 
@@ -36,7 +37,9 @@ class Loader:
         *,
         wake: asyncio.Event,
         damaged: Callable[[], int],
+        gone: Gone | None = None,
     ) -> None:
+        self._gone = gone or Gone()
         self._backlog = backlog
         self._journal = journal
         self._tail = tail
@@ -93,7 +96,7 @@ class Loader:
         if self._damaged() != self._damaged_before:
             self._damaged_before = self._damaged()
             self._got.clear()
-        after = self._got.get(user, 0)
+        after = max(self._got.get(user, 0), self._gone.up_to.get(user, 0))
         letters: list[Letter] = []
         if self._backlog.window.behind:
             letters = await self._journal.read(lambda: self._tail.of(user, after))

@@ -90,8 +90,8 @@ class Mailboxes:
         return box
 
     @contextlib.asynccontextmanager
-    async def hold(self, user: str, *, create: bool) -> AsyncIterator[Mailbox | None]:
-        """Hold ``user``'s box, opened if need be, made if ``create``; None if there is none.
+    async def hold(self, user: str, *, create: bool | Callable[[], bool]) -> AsyncIterator[Mailbox | None]:
+        """Hold ``user``'s box, opened if need be, made if ``create`` (asked when it is held); None if there is none.
 
         Whoever comes first holds it first. Raises ``apsw.BusyError`` if another process has it
         open, :class:`DiskFull` at birth, :class:`VolumeDown` while the disk under it is left alone.
@@ -102,7 +102,7 @@ class Mailboxes:
             try:
                 box = self._open.get(user)
                 if box is None:
-                    box = await self._open_box(user, create)
+                    box = await self._open_box(user, create() if callable(create) else create)
                 else:
                     self._use(box)
                 yield box
@@ -148,9 +148,9 @@ class Mailboxes:
         """Whether somebody holds the box, or waits to."""
         return user in self._lines
 
-    async def visit(self, errands: list[tuple[str, Errand]]) -> list[Exception | None]:
-        """Do each errand in its user's box, made if need be, in a thread; what each failed with. The boxes must
-        be at rest, and are so again afterwards."""
+    async def visit(self, errands: list[tuple[str, Errand]], *, create: bool = True) -> list[Exception | None]:
+        """Do each errand in its user's box, made if need be and ``create``, in a thread; what each failed with. The
+        boxes must be at rest, and are so again afterwards."""
         assert all(self.is_at_rest(user) for user, _errand in errands)
         async with contextlib.AsyncExitStack() as lines:
             for user, _errand in errands:
@@ -158,7 +158,7 @@ class Mailboxes:
             loop = asyncio.get_running_loop()
             self.visited += len(errands)
             self.holds += len(errands)
-            visits = await loop.run_in_executor(self._visitor, self.opener.visit_many, errands)
+            visits = await loop.run_in_executor(self._visitor, self.opener.visit_many, errands, create)
             for (user, _errand), visit in zip(errands, visits, strict=True):
                 if visit.kept is not None:
                     self._opened(user, visit.kept)

@@ -68,15 +68,16 @@ class Opener:
                 outcomes.append(error)
         return outcomes
 
-    def visit_many(self, errands: list[tuple[str, Errand]]) -> list[Visit]:
-        """Open each box, do the errand, close it."""
-        return [self._visit(user, errand) for user, errand in errands]
+    def visit_many(self, errands: list[tuple[str, Errand]], create: bool) -> list[Visit]:
+        """Open each box, do the errand, close it; where there is none, and none is to be made, do nothing."""
+        return [self._visit(user, errand, create) for user, errand in errands]
 
-    def _visit(self, user: str, errand: Errand) -> Visit:
+    def _visit(self, user: str, errand: Errand, create: bool) -> Visit:
         visit = Visit()
         try:
-            box = self.open(user, create=True)
-            assert box is not None
+            box = self.open(user, create=create)
+            if box is None:
+                return visit
             visit.born = box.newborn
             try:
                 errand(box)

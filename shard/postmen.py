@@ -22,6 +22,7 @@ from node.errors import Unsure
 from node.metrics import LONG_S, Histogram
 from shard.backlog import Backlog, Letter
 from shard.expander import Expander
+from shard.gone import Gone
 from shard.journal import MEMBERSHIP
 from shard.lanes import LANES
 from shard.loader import Loader
@@ -52,7 +53,9 @@ class Postmen:
         gather: Callable[[], float],
         no_room: Callable[[], None],
         stored: Callable[[str, list[Letter]], None],
+        gone: Gone | None = None,
     ) -> None:
+        self._gone = gone or Gone()
         self._backlog = backlog
         self._mailboxes = mailboxes
         self._expander = expander
@@ -118,7 +121,7 @@ class Postmen:
 
     async def _deliver_held(self, user: str) -> None:
         early = await self._expander.early(user)
-        letters = self._backlog.lanes.take_user(user) + early + self._put_off.take(user)
+        letters = self._due(user, self._backlog.lanes.take_user(user) + early + self._put_off.take(user))
         if letters:
             letters.sort(key=lambda letter: letter.seq)
             try:
@@ -130,9 +133,15 @@ class Postmen:
         """Store copies of what waits for ``user`` in the tail, a portion at a time."""
         while letters := await self._loader.ahead(user):
             try:
-                async with self._mailboxes.hold(user, create=True) as box:
-                    assert box is not None
-                    self._write(box, letters)
+                copies = letters
+
+                def is_due() -> bool:  # still, when nobody else holds the box
+                    return bool(self._gone.after(user, copies))  # noqa: B023
+
+                async with self._mailboxes.hold(user, create=is_due) as box:
+                    if box is None:
+                        return
+                    self._write(box, self._gone.after(user, letters))
                     self._mailboxes.wrote(user, len(letters))
             except NAMED as error:
                 self._loader.failed(user)
@@ -163,6 +172,7 @@ class Postmen:
         for waiting in self._in_hand.get(user, ()):  # of those who are in line for this box
             letters += waiting
             waiting.clear()
+        letters = self._due(user, letters)
         letters.sort(key=lambda letter: letter.seq)
         due = [letter for letter in letters if letter.seq <= seq]
         try:
@@ -191,6 +201,24 @@ class Postmen:
         self._loader.forget(user)
         self._backlog.lanes.put_back(user, self._put_off.let_in(user))
         self._wake.set()
+
+    def withdraw(self, user: str) -> None:
+        """What waits for ``user``, who is held back, and was accepted before he was gone, goes to nobody."""
+        self._put_off.withdraw_deaths(user)
+        waiting = self._backlog.lanes.take_user(user) + self._put_off.take(user)
+        self._put_off.join(user, self._due(user, waiting))
+        for in_hand in self._in_hand.get(user, ()):
+            in_hand[:] = self._due(user, in_hand)
+
+    def _due(self, user: str, letters: list[Letter]) -> list[Letter]:
+        """``letters`` without those from before ``user`` was gone: these are not waited for any more."""
+        until = self._gone.up_to.get(user)
+        if until is None:
+            return letters
+        for letter in letters:
+            if letter.seq <= until:
+                self._put_off.withdraw(letter, user)
+        return self._gone.after(user, letters)
 
     # -- one postman -------------------------------------------------------------------------------
 
@@ -224,7 +252,10 @@ class Postmen:
                     break
                 await self._rest(lanes.due_in_s(now, gather))
                 return None
-            user, letters = taken
+            user, letters = taken[0], self._due(*taken)
+            if not letters:
+                now = time()
+                continue
             if self._put_off.join(user, letters):
                 now = time()
                 continue
@@ -288,9 +319,8 @@ class Postmen:
         registered = letters
         in_hand.append(registered)
         try:
-            async with self._mailboxes.hold(user, create=True) as box:
-                assert box is not None
-                if not letters:  # whoever held it before has stored them
+            async with self._mailboxes.hold(user, create=lambda: bool(registered)) as box:
+                if box is None or not letters:  # whoever held it before has stored them, or withdrawn
                     return
                 if self._put_off.has(user):  # whoever held it before had no luck: his letters first
                     letters = sorted(self._put_off.take(user) + letters, key=lambda letter: letter.seq)

@@ -74,6 +74,8 @@ class PutOff:
         self._ended: set[str] = set()
         self.deaths: list[Death] = []
         """what was given up, for the journal"""
+        self.withdrawn: list[tuple[int, str, str]] = []
+        """targets that are no more, for the journal: (letter's number, user, message id)"""
         self.failed_tries: Counter[str] = Counter()
         """each letter counted, by what was in the way"""
         self.given_up: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
@@ -193,6 +195,17 @@ class PutOff:
         self.deaths.append(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now))
         self._backlog.gave_up(letter)
         return True
+
+    def withdraw(self, letter: Letter, user: str) -> None:
+        """``user``, who is a target of ``letter``, is there no more."""
+        if letter.kind == MESSAGE:
+            self.withdrawn.append((letter.seq, user, letter.id))
+        self._backlog.gave_up(letter)
+
+    def withdraw_deaths(self, user: str) -> None:
+        """What was given up for ``user``, who is there no more, and is not noted yet is no dead letter."""
+        self.withdrawn += [(death.seq, user, death.message_id) for death in self.deaths if death.user == user]
+        self.deaths = [death for death in self.deaths if death.user != user]
 
     # -- timers ------------------------------------------------------------------------------------
 

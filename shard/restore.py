@@ -85,6 +85,15 @@ class Restores:
         if user in self._swapping:
             raise Unavailable("The mailbox is being restored")
 
+    def claim(self, user: str) -> None:
+        """Restore nothing of ``user`` until :meth:`release`; raises :class:`Unavailable` while that is being done."""
+        if user in self._at_work:
+            raise Unavailable("The mailbox is being restored")
+        self._at_work.add(user)
+
+    def release(self, user: str) -> None:
+        self._at_work.discard(user)
+
     # -- asked for ---------------------------------------------------------------------------------
 
     async def restore(self, q: ops.Restore) -> ops.Restored:
@@ -92,9 +101,7 @@ class Restores:
         return await self._restore(q.user, q.at_us, with_statuses=True)
 
     async def _restore(self, user: str, at_us: int, *, with_statuses: bool) -> ops.Restored:
-        if user in self._at_work:
-            raise Unavailable("The mailbox is being restored")
-        self._at_work.add(user)
+        self.claim(user)
         fresh = paths.user_dir(self._disk.data, user) / f"{FILE}.{RESTORING}"
         try:
             base, after, count = await self._build(user, at_us, fresh)
@@ -104,7 +111,7 @@ class Restores:
             statuses_us = await self._restore_statuses(user, at_us, aside) if with_statuses else 0
         finally:
             await self._in_thread(lambda: _remove(fresh))
-            self._at_work.discard(user)
+            self.release(user)
         log.info(
             "a mailbox was restored", user=user, to=iso(min(at_us, now_us())), letters=count, messages=after.messages
         )

@@ -51,6 +51,11 @@ class Roster:
             if len(self._noted) % _NOTED_MAX == 0:
                 self._thread.submit(self._take_noted)
 
+    def died(self, user: str) -> None:
+        """``user`` has no box any more; but one that was born since is none the less there."""
+        if self._made is not None:
+            self._thread.submit(self._look_again, user)
+
     async def page(self, q: ops.ListUsers) -> list[str]:
         """Names after ``after`` that begin with ``prefix``. Raises :class:`Unavailable` while the copy is made."""
         loop = asyncio.get_running_loop()
@@ -119,6 +124,11 @@ class Roster:
         with self._db:
             while self._noted:
                 self._db.execute("INSERT OR IGNORE INTO users VALUES(?)", (self._noted.popleft(),))
+
+    def _look_again(self, user: str) -> None:
+        if self._db is not None and not paths.user_dir(self._data, user).exists():
+            self._take_noted()
+            self._db.execute("DELETE FROM users WHERE id=?", (user,))
 
     def _page(self, q: ops.ListUsers) -> list[str]:
         assert self._db is not None

@@ -111,6 +111,14 @@ class Snapshots:
             if (user, version, encoding) in self._kept:
                 self._drop((user, version, encoding))
 
+    async def forget_all(self, user: str) -> None:
+        """Let go of every file of ``user``, also of those that are being packed: none is left when this returns."""
+        while packing := [task for key, task in self._packing.items() if key[0] == user]:
+            await asyncio.wait(packing)
+            await asyncio.sleep(0)
+        paths = [self._forgotten(key) for key in list(self._kept) if key[0] == user]
+        await asyncio.get_running_loop().run_in_executor(self._makers, _unlink_all, paths)
+
     def __len__(self) -> int:
         """How many files are kept."""
         return len(self._kept)
@@ -237,6 +245,11 @@ class Snapshots:
 def _unlink(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def _unlink_all(paths: list[Path]) -> None:
+    for path in paths:
+        _unlink(path)
 
 
 def seal(path: Path) -> tuple[int, str]:

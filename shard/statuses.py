@@ -164,6 +164,14 @@ class Statuses:
             await _to_its_end(self._in_thread(work))
         self._changed(user)
 
+    @contextlib.asynccontextmanager
+    async def seize(self, user: str) -> AsyncIterator[None]:
+        """Hold ``user``'s statuses with the file closed, so that it may be taken away."""
+        async with self._hold(user):
+            self._close(self._idle.pop(user, None))
+            self._tallies.pop(user, None)
+            yield
+
     def forget(self, user: str) -> None:
         """The box of ``user`` is another: what was counted of it counts no more."""
         self._tallies.pop(user, None)

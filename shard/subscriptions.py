@@ -29,6 +29,8 @@ _PUT = "INSERT OR REPLACE INTO subscriptions VALUES(?,?,?,?,?,?,?)"
 _DROP_TWINS = "DELETE FROM subscriptions WHERE user_id=? AND device<>? AND endpoint=?"
 _DROP = "DELETE FROM subscriptions WHERE user_id=? AND device=? AND endpoint=?"
 
+_DROP_ALL = "DELETE FROM subscriptions WHERE user_id=?"
+
 
 class Subscription(msgspec.Struct, frozen=True, gc=False):
     user: str
@@ -65,6 +67,13 @@ def add(db: apsw.Connection, subscription: Subscription) -> None:
     db.execute(_SCHEMA)
     db.execute(_DROP_TWINS, (subscription.user, subscription.device, subscription.endpoint))
     db.execute(_PUT, msgspec.structs.astuple(subscription))
+
+
+def drop_all(db: apsw.Connection, user: str) -> None:
+    """Forget every device of ``user``."""
+    assert db.in_transaction
+    if db.execute(_IS_THERE).fetchone() is not None:
+        db.execute(_DROP_ALL, (user,))
 
 
 class Subscriptions:

@@ -84,6 +84,16 @@ class Devices:
             await self.roll.told(q.user, q.device, kept.state.version)
         return ops.Snapshot(kept.state, str(kept.path.relative_to(self._data)), kept.size)
 
+    async def forget(self, user: str) -> None:
+        """Forget all of ``user``, whose box is held: what is known of it, and the copies."""
+        while making := [task for key, task in self._making.items() if key[0] == user]:
+            await asyncio.wait(making)
+            await asyncio.sleep(0)
+        await self._snapshots.forget_all(user)
+        await self.roll.in_thread(lambda: None)  # what was to be noted down is
+        self._known.pop(user, None)
+        self._false.pop(user, None)
+
     def close(self) -> None:
         self.roll.close()
         self._snapshots.close()

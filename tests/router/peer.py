@@ -78,7 +78,7 @@ class Peer:
         changing = (
             ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers, ops.ChangeStatuses,
             ops.PutPush, ops.DropPush,
-            ops.SetMute, ops.ForgetDevice,
+            ops.SetMute, ops.ForgetDevice, ops.DeleteUser,
         )  # fmt: skip
         return [frame for frame in self.frames if isinstance(frame, changing)]
 
@@ -228,6 +228,12 @@ class Peer:
             devices=[model.Device(name=name, last_sync=SINCE, version=None, newest=False) for name in names]
         )
 
+    def _delete_user(self, request: ops.DeleteUser) -> None:
+        if not self._box(request.user):
+            raise errors.NotFound("no such user", field="userId")
+        for letter, users in self.letters.values():
+            self.letters[letter.id] = letter, [user for user in users if user != request.user]
+
     def _forget(self, request: ops.ForgetDevice) -> None:
         if request.device not in self.devices.get(request.user, []):
             raise errors.NotFound("no such device", field="device")
@@ -342,6 +348,7 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.SetMute: Peer._mute,
     ops.AskDevices: Peer._devices,
     ops.ForgetDevice: Peer._forget,
+    ops.DeleteUser: Peer._delete_user,
     ops.AskHolders: Peer._holders,
     ops.Ping: Peer._ping,
     ops.AskMetrics: Peer._metrics,

@@ -33,6 +33,7 @@ MAY = {
     "POST /api/v3/messages/batch": {"deliver"},
     "GET /api/v3/messages/{id}/receipt": {"deliver"},
     "GET /api/v3/users": {"admin"},
+    "DELETE /api/v3/users/{user_id}": {"admin"},
     "GET /api/v3/users/{user_id}/messages": {"read", PERSON},
     "GET /api/v3/users/{user_id}/messages/{id}": {"read", PERSON},
     "DELETE /api/v3/users/{user_id}/messages/{id}": {"admin", PERSON},

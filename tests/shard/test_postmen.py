@@ -257,10 +257,10 @@ def test_a_read_waits_for_letters_that_were_taken_up_together_with_visits(monkey
                 visit_many = boxes.opener.visit_many
                 visited: list[int] = []
 
-                def slowly(errands: list[tuple[str, Errand]]) -> list[Visit]:
+                def slowly(errands: list[tuple[str, Errand]], create: bool) -> list[Visit]:
                     visited.append(len(errands))
                     assert going.wait(PATIENCE_S)
-                    return visit_many(errands)
+                    return visit_many(errands, create)
 
                 monkeypatch.setattr(boxes.opener, "visit_many", slowly)
                 async with boxes.hold("ada", create=False):
