@@ -470,6 +470,7 @@ class Shard:
 
     async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
         self.check(q.table, q.slots)
+        self.members.channel(q.channel)  # a change that fails half-way costs a look at all channels
 
         def work() -> tuple[int, list[str], list[str], ChannelRecord] | None:
             # The numbers are taken here, in the transaction: a letter that is accepted before it

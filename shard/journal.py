@@ -60,7 +60,10 @@ _FORGET = "DELETE FROM receipts WHERE seq>? AND seq<=? AND NOT EXISTS(SELECT 1 F
 _LETTERS = "SELECT seq, kind, id, targets, channel, users, body FROM letters ORDER BY seq"
 _LAST_SEQ = """
 SELECT max((SELECT coalesce(max(seq),0) FROM letters), (SELECT coalesce(max(seq),0) FROM receipts),
-    (SELECT coalesce(max(max(joined_seq, coalesce(left_seq,0))),0) FROM members))"""
+    (SELECT coalesce(max(max(joined_seq, coalesce(left_seq,0))),0) FROM members),
+    (SELECT coalesce(max(seq),0) FROM clock))"""
+_CLOCK = "CREATE TABLE IF NOT EXISTS clock(id INTEGER PRIMARY KEY CHECK(id=1), seq INTEGER NOT NULL)"
+_SET_CLOCK = "INSERT OR REPLACE INTO clock(id, seq) VALUES(1,?)"
 _OLDEST_US = """
 SELECT coalesce((SELECT accepted_us FROM receipts WHERE seq>=(SELECT min(seq) FROM letters) ORDER BY seq LIMIT 1), 0)"""
 _GOING = "SELECT seq, kind, id, channel, users, body FROM letters WHERE seq BETWEEN ? AND ?"
@@ -98,6 +101,7 @@ class Journal:
         self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs)
         if self.db.pragma("user_version") != SCHEMA_VERSION:  # no write where none is needed: the disk may be full
             self.db.execute(_SCHEMA).fetchall()
+        self.db.execute(_CLOCK)
         self.db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
         self.lock = asyncio.Lock()
         self.keep: Callable[[list[GoingRow]], None] | None = None
@@ -196,6 +200,8 @@ class Journal:
         if going and self.keep is not None:
             self.keep([row for first, last in going for row in self.db.execute(_GOING, (first, last))])
         self.db.executemany(_PURGE, going)
+        if going:  # backups and the history know these numbers: they never come again
+            self.db.execute(_SET_CLOCK, (self._seq,))
 
     async def commit(self, purge: list[int], note: Callable[[], T]) -> T:
         """On disk when this returns, with what ``note`` writes. Raises :class:`DiskFull` (nothing was written) or

@@ -15,7 +15,8 @@ import apsw
 import structlog
 
 from node import paths
-from shard import backup_files, notes
+from node.clock import iso, now_us
+from shard import archive, backup_files, notes
 from shard.disk import Disk, full_is_507
 from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 
@@ -127,8 +128,12 @@ class Opener:
 
     def give_birth(self, path: Path) -> None:
         """An empty box, or the template's bytes once more for one that lost some of them."""
+        shelf = path.with_name(archive.DIRECTORY)
         with full_is_507():
             self._disk.make_directory(path.parent)
+            if shelf.exists():  # of a box that is gone: this one names nothing of it, so it would be swept
+                stamp = iso(now_us()).replace(":", "")
+                self._disk.rename(shelf, shelf.with_name(f"{shelf.name}.damaged-{stamp}"))
             self._disk.write(path, self._template)
         self.born(path.parent.name)
 

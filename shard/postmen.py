@@ -114,8 +114,9 @@ class Postmen:
 
     async def deliver_now(self, user: str) -> None:
         """Store everything that waits for ``user``, ahead of everybody else: reads go first."""
+        behind = self._backlog.window.behind  # now: what waits there may go to the lanes at any moment
         await self._deliver_held(user)
-        if self._backlog.window.behind:
+        if behind:
             await self._deliver_tail(user)
             await self._deliver_held(user)  # and what went from the one place to the other meanwhile
 

@@ -29,6 +29,7 @@ from shard.trouble import BUSY, DAMAGED, EXPIRED, FOR_EVERYBODY, REASONS, VOLUME
 log = structlog.get_logger()
 
 _HELD_S = 0.05
+_COMING_S = 1.0
 _EARLY_S = 0.005  # a timer may be that much before its time
 _FOR_EVERYBODY_MAX_S = 30.0  # a disk is well, or has room, again for everybody at once
 
@@ -236,6 +237,8 @@ class PutOff:
         letters, waiting.letters = waiting.letters, []
         if letters:
             self._again(user, letters)
+        elif self._backlog.waiting:  # after a start: his letters may be on their way here
+            waiting.timer = asyncio.get_running_loop().call_later(_COMING_S, self._due, user)
         else:  # of what the schedule knew nothing is left
             del self._users[user]
             self._end(user, waiting)

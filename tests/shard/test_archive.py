@@ -202,3 +202,28 @@ def test_a_shard_archives_what_is_old_and_everybody_is_told() -> None:
             assert ["is missing" in fault for fault in Doctor(data).examine().faults] == [True]
 
     asyncio.run(play())
+
+
+def test_the_archive_of_a_box_that_was_lost_is_kept_with_it() -> None:
+    """The box that is begun anew names nothing of it, and what no box names is swept."""
+
+    async def go() -> None:
+        with laid_out() as data:
+            path = box_path(data, "ada")
+            async with Running(data) as running:
+                for number in range(3):
+                    await running.deliver(delivery(letter(f"m{number}", at=-400 * DAY_S), ["ada"]))
+                await running.settled()
+                await running.shard.archivist.round(BEFORE, sweep=True)
+                assert in_files(path.parent) == ["m0", "m1"]
+                running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+                await running.deliver(delivery(letter("new"), ["ada"]))
+                await running.settled()
+                await running.shard.archivist.round(BEFORE, sweep=True)
+                assert await running.ids("ada") == ["new"]
+                kept = [place.name for place in path.parent.glob("archive.damaged-*")]
+                assert len(kept) == 1
+                (path.parent / kept[0]).rename(path.parent / "archive")
+                assert in_files(path.parent) == ["m0", "m1"]
+
+    asyncio.run(go())

@@ -570,3 +570,16 @@ def test_a_box_read_while_another_program_holds_it_is_unavailable_for_a_while() 
                 assert await running.ids("ada") == ["m"]
 
     play(go())
+
+
+def test_a_change_of_a_channel_that_is_not_there_reads_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data) as running:
+                looked: list[None] = []
+                monkeypatch.setattr(running.shard.members, "load", lambda: looked.append(None))
+                with pytest.raises(NotFound):
+                    await running.change("nothing", add=["ada"])
+                assert not looked
+
+    asyncio.run(go())

@@ -211,6 +211,29 @@ async def test_the_pause_goes_on_after_a_restart_and_a_read_tries_at_once() -> N
 
 
 @played
+async def test_tries_stay_counted_when_the_next_one_was_due_before_the_restart() -> None:
+    with laid_out() as data:
+        many = Retry(base_s=0.01, cap_s=0.02, tries_max=10_000)
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("first"), ["ada"]))
+            await running.settled()
+            await running.let_go()
+        with held_elsewhere(box_path(data, "ada"), "write"):
+            async with Running(data, retry=many) as running:
+                await running.deliver(delivery(letter("m"), ["ada"]))
+                await until(lambda: attempts(running, "ada") >= 20, "some tries", running.life)
+                running.shard.office.nudge()
+                await scheduled(running, 1)
+                before = (await asked(running, lambda: [*running.shard.schedule.load()]))[0].attempts
+            await asyncio.sleep(0.1)
+            async with Running(data, retry=many) as running:
+                await until(lambda: running.shard.put_off.has("ada"), "the letter", running.life)
+                waiting = running.shard.put_off._users["ada"]
+                assert waiting.attempts >= before
+                assert waiting.tries.of(waiting.letters[0].seq) >= before
+
+
+@played
 @pytest.mark.parametrize("when", ["before it is noted", "after it is noted", "after the purge"])
 async def test_a_kill_after_a_death_neither_loses_nor_doubles_it(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with laid_out() as data, in_the_way(data, "ada"):

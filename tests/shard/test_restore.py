@@ -220,6 +220,32 @@ def test_a_damaged_box_comes_back_from_its_backup_and_what_came_since_before_its
     asyncio.run(go())
 
 
+def test_what_comes_after_a_restart_is_later_than_a_backup_of_before_it() -> None:
+    """The last of what was done before were removals, of which nothing is kept but in the history."""
+
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                for number in range(5):
+                    await running.deliver(delivery(now_letter(f"n{number}"), ["ada"]))
+                for number in range(4):
+                    await running.remove("ada", f"n{number}")
+                await running.settled()
+                await running.let_go()
+                await back_up(running)
+            async with Running(data, backup=KEPT) as running:
+                await running.deliver(delivery(now_letter("n5"), ["ada"]))
+                await running.settled()
+                await running.let_go()
+                running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+                with pytest.raises(Unavailable):
+                    await running.ids("ada")
+                await until(lambda: running.shard.restores.restored, "the box", running.life)
+                assert await running.ids("ada") == ["n5", "n4"]
+
+    asyncio.run(go())
+
+
 def test_a_box_that_is_damaged_while_it_is_open_comes_back_too() -> None:
     async def test(running: Running, data: Path) -> None:
         await running.deliver(delivery(now_letter("n0"), ["ada"]))

@@ -249,6 +249,24 @@ async def test_high_mail_overtakes_what_waits_in_the_tail_and_nobody_is_overtake
 
 
 @played
+async def test_a_reader_gets_what_leaves_the_tail_for_the_lanes_while_he_waits_for_his_box() -> None:
+    with laid_out() as data:
+        async with Held(data, window_letters=4) as running:
+            mailboxes = running.shard.mailboxes
+            await running.deliver(delivery(letter("m0"), ["ada"]))
+            for number in range(3):
+                await running.deliver(delivery(letter(f"other{number}"), ["bo"]))
+            await running.deliver(delivery(letter("m1"), ["ada"]))
+            assert running.behind == 1
+            async with mailboxes.hold("ada", create=True):
+                reading = asyncio.ensure_future(running.ids("ada"))
+                await until(lambda: mailboxes._lines["ada"].length == 2, "the reader", running.life)
+                await running.ids("bo")
+                await until(lambda: not running.behind, "an empty tail", running.life)
+            assert await reading == ["m1", "m0"]
+
+
+@played
 async def test_after_a_restart_with_a_smaller_window_the_rest_stands_in_the_tail_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
