@@ -20,6 +20,7 @@ _LAZY = {
     "top": "node.commands_top:top",
     "backup": "shard.backup_command:backup",
     "restore": "shard.backup_command:restore",
+    "delete": "node.commands_rights:delete",
     "key": "node.commands_auth:key",
     "token": "node.commands_auth:token",
 }
