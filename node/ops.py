@@ -345,6 +345,18 @@ class DeleteUser(AboutUser, tag=53):
     503, 507."""
 
 
+class Export(AboutUser, tag=54):
+    """Files of a person that devices don't get. Done body: ``list[ExportFile]``. Refusals: 404, 503, 507."""
+
+
+class ExportFile(msgspec.Struct, array_like=True, gc=False):
+    """``name`` in an export; ``file`` is relative to the data directory and may be unlinked at any moment."""
+
+    name: str
+    file: str
+    size: int
+
+
 class Sample(msgspec.Struct, array_like=True, gc=False):
     name: str
     labels: dict[str, str]
@@ -486,6 +498,7 @@ AnyRequest = (
     | AskBackup
     | Restore
     | DeleteUser
+    | Export
     | SetMute
     | AskDevices
     | ForgetDevice

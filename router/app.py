@@ -24,6 +24,7 @@ from router.delta import Deltas
 from router.devices import DeviceList
 from router.download import Downloads
 from router.events import Events
+from router.export import Exports
 from router.gate import Gate
 from router.guard import Guard
 from router.health import Healths
@@ -108,6 +109,7 @@ def build(
         "receipts": Receipts(links),
         "users": UserList(links),
         "boxes": Boxes(links),
+        "exports": Exports(links),
         "channels": ChannelList(links, bodies, config.body_bytes_max),
         "members": MemberList(links, bodies, config.body_bytes_max),
         "memberships": Memberships(links, bodies, config.body_bytes_max),

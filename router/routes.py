@@ -177,6 +177,16 @@ ROUTES: tuple[Operation, ...] = (
     ),
     Operation(
         method="GET",
+        path=f"{_V3}/users/{{userId}}/export",
+        noun="exports",
+        action="get",
+        who=READ_BOX,
+        summary="All there is of a person, as a zip",
+        response_type="application/zip",
+        faults=(*_WRITE, NotFound),
+    ),
+    Operation(
+        method="GET",
         path=f"{_V3}/users/{{userId}}/messages",
         noun="boxes",
         action="messages",

@@ -142,6 +142,18 @@ def path_of(directory: Path, year: int) -> Path:
     return directory / f"messages_{year:04}.db"
 
 
+def files(box: Mailbox) -> list[Path]:
+    """Those that there are, by year."""
+    return [path_of(_directory(box), year) for year in sorted(_years(box))]
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[apsw.Connection]:
+    """One of :func:`files`."""
+    with _opened(path.parent, int(path.stem[-4:])) as db:
+        yield db
+
+
 def _years(box: Mailbox) -> list[int]:
     """Those that have a file."""
     return [int(path.stem[-4:]) for path in _directory(box).glob("messages_[0-9][0-9][0-9][0-9].db")]

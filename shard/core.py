@@ -34,6 +34,7 @@ from shard.dead_letters import DeadLetters
 from shard.disk import Disk
 from shard.erasures import Erasures
 from shard.expander import Expander
+from shard.export import Exports
 from shard.gone import Gone
 from shard.history import History
 from shard.house import House
@@ -264,6 +265,7 @@ class Shard:
             dead=self.dead,
             changed=self.changes.for_user,
         )
+        self.exports = Exports(data, self.snapshots, self.statuses, self.mailboxes, self._box)
         self.watch = Watch(
             settings,
             backlog=self.backlog,

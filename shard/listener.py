@@ -99,6 +99,7 @@ class Listener:
             ops.AskMetrics: shard.metrics.ask,
             ops.BackUp: shard.backups.begin,
             ops.AskBackup: shard.backups.ask,
+            ops.Export: shard.exports.files,
             ops.DeleteUser: shard.erasures.delete,
             ops.Restore: shard.restores.restore,
         }

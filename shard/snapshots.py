@@ -199,6 +199,17 @@ class Snapshots:
             _unlink(path)
             raise
 
+    def place(self, size: int) -> Path:
+        """Where a file of some other kind may be made, of about ``size`` bytes; raises :class:`DiskFull`."""
+        self._make_room(size)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._fresh("db")
+
+    def take(self, user: str, path: Path) -> Kept:
+        """Keep what was made there, which no version names."""
+        size = path.stat().st_size
+        return self._keep(user, path.name, Kept(SyncState(path.name, size, ""), path, size))
+
     # -- room ------------------------------------------------------------------------------------
 
     def _fresh(self, suffix: str) -> Path:

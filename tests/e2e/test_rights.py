@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import sqlite3
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from router.export import Manifest
 from tests.support import Node
 
 
@@ -37,3 +44,30 @@ def test_who_is_deleted_is_unknown_everywhere_and_after_a_kill_too(node: Node) -
         assert http.post("/api/v3/messages", json={**body, "id": "m2"}).status_code == 202
         assert [m["id"] for m in http.get("/api/v3/users/ada/messages").json()["messages"]] == ["m2"]
         assert [m["id"] for m in http.get("/api/v3/users/bob/messages").json()["messages"]] == ["m2", "m1"]
+
+
+@pytest.mark.slow
+def test_an_export_holds_all_there_is_and_says_what_it_holds(node: Node, tmp_path: Path) -> None:
+    with httpx.Client(base_url=node.url, trust_env=False) as http:
+        for number in range(600):
+            body = {"users": ["ada"], "title": "t", "content": "c" * 2_000, "id": f"m{number}"}
+            assert http.post("/api/v3/messages", json=body).status_code == 202
+        read = {"changes": [{"messageId": "m1", "status": "read", "at": "2026-11-24T08:00:00Z"}]}
+        said = http.post("/api/v3/sync/ada/read-status", json=read)
+        assert said.status_code == 200, said.text
+        assert http.get("/api/v3/users/nobody/export").status_code == 404
+        answer = http.get("/api/v3/users/ada/export")
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as made:
+        assert made.testzip() is None
+        manifest = msgspec.json.decode(made.read("manifest.json"), type=Manifest)
+        assert {file.name for file in manifest.files} | {"manifest.json"} == set(made.namelist())
+        for file in manifest.files:
+            content = made.read(file.name)
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size, file.sha256)
+        assert len(made.read("messages.ndjson").splitlines()) == 600
+        made.extract("messages.db", tmp_path)
+        made.extract("read_status.db", tmp_path)
+    assert sqlite3.connect(tmp_path / "messages.db").execute("SELECT count(*) FROM messages").fetchone() == (600,)
+    found = sqlite3.connect(tmp_path / "read_status.db").execute("SELECT message_id FROM read_status").fetchall()
+    assert found == [("m1",)]

@@ -349,6 +349,7 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.AskDevices: Peer._devices,
     ops.ForgetDevice: Peer._forget,
     ops.DeleteUser: Peer._delete_user,
+    ops.Export: lambda _peer, _request: [],
     ops.AskHolders: Peer._holders,
     ops.Ping: Peer._ping,
     ops.AskMetrics: Peer._metrics,

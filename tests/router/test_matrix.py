@@ -34,6 +34,7 @@ MAY = {
     "GET /api/v3/messages/{id}/receipt": {"deliver"},
     "GET /api/v3/users": {"admin"},
     "DELETE /api/v3/users/{user_id}": {"admin"},
+    "GET /api/v3/users/{user_id}/export": {"read", PERSON},
     "GET /api/v3/users/{user_id}/messages": {"read", PERSON},
     "GET /api/v3/users/{user_id}/messages/{id}": {"read", PERSON},
     "DELETE /api/v3/users/{user_id}/messages/{id}": {"admin", PERSON},

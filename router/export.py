@@ -1,0 +1,209 @@
+"""All there is of a person, as one zip: made while it is sent, so nothing of it is held but a portion.
+
+The databases are copies that never change; ``manifest.json`` comes last, and names every file, its size and
+SHA-256. The JSON is read after the copies are made: what was delivered meanwhile may be in it and not in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import zipfile
+from collections.abc import AsyncIterator
+from io import FileIO, RawIOBase
+from typing import Any, TypeVar
+
+import falcon.asgi
+import msgspec
+
+from node import ops
+from node.clock import iso, now_us
+from node.errors import Unavailable
+from node.ids import check_name
+from node.model import Messages, PushDevices, ReadStatus, UserChannels
+from router import query
+from router.body import Request
+from router.links import Links
+from router.protocol import CONNECTION
+from router.snapshot import PORTION, open_snapshot
+from router.sync import SNAPSHOT_TIMEOUT_S
+
+T = TypeVar("T")
+MEDIA_TYPE = "application/zip"
+_encode = msgspec.json.Encoder().encode
+
+
+class Exported(msgspec.Struct):
+    """A file of the zip."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct):
+    user: str
+    made: str
+    version: str
+    """of the box in ``messages.db``"""
+    files: list[Exported]
+
+
+class Exports:
+    """``/api/v3/users/{userId}/export``."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
+        """The zip, of unknown length."""
+        check_name(user_id, "userId")
+        query.parameters(req)
+        slot, shard = self._links.place(user_id)
+        with contextlib.ExitStack() as opened:
+            box = await open_snapshot(self._links, user_id, encoding="identity", version=None, device=None)
+            opened.callback(box.close)
+            request = ops.Export(0, self._links.version, slot, user_id)
+            said = await self._links.ask(shard, request, list[ops.ExportFile], timeout_s=SNAPSHOT_TIMEOUT_S)
+            files: list[tuple[str, RawIOBase]] = []
+            for one in said:
+                try:
+                    files.append((one.name, opened.enter_context(FileIO(self._links.data / one.file))))
+                except FileNotFoundError as error:
+                    raise Unavailable() from error
+            resp.content_type = MEDIA_TYPE
+            resp.set_header("Content-Disposition", f'attachment; filename="{user_id}.zip"')
+            resp.set_header("Cache-Control", "no-store")
+            if req.method != "HEAD":
+                person = _Person(self._links, user_id)
+                resp.stream = Zip(
+                    req, person, box.state.version, [("messages.db", _Box(box)), *files], opened.pop_all()
+                )
+
+
+class _Box(RawIOBase):
+    """A snapshot, read from its beginning."""
+
+    def __init__(self, snapshot: Any) -> None:
+        self._snapshot, self._at = snapshot, 0
+
+    def read(self, size: int = -1) -> bytes:
+        size = min(size, self._snapshot.size - self._at)
+        content: bytes = self._snapshot.read(self._at, size) if size else b""
+        self._at += len(content)
+        return content
+
+
+class _Person:
+    """What the shard of a person says about them, a portion of JSON at a time."""
+
+    def __init__(self, links: Links, user: str) -> None:
+        self._links, self._user = links, user
+        self._slot, self._shard = links.place(user)
+
+    def _about(self) -> tuple[int, int, int, str]:
+        return 0, self._links.version, self._slot, self._user
+
+    async def _ask(self, request: ops.AnyRequest, answer: type[T]) -> T:
+        return await self._links.ask(self._shard, request, answer)
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """One message a line, newest first; those of the archive too."""
+        cursor: str | None = None
+        while True:
+            page = await self._ask(ops.Page(*self._about(), None, query.LIMIT_MAX, cursor), Messages)
+            yield b"".join(_encode(message) + b"\n" for message in page.messages)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def statuses(self) -> AsyncIterator[bytes]:
+        """One portion a line."""
+        since: str | None = None
+        while True:
+            part = await self._ask(ops.AskStatuses(*self._about(), since, query.STATUSES_MAX), ReadStatus)
+            yield _encode(part) + b"\n"
+            since = part.since
+            if not part.more:
+                return
+
+    async def channels(self) -> AsyncIterator[bytes]:
+        yield _encode(await self._ask(ops.AskUserChannels(*self._about()), UserChannels)) + b"\n"
+
+    async def push(self) -> AsyncIterator[bytes]:
+        yield _encode(await self._ask(ops.ListPush(*self._about()), PushDevices)) + b"\n"
+
+
+class _Out(RawIOBase):
+    """What the zip writes; taken from here as it comes."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._parts.append(bytes(content))
+        return len(content)
+
+    def take(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+class Zip(AsyncIterator[bytes]):
+    """The body of an answer; ``opened`` is closed at its end, whatever that is."""
+
+    def __init__(
+        self,
+        req: Request,
+        person: _Person,
+        version: str,
+        files: list[tuple[str, RawIOBase]],
+        opened: contextlib.ExitStack,
+    ) -> None:
+        self._connection = req.scope[CONNECTION]
+        self._person, self._version, self._files, self._opened = person, version, files, opened
+        self._user = person._user
+        self._parts = self._all()
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._parts)
+
+    async def close(self) -> None:
+        """Falcon calls it."""
+        self._opened.close()
+
+    async def _all(self) -> AsyncIterator[bytes]:
+        out = _Out()
+        manifest = Manifest(self._user, iso(now_us()), self._version, [])
+        person = self._person
+        parts: list[tuple[str, AsyncIterator[bytes]]] = [(name, _portions(file)) for name, file in self._files]
+        parts += [
+            ("messages.ndjson", person.messages()),
+            ("read_status.ndjson", person.statuses()),
+            ("channels.json", person.channels()),
+            ("push.json", person.push()),
+        ]
+        with zipfile.ZipFile(out, "w") as made:
+            for name, portions in parts:
+                digest, size = hashlib.sha256(), 0
+                with made.open(name, "w", force_zip64=True) as entry:
+                    async for portion in portions:
+                        digest.update(portion)
+                        size += len(portion)
+                        entry.write(portion)
+                        await self._connection.writable()
+                        if self._connection.gone:
+                            return
+                        if content := out.take():
+                            yield content
+                manifest.files.append(Exported(name, size, digest.hexdigest()))
+            made.writestr("manifest.json", _encode(manifest))
+        yield out.take()
+
+
+async def _portions(file: RawIOBase) -> AsyncIterator[bytes]:
+    while portion := file.read(PORTION):
+        yield portion
