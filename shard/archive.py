@@ -167,7 +167,7 @@ def _opened(directory: Path, year: int, *, create: bool = False) -> Iterator[aps
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX | (apsw.SQLITE_OPEN_CREATE if create else 0)
     db = apsw.Connection(str(path), flags=flags, statementcachesize=0)
     try:
-        db.pragma("synchronous", Sync.FULL.value)
+        db.pragma("synchronous", Sync.EXTRA.value)
         if is_new:
             db.execute(_SCHEMA).fetchall()
             sync_directory(directory)

@@ -66,6 +66,8 @@ class Death(NamedTuple):
     tries: int
     first_us: int
     died_us: int
+    size: int = 0
+    """bytes of its body, of which each target gets a copy"""
 
 
 class Moved(NamedTuple):

@@ -15,6 +15,8 @@ from shard.put_off import PutOff
 from shard.schedule import Retry, Schedule
 
 _DEATHS_MAX = 1_000
+_DEATHS_BYTES_MAX = 4 * 1024**2
+"""of their bodies; the death that reaches it is noted"""
 
 
 class Page(NamedTuple):
@@ -47,7 +49,12 @@ class Ledger:
         """The next page; of ``purge``, rows that a barrier has covered, nothing goes while there are more deaths than
         fit."""
         put_off = self._put_off
-        deaths, put_off.deaths = put_off.deaths[:_DEATHS_MAX], put_off.deaths[_DEATHS_MAX:]
+        count = size = 0
+        for death in put_off.deaths[:_DEATHS_MAX]:
+            count, size = count + 1, size + death.size
+            if size >= _DEATHS_BYTES_MAX:
+                break
+        deaths, put_off.deaths = put_off.deaths[:count], put_off.deaths[count:]
         self._called = bool(put_off.deaths)
         retries, ended = put_off.take_changes()
         withdrawn, put_off.withdrawn = put_off.withdrawn, []

@@ -108,8 +108,10 @@ class PutOff:
         if waiting is None or waiting.timer is None:
             return False
         waiting.letters += letters
-        if any(letter.deadline_us for letter in letters):
-            self._set_timer(user, waiting)
+        sooner = self._deadline(letters)
+        if sooner is not None and sooner < waiting.timer.when():
+            waiting.timer.cancel()
+            waiting.timer = asyncio.get_running_loop().call_at(sooner, self._due, user)
         return True
 
     def take(self, user: str) -> list[Letter]:
@@ -171,7 +173,13 @@ class PutOff:
         ):
             log.warning("delivery put off", user=user, letters=len(letters), error=str(error) or repr(error))
         self.failed_tries[why] += len(letters)
-        left = [letter for letter in letters if not self._dies(letter, user, waiting, why, now)]
+        # The oldest has had the most tries: where it has some left, only those with a time of their own are looked at.
+        worn = why not in FOR_EVERYBODY and waiting.tries.of(letters[0].seq) >= self._policy.tries_max
+        left = [
+            letter
+            for letter in letters
+            if not ((worn or letter.deadline_us) and self._dies(letter, user, waiting, why, now))
+        ]
         waiting.letters = sorted(left + waiting.letters, key=_seq)
         if not waiting.letters:
             del self._users[user]
@@ -185,15 +193,15 @@ class PutOff:
         """Give ``letter`` up if this was its last try."""
         if letter.kind != MESSAGE:
             return False
-        tries = waiting.tries.of(letter.seq)
-        if expired(letter):
-            reason = EXPIRED
-        elif why not in FOR_EVERYBODY and tries >= self._policy.tries_max:
-            reason = why
-        else:
+        is_expired = expired(letter)
+        if not is_expired and why in FOR_EVERYBODY:
             return False
+        tries = waiting.tries.of(letter.seq)
+        if not is_expired and tries < self._policy.tries_max:
+            return False
+        reason = EXPIRED if is_expired else why
         self.given_up[reason] += 1
-        self.deaths.append(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now))
+        self.deaths.append(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now, letter.size))
         self._backlog.gave_up(letter)
         return True
 
@@ -217,11 +225,14 @@ class PutOff:
         if user in self._held_back:
             waiting.timer = None
             return
-        at = waiting.next_at
-        deadlines = [letter.deadline_us for letter in waiting.letters if letter.deadline_us]
-        if deadlines:
-            at = min(at, self._time() + max(0.0, (min(deadlines) - now_us()) / 1e6 + 0.001))
+        deadline = self._deadline(waiting.letters)
+        at = waiting.next_at if deadline is None else min(waiting.next_at, deadline)
         waiting.timer = asyncio.get_running_loop().call_at(at, self._due, user)
+
+    def _deadline(self, letters: list[Letter]) -> float | None:
+        """When the first of ``letters`` is wanted no more, by the loop's clock; None for never."""
+        deadlines = [letter.deadline_us for letter in letters if letter.deadline_us]
+        return self._time() + max(0.0, (min(deadlines) - now_us()) / 1e6 + 0.001) if deadlines else None
 
     def _time(self) -> float:
         return asyncio.get_running_loop().time()

@@ -34,6 +34,8 @@ class Sync(Enum):
     """never: whoever uses it makes commits durable in another way (a barrier)"""
     FULL = 2
     """at every commit"""
+    EXTRA = 3
+    """and for the directory, from which a commit without a log takes the name of its journal"""
 
 
 def set_up() -> None:

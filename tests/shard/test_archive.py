@@ -227,3 +227,8 @@ def test_the_archive_of_a_box_that_was_lost_is_kept_with_it() -> None:
                 assert in_files(path.parent) == ["m0", "m1"]
 
     asyncio.run(go())
+
+
+def test_a_commit_to_an_archive_takes_its_journals_name_from_the_directory_durably(tmp_path: Path) -> None:
+    with archive._opened(tmp_path, 2025, create=True) as db:
+        assert (db.pragma("journal_mode"), db.pragma("synchronous")) == ("delete", 3)

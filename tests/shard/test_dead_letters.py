@@ -344,20 +344,25 @@ async def test_dead_letters_past_their_time_and_names_that_no_receipt_asks_for_g
 
 
 @played
+@pytest.mark.parametrize(("bound", "most"), [("_DEATHS_MAX", 2), ("_DEATHS_BYTES_MAX", 200)])
 async def test_more_deaths_than_fit_into_one_transaction_are_all_noted_before_their_row_goes(
-    monkeypatch: pytest.MonkeyPatch,
+    bound: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shard.ledger._DEATHS_MAX", 2)
+    monkeypatch.setattr(f"shard.ledger.{bound}", most)
     with laid_out() as data, contextlib.ExitStack() as stack:
         users = [f"u{number}" for number in range(7)]
         for user in users:
             stack.enter_context(in_the_way(data, user))
         async with Running(data, retry=FEW) as running:
             monkeypatch.setattr(PutOff, "is_changed", False)
+            portions: list[int] = []
+            bury = running.shard.dead.bury
+            monkeypatch.setattr(running.shard.dead, "bury", lambda some: (portions.append(len(some)), bury(some))[1])
             await running.deliver(delivery(letter("m"), [*users, "bo"]))
             await running.settled()
             await running.let_go()
             await until(lambda: running.shard.journal.rows == 0, "the row's end", running.life)
+            assert max(portions) <= 2
         journal = Journal(data / "journals-1" / "shard-0.db")
         try:
             assert journal._one("SELECT count(*) FROM dead_letters") == 7

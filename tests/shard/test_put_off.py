@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
+from node.clock import now_us
 from node.errors import Unavailable
+from shard.backlog import Letter
 from shard.mailbox import Mailbox
 
 from .asking import change, said
@@ -140,3 +143,29 @@ async def test_what_its_sender_wants_no_more_leaves_nothing_behind() -> None:
                 await until(lambda: not running.shard.backlog.waiting, "giving up", running.life)
             assert not put_off._users
             assert not put_off.has("ada")
+
+
+@played
+async def test_a_try_for_many_letters_looks_at_those_only_that_may_die_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("first"), ["ada"]))
+            await running.settled()
+            looked: list[str] = []
+            put_off = running.shard.put_off
+            dies = put_off._dies
+
+            def watched(one: Letter, *others: Any) -> bool:
+                looked.append(one.id)
+                return dies(one, *others)
+
+            monkeypatch.setattr(put_off, "_dies", watched)
+            running.shard.mailboxes.discard("ada")
+            with held_elsewhere(box_path(data, "ada"), "write"):
+                for number in range(20):
+                    await running.deliver(delivery(letter(f"m{number}"), ["ada"]))
+                timed = msgspec.structs.replace(letter("timed", timeout_s=3_600), accepted_us=now_us())
+                await running.deliver(delivery(timed, ["ada"]))
+                await until(lambda: "timed" in looked, "a try", running.life)
+                assert set(looked) == {"timed"}
+            assert len(await running.ids("ada")) == 22
