@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Archivist:
         self._days = days
         self._may_work = may_work
         self._changed = changed
+        self._thread = ThreadPoolExecutor(1, "archivist")
         self.moved = 0
         """messages, since the start"""
 
@@ -110,11 +112,15 @@ class Archivist:
         try:
             async with self._mailboxes.hold(user, create=False) as box:
                 if box is not None:
-                    await asyncio.to_thread(partial(errand, box))
+                    await asyncio.get_running_loop().run_in_executor(self._thread, partial(errand, box))
                     self._mailboxes.wrote(user, 0)
         except _PASSED_OVER as error:
             return error
         return None
+
+    def close(self) -> None:
+        """Nothing is in the thread any more: the boxes may be closed."""
+        self._thread.shutdown()
 
 
 def _users(slot: Path) -> list[str]:

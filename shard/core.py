@@ -328,6 +328,7 @@ class Shard:
     def close(self) -> None:
         self.put_off.close()
         self.barrier.close()
+        self.archivist.close()
         self.backups.close()
         self.restores.close()
         self.erasures.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 import apsw
@@ -20,7 +21,7 @@ from shard.mailbox import Mailbox, Row, template
 
 from .asking import change as mark
 from .asking import counts, said
-from .running import START_US, Running, box_path, delivery, laid_out, letter, scratch
+from .running import START_US, Running, box_path, delivery, laid_out, letter, scratch, until
 from .test_mailbox import change, ids
 
 DAY_S = 86_400
@@ -232,3 +233,30 @@ def test_the_archive_of_a_box_that_was_lost_is_kept_with_it() -> None:
 def test_a_commit_to_an_archive_takes_its_journals_name_from_the_directory_durably(tmp_path: Path) -> None:
     with archive._opened(tmp_path, 2025, create=True) as db:
         assert (db.pragma("journal_mode"), db.pragma("synchronous")) == ("delete", 3)
+
+
+def test_no_box_is_closed_while_the_archivist_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads in one connection end the process, or worse."""
+    told: list[str] = []
+
+    def slow(box: Mailbox, before: str) -> int:
+        told.append("begun")
+        time.sleep(0.3)
+        told.append("ended")
+        return 0
+
+    async def go() -> None:
+        monkeypatch.setattr(archive, "move", slow)
+        with laid_out() as data:
+            async with Running(data) as running:
+                await running.deliver(delivery(letter("m"), ["ada"]))
+                await running.settled()
+                close = Mailbox.close
+                monkeypatch.setattr(Mailbox, "close", lambda box: (told.append("closed"), close(box))[1])
+                work = asyncio.create_task(running.shard.archivist.round(BEFORE, sweep=False))
+                await until(lambda: told, "the archivist", running.life)
+                work.cancel()
+                await running.kill()
+                assert told == ["begun", "ended", "closed"]
+
+    asyncio.run(go())
