@@ -19,7 +19,7 @@ from node.apiclient import Api
 from node.demo_mail import READER, WELCOME, Mail, generated, of_log
 from node.ingest import create_channels
 from node.model import Accepted, NewMessage
-from node.show import Failures, printable
+from node.show import Failures, printable, server_option
 
 _PATIENCE_S = 60.0
 _GIT_S = 60.0
@@ -38,8 +38,8 @@ _OWN = Path(__file__).parents[1]
 )
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, help="messages a second")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=200, help="the newest so many commits")
-@click.option("--url", default="http://127.0.0.1:8080", help="where the node is")
-def demo(repo: Path | None, speed: float, limit: int, url: str) -> None:
+@server_option
+def demo(repo: Path | None, speed: float, limit: int, server: str) -> None:
     """Fill an inbox with the log of a git repository, live.
 
     A top-level folder is a channel, an author is a user, a commit is a message; you are a member of every channel.
@@ -47,11 +47,11 @@ def demo(repo: Path | None, speed: float, limit: int, url: str) -> None:
     """
     mail = _mail(repo, limit)
     messages = mail.messages
-    with Api(url, patience_s=_PATIENCE_S) as api:
+    with Api(server, patience_s=_PATIENCE_S) as api:
         create_channels(api, mail.members_with(READER))
         for message in (*messages[: int(len(messages) * _AT_ONCE)], WELCOME):
             _send(api, message)
-        click.echo(f"Your inbox: {url.rstrip('/')}/inbox/?user={READER}")
+        click.echo(f"Your inbox: {server.rstrip('/')}/inbox/?user={READER}")
         click.echo(
             f"{mail.source}: {_count(len(messages), 'message')}, "
             f"{_count(len(mail.members), 'channel')}, {_count(len(mail.users), 'author')}"

@@ -25,7 +25,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 def _demo(node: Node, *arguments: object) -> Result:
-    return CliRunner().invoke(main, ["demo", *map(str, arguments), "--url", node.url, "--speed", "500"])
+    return CliRunner().invoke(main, ["demo", *map(str, arguments), "--server", node.url, "--speed", "500"])
 
 
 def _git(repo: Path, *arguments: str, author: str = "Ada Kern") -> None:
@@ -94,4 +94,4 @@ def test_a_repository_that_is_none_is_said_and_nothing_is_sent(served: Node, tmp
 
 
 def test_a_new_node_tells_of_the_demo(served: Node) -> None:
-    assert f" demo --url {served.url}" in served.output()
+    assert f" demo --server {served.url}" in served.output()
