@@ -183,7 +183,7 @@ def restore(
     if everybody:
         if user or at:
             raise click.UsageError("--all restores everybody, to the end of a backup")
-        store = offsite_store.store(config.backup, url)
+        store = offsite_store.store(config.backup, url, make=False)
         with _plainly():
             restored, count = offsite.restore_all(store, Path(config.node.data), day, click.echo)
         click.echo(f"{config.node.data} is the node as of {restored}, {count} files; pobox doctor checks it")

@@ -197,16 +197,16 @@ def _manifest(store: Any, path: str) -> Manifest:
 def restore_all(store: Any, data: Path, day: str | None, said: Callable[[str], None]) -> tuple[str, int]:
     """A whole node in the empty directory ``data``, from the store alone: the last whole day, or ``day``; and how
     many files. After a kill the same again goes on. Raises :class:`Incomplete`, and what the store raises."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark = data / _RESTORING
     if mark.exists():
         day, layout = msgspec.json.decode(mark.read_bytes(), type=tuple[str, int])
         found = _set(store, day, layout)
-    elif any(data.iterdir()):
+    elif data.exists() and any(data.iterdir()):
         raise Incomplete(f"{data} is not empty")
     else:
         found = _set(store, day, None)
     first = found[0]
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_durably(mark, msgspec.json.encode((first.day, first.layout)))
     journals = paths.journals_dir(data, first.layout)
     journals.mkdir(mode=0o700, exist_ok=True)

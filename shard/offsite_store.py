@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from obstore.store import S3Store, from_url
 
@@ -20,14 +20,16 @@ _KEYS = {
 }
 
 
-def store(settings: Backup, url: str | None = None) -> Any:
-    """The store at ``url``, or the one that is set. Raises :class:`ConfigError`."""
+def store(settings: Backup, url: str | None = None, *, make: bool = True) -> Any:
+    """The store at ``url``, or the one that is set; a directory is made, if it may be. Raises :class:`ConfigError`."""
     url = url or settings.store
     if not url:
         raise ConfigError("[backup] store is empty: there is no place to send backups to")
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return from_url(url, mkdir=True)
+        if not make and not Path(unquote(parts.path)).is_dir():
+            raise ConfigError(f"there is no directory {url}")
+        return from_url(url, mkdir=make)
     if parts.scheme != "s3" or not parts.netloc:
         raise ConfigError("[backup] store must be s3://bucket/prefix or file:///directory")
     options: Any = {"region": settings.region, **_credentials(settings)}

@@ -142,6 +142,20 @@ def test_a_whole_node_is_made_of_what_is_off_site_alone(s3: tuple[dict[str, str]
     assert SECRET not in node.output() + (tmp_path / "data.log").read_text()
 
 
+def test_a_restore_from_a_place_that_is_none_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with pobox({}, other, "restore", "--all", "--from", f"file://{tmp_path}/none") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "there is no directory" in output
+    (tmp_path / "empty").mkdir()
+    with pobox({}, other, "restore", "--all", "--from", f"file://{tmp_path}/empty") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "there is no whole backup" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_a_push_that_was_killed_goes_on_and_what_is_damaged_is_not_sent(
     s3: tuple[dict[str, str], Path], tmp_path: Path
 ) -> None:
