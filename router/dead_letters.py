@@ -14,7 +14,7 @@ import falcon.asgi
 
 from node import clock, ops
 from node.errors import BadField
-from node.ids import check_name
+from node.ids import check_name, is_name
 from node.model import Accepted, DeadLetter, DeadLetters, DeadReason
 from router import query
 from router.body import Request
@@ -71,7 +71,9 @@ class DeadLetterList:
 def _named(dead_letter_id: str) -> tuple[str, str]:
     """User and message id."""
     user, _, message_id = dead_letter_id.partition("~")
-    return check_name(user, _FIELD), check_name(message_id, _FIELD)
+    if not (is_name(user) and is_name(message_id)):
+        raise BadField(f"{_FIELD} must be an id from the list of dead letters", field=_FIELD)
+    return user, message_id
 
 
 def _place(letter: ops.DeadLetter) -> tuple[int, str, str]:

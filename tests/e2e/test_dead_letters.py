@@ -123,7 +123,9 @@ def test_what_is_wrong_in_a_question_is_named(http: httpx.Client, path: str, fie
 
 def test_an_id_that_is_none_is_refused_before_a_shard_is_asked(http: httpx.Client) -> None:
     for name in ("x", "~m", "a~", "a~b~c"):
-        assert http.delete(f"{LIST}/{name}").status_code in (404, 422)
+        answer = http.delete(f"{LIST}/{name}")
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == "deadLetterId must be an id from the list of dead letters"
 
 
 def test_a_box_that_cannot_be_opened_is_a_503_for_who_reads(served: Node, http: httpx.Client) -> None:
