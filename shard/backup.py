@@ -339,7 +339,7 @@ class Backups:
         """The box as a file at ``part``, with all that waits for it; None if there is none."""
         for attempt in range(_TRIES):
             in_portions = large and attempt < _TRIES - 1
-            with contextlib.ExitStack() as closing:
+            async with contextlib.AsyncExitStack() as closing:
                 first: Mailbox | None = None
                 copy: Copy | None = None
                 while True:
@@ -351,7 +351,7 @@ class Backups:
                             return None
                         if copy is None:
                             first, copy = box, await self._in_thread(lambda: box.copy(part))
-                            closing.callback(copy.close)
+                            closing.push_async_callback(self._in_thread, copy.close)  # where a step may still run
                         if box is not first:
                             break  # it was closed meanwhile: that copy is at an end
                         if in_portions and await self._in_thread(partial(copy.step, _PORTION_PAGES)) > _PORTION_PAGES:

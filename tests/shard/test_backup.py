@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from node import ops, paths
 from node.config import Backup
 from shard import backup_files as files
 from shard import backup_set
+from shard.copying import Copy
 from shard.layout import lay_out
 from tests.shard.disks import fill, small_disk
 from tests.shard.elsewhere import held_elsewhere
@@ -207,3 +209,26 @@ def test_a_full_disk_leaves_no_half_backup_and_the_next_one_is_whole(tmp_path: P
     with small_disk(tmp_path / "disk", 24 * 1_048_576) as disk:
         lay_out(disk / "data", 1)
         asyncio.run(go(disk / "data", disk / "ballast"))
+
+
+def test_a_copy_is_not_closed_while_a_thread_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    step, close = Copy.step, Copy.close
+
+    def slow(copy: Copy, pages: int = -1) -> int:
+        told.append("begun")
+        time.sleep(0.3)
+        told.append("ended")
+        return step(copy, pages)
+
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(letter("n"), ["ada"]))
+        await running.settled()
+        monkeypatch.setattr(Copy, "step", slow)
+        monkeypatch.setattr(Copy, "close", lambda copy: (told.append("closed"), close(copy))[1])
+        await running.shard.backups.begin(ops.BackUp(0))
+        await until(lambda: told, "the copy", running.life)
+        await running.kill()
+        assert told[:3] == ["begun", "ended", "closed"]
+
+    run(test)
