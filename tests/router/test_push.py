@@ -75,5 +75,5 @@ def test_bad_users_are_refused(router: Running, name: str) -> None:
         router.http.put(f"/api/v3/users/{quote(name, safe='')}/devices/d/push", json=GIVEN),
         router.http.get(f"/api/v3/users/{quote(name, safe='')}/push"),
     ):
-        assert answer.status_code in (404, 422)
+        assert answer.status_code in (404, 405, 422)  # "." goes on the way, and leads to a person, who can't be got
     assert router.writes() == 0

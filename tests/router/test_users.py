@@ -64,3 +64,11 @@ def test_channels_and_members_are_searched_by_their_beginning(router: Running) -
     assert router.http.post("/api/v3/channels/sky/members", json={"add": NAMES}).status_code == 200
     members = router.http.get("/api/v3/channels/sky/members?prefix=ulf&limit=500").json()["members"]
     assert members == [f"ulf{n}" for n in range(9)]
+
+
+@pytest.mark.parametrize("rest", ["?x/messages/m1", "?userId=bob", "/", "//messages/m1", "%00", "%2f..%2fbob", "%20"])
+def test_a_path_that_is_not_quite_a_person_deletes_nobody(router: Running, rest: str) -> None:
+    before = router.writes()
+    answer = router.http.delete(f"/api/v3/users/una0{rest}")
+    assert answer.status_code in (404, 405, 422)
+    assert router.writes() == before
