@@ -102,8 +102,8 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mailbox_idle_s: Seconds = 900
     """a box that nobody has used for so long is checkpointed and closed"""
     archive_after_days: Annotated[int, Meta(ge=0)] = 0
-    """a message that is older moves to ``archive/`` beside the box: still read over the API, no more synced to devices;
-    0: never"""
+    """a message that is older moves to ``archive/`` beside the box: still read over the API, no more synced to devices,
+    and not in backups; 0: never"""
     wal_pages_max: Count = 512
     """a mailbox is checkpointed when its write-ahead log is this long"""
     barrier_s: Seconds = 5.0
