@@ -18,10 +18,11 @@ from pathlib import Path
 
 import apsw
 
+from node.errors import Unavailable
 from node.model import Message, Messages
 from node.placement import sync_directory
 from shard.disk import full_is_507
-from shard.mailbox import Mailbox, Place, Placed, message_of, paged, placed_rows, position
+from shard.mailbox import CORRUPT, Mailbox, Place, Placed, message_of, paged, placed_rows, position
 from shard.sqlite import Sync
 
 DIRECTORY = "archive"
@@ -172,5 +173,7 @@ def _opened(directory: Path, year: int, *, create: bool = False) -> Iterator[aps
             db.execute(_SCHEMA).fetchall()
             sync_directory(directory)
         yield db
+    except CORRUPT as error:  # not the box's own file: that one is in order
+        raise Unavailable("A part of the mailbox's archive can't be read") from error
     finally:
         db.close()

@@ -17,7 +17,7 @@ import structlog
 
 from node import paths
 from node.clock import iso, now_us
-from node.errors import DiskFull
+from node.errors import DiskFull, Unavailable
 from shard import archive
 from shard.mailbox import FILE, Mailbox
 from shard.mailboxes import Mailboxes
@@ -28,7 +28,7 @@ _DAY_US = 86_400 * 1_000_000
 _FEW = 4
 """boxes in one errand: each may wait for some flushes, and so does mail for boxes that are closed"""
 _PAUSE_S = 0.1
-_PASSED_OVER = (apsw.Error, OSError, DiskFull)
+_PASSED_OVER = (apsw.Error, OSError, DiskFull, Unavailable)
 
 log = structlog.get_logger()
 

@@ -42,7 +42,7 @@ from shard.journal import MEMBERSHIP, REMOVAL, Journal, ReceiptRecord
 from shard.lanes import gather_s
 from shard.ledger import Ledger
 from shard.loader import Loader
-from shard.mailbox import Mailbox, Standing, template
+from shard.mailbox import CORRUPT, Mailbox, Standing, template
 from shard.mailboxes import Mailboxes
 from shard.members import ChannelRecord, Members
 from shard.metrics import Metrics
@@ -371,10 +371,15 @@ class Shard:
                 except OUT_OF_ORDER:
                     self.mailboxes.discard(user)
                     raise
+                except CORRUPT as error:  # while it is held: nobody else is in the file that is set aside
+                    self.mailboxes.discard(user, error)
+                    raise
         except Lost as error:
             raise Unavailable("The mailbox is being restored") from error
         except apsw.BusyError as error:
             raise Unavailable("The mailbox is in use by another program") from error
+        except CORRUPT as error:
+            raise Unavailable("The mailbox is damaged and is being put right") from error
         except OUT_OF_ORDER as error:
             if word(error) == NO_ROOM:
                 raise DiskFull() from error

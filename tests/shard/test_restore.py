@@ -261,6 +261,30 @@ def test_a_box_that_is_damaged_while_it_is_open_comes_back_too() -> None:
     run(test)
 
 
+def test_who_reads_a_damaged_box_is_told_to_come_again_and_it_is_restored() -> None:
+    async def test(running: Running, data: Path) -> None:
+        names = [f"n{number}" for number in range(60)]
+        for name in names:  # more than the cache of an open box holds
+            long = msgspec.structs.replace(now_letter(name), content="x" * 5_000)
+            await running.deliver(delivery(long, ["ada"]))
+        await running.settled()
+        await running.let_go()
+        await back_up(running)
+        async with running.shard.mailboxes.hold("ada", create=False) as box:
+            assert box is not None
+            box.checkpoint(running.disk)
+        running.shard.mailboxes.discard("ada")
+        await running.page("ada")  # it is open again
+        damage(box_path(data, "ada"))
+        for _ in range(2):  # the first finds it damaged, the second asks for what is lost
+            with pytest.raises(Unavailable):
+                await running.ids("ada")
+        await until(lambda: running.shard.restores.restored, "the box", running.life)
+        assert sorted(await running.ids("ada")) == sorted(names)
+
+    run(test)
+
+
 def test_where_no_backup_is_whole_the_box_begins_anew_and_mail_goes_on() -> None:
     async def test(running: Running, data: Path) -> None:
         await running.deliver(delivery(now_letter("n0"), ["ada"]))
