@@ -104,6 +104,7 @@ needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not i
 
 @needs_wrk
 @pytest.mark.parametrize("targets", [1, 100])
+@pytest.mark.slow
 def test_what_wrk_counts_is_what_the_server_was_sent(targets: int) -> None:
     with _serving() as (url, bodies):
         done = load.run(url, seconds=1, users=1_000, targets=targets, connections=8)

@@ -125,6 +125,7 @@ def test_a_command_that_makes_no_sense_is_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.slow
 def test_the_doctor_says_by_its_exit_code_whether_all_is_well(tmp_path: Path, damaged: bool) -> None:
     with Node(tmp_path / "data", shards=1) as node:
         assert pobox(node, "deliver", "--users", "ada", "--title", "x", "--content", "x").exit_code == 0

@@ -213,6 +213,7 @@ def test_an_asker_that_went_away_leaves_nothing_behind(tmp_path: Path) -> None:
     play(tmp_path, part)
 
 
+@pytest.mark.slow
 def test_a_shard_that_hangs_is_noticed_given_up_and_asked_again_when_it_is_back(tmp_path: Path) -> None:
     async def part(shard: Shard, asker: Link) -> None:
         shard.hangs = True

@@ -103,6 +103,7 @@ def test_a_batch_of_which_nothing_can_be_taken_is_answered_as_one_message_is(rou
     assert answer.headers["retry-after"] == "5"
 
 
+@pytest.mark.slow
 def test_others_are_served_while_a_batch_of_16_mb_runs(tmp_path: Path) -> None:
     with running(tmp_path, 2) as router:
         body = b"\n".join([line(content="x" * 600)] * 25_000 + [b"{"] * 10_000)

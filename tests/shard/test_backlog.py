@@ -32,6 +32,7 @@ def test_it_follows_what_is_stored_while_there_is_work() -> None:
 
 
 @played
+@pytest.mark.slow
 async def test_a_shard_with_nothing_to_do_goes_on_hoping() -> None:
     with laid_out() as data:
         async with Running(data) as running:

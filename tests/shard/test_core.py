@@ -126,6 +126,7 @@ def _rows(data: Path) -> Any:
 
 @given(st.lists(step, max_size=14))
 @settings(max_examples=120)
+@pytest.mark.slow
 def test_a_life_of_letters_removals_members_and_restarts_ends_as_it_should(steps: list[tuple[str, Any, int]]) -> None:
     with laid_out() as data:
         world = asyncio.run(_live(data, steps))
@@ -504,6 +505,7 @@ def test_an_orderly_stop_stores_everything_and_leaves_an_empty_journal() -> None
     play(go())
 
 
+@pytest.mark.slow
 def test_nothing_is_accepted_any_more_once_it_is_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even when the look at the disk and the journal had begun before."""
     monkeypatch.setattr(core, "_DRAIN_S", 1.0)

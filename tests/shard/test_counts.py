@@ -35,6 +35,7 @@ _STEPS = st.lists(
 
 @settings(max_examples=60)
 @given(_STEPS)
+@pytest.mark.slow
 def test_counts_are_a_full_recount(steps: list[tuple[Any, ...]]) -> None:
     async def play(data: Path) -> None:
         running = await Running(data).__aenter__()

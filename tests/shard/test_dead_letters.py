@@ -235,6 +235,7 @@ async def test_tries_stay_counted_when_the_next_one_was_due_before_the_restart()
 
 @played
 @pytest.mark.parametrize("when", ["before it is noted", "after it is noted", "after the purge"])
+@pytest.mark.slow
 async def test_a_kill_after_a_death_neither_loses_nor_doubles_it(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with laid_out() as data, in_the_way(data, "ada"):
         async with Running(data, retry=FEW) as running:

@@ -128,6 +128,7 @@ def test_a_channel_that_is_dropped_still_delivers_what_it_took() -> None:
     leaver=st.sampled_from(MEMBERS[:12]),
 )
 @settings(max_examples=40)
+@pytest.mark.slow
 def test_readers_between_any_two_pages_change_nothing(
     letters: int, readers: list[tuple[str, int]], leaver: str
 ) -> None:

@@ -136,6 +136,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.slow
 def test_shards_that_start_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Each makes its template of an empty box; a half one would spoil every birth."""
     data = tmp_path / "data"

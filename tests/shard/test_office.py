@@ -27,6 +27,7 @@ step = st.one_of(group, group, st.sampled_from(["kill", "stop", "barrier"]))
 
 @given(st.lists(step, max_size=7))
 @settings(max_examples=100)
+@pytest.mark.slow
 def test_an_id_is_accepted_once_whatever_is_sent_again(steps: list[Any]) -> None:
     """The first body of an id counts: it is answered alike each time, another is a conflict, and every
     target has it once. In one group, in later ones, after restarts, before and after the purge."""

@@ -279,6 +279,7 @@ def test_the_socket_of_a_killed_predecessor_is_replaced_and_is_its_owners_only(d
         assert socket.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_until_the_first_has_ended(data: Path) -> None:
     async def go(name: str) -> None:
         async with linked(data) as link:

@@ -193,6 +193,7 @@ def test_a_device_that_is_gone_is_forgotten(service: PushService, status: int) -
     asyncio.run(go())
 
 
+@pytest.mark.slow
 def test_who_says_when_to_come_again_is_obeyed_and_who_fails_is_asked_again(service: PushService) -> None:
     async def go() -> None:
         with laid_out() as data:

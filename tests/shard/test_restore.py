@@ -309,6 +309,7 @@ STEPS = st.lists(
 
 @settings(max_examples=40)
 @given(STEPS)
+@pytest.mark.slow
 def test_whatever_happens_a_box_is_restored_to_what_it_was(steps: list[str]) -> None:
     async def test(running: Running, data: Path) -> None:
         await running.put_channel("news")
