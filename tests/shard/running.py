@@ -174,6 +174,10 @@ class Running:
             self.life.result()
         return task.result()
 
+    async def asked(self, question: Callable[[], T]) -> T:
+        """The answer of the shard's database: its connection is the journal's thread's, never the test's."""
+        return await self.while_alive(self.shard.journal.read(question))
+
     def send(self, request: ops.Deliver) -> asyncio.Future[int]:
         """The targets that the answer will name, or :class:`Refused`."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()

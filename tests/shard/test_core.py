@@ -238,7 +238,7 @@ def test_a_leave_is_not_undone_by_an_old_join_in_the_journal() -> None:
                 await running.settled()
                 await running.change("news", remove=["ada"])
                 # As if the barrier had covered the leave alone.
-                last = max(row[0] for row in running.shard.journal.letters())
+                last = max(row[0] for row in await running.asked(lambda: [*running.shard.journal.letters()]))
                 await running.shard.journal.write(lambda: running.shard.journal.purge([last]))
             async with Running(data) as running:
                 await running.settled()
@@ -448,7 +448,7 @@ def test_letters_that_get_done_while_a_flush_runs_wait_for_the_next_one() -> Non
                 await flush
                 await running.shard.office.drain()
                 await until(lambda: running.shard.journal.rows == 1, "one row let go", running.life)
-                assert [row[2] for row in running.shard.journal.letters()] == ["b"]
+                assert [row[2] for row in await running.asked(lambda: [*running.shard.journal.letters()])] == ["b"]
 
     play(go())
 

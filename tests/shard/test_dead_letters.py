@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import apsw
 import pytest
@@ -24,8 +23,6 @@ from shard.put_off import PutOff
 from .elsewhere import held_elsewhere
 from .playing import played
 from .running import PATIENCE_S, START_US, Running, box_path, delivery, laid_out, letter, stored, until
-
-T = TypeVar("T")
 
 FEW = Retry(base_s=0.01, cap_s=0.02, tries_max=5)
 MANY = Retry(base_s=0.01, cap_s=0.02)
@@ -74,15 +71,10 @@ async def noted(running: Running, count: int) -> None:
     await until(there, f"{count} dead letters", running.life)
 
 
-async def asked(running: Running, question: Callable[[], T]) -> T:
-    """The answer of the shard's database."""
-    return await running.while_alive(running.shard.journal.read(question))
-
-
 async def scheduled(running: Running, count: int) -> None:
     """Until ``count`` users stand in the schedule on disk."""
     async with asyncio.timeout(PATIENCE_S):
-        while len(await asked(running, lambda: [*running.shard.schedule.load()])) != count:
+        while len(await running.asked(lambda: [*running.shard.schedule.load()])) != count:
             await asyncio.sleep(0.01)
 
 
@@ -112,7 +104,7 @@ async def test_after_its_last_try_a_letter_is_dead_for_one_target_and_the_others
                 assert await running.ids("bo") == ["m"]
                 await running.let_go()
                 assert running.shard.journal.rows == 0
-                assert await asked(running, lambda: targets(running.shard.journal.db)) == {}
+                assert await running.asked(lambda: targets(running.shard.journal.db)) == {}
                 assert running.shard.put_off.given_up["io_error"] == 1
             await requeue(running, "ada", "m")
             assert await state(running, "m") in ((2, 1, 0), (2, 0, 0))
@@ -224,7 +216,7 @@ async def test_tries_stay_counted_when_the_next_one_was_due_before_the_restart()
                 await until(lambda: attempts(running, "ada") >= 20, "some tries", running.life)
                 running.shard.office.nudge()
                 await scheduled(running, 1)
-                before = (await asked(running, lambda: [*running.shard.schedule.load()]))[0].attempts
+                before = (await running.asked(lambda: [*running.shard.schedule.load()]))[0].attempts
             await asyncio.sleep(0.1)
             async with Running(data, retry=many) as running:
                 await until(lambda: running.shard.put_off.has("ada"), "the letter", running.life)
@@ -340,7 +332,7 @@ async def test_dead_letters_past_their_time_and_names_that_no_receipt_asks_for_g
             house._swept_at = 0
             count = "SELECT count(*) FROM dead_letters"
             async with asyncio.timeout(PATIENCE_S):
-                while await asked(running, lambda: running.shard.journal._one(count)):
+                while await running.asked(lambda: running.shard.journal._one(count)):
                     await asyncio.sleep(0.01)
 
 

@@ -57,11 +57,15 @@ class Held(Running):
         return self.shard.backlog.window.behind
 
 
-def _rows(running: Running) -> tuple[int, int]:
+async def _rows(running: Running) -> tuple[int, int]:
     """In the tail, and in its index by user."""
-    counts = [f"SELECT count(*) FROM {table}" for table in ("tail", "tail_users")]
-    first, second = (running.shard.journal.db.execute(count).fetchall()[0][0] for count in counts)
-    return int(first), int(second)
+    db = running.shard.journal.db
+
+    def count() -> list[int]:
+        return [db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in ("tail", "tail_users")]
+
+    first, second = await running.asked(count)
+    return first, second
 
 
 # -- the model ------------------------------------------------------------------------------------
@@ -156,7 +160,7 @@ class _Model:
             pending = sum([(await self.running.receipt(message_id)).pending for message_id in self.targets])
             piles = [pile for mail in backlog.lanes._mail for pile in mail.values()]
             assert pending + sum(one.kind != MESSAGE for pile in piles for one in pile) == backlog.waiting
-            lanes = [lane.letters for lane in await self.running.shard.journal.read(self.running.shard.tail.lanes)]
+            lanes = [lane.letters for lane in await self.running.asked(self.running.shard.tail.lanes)]
             assert lanes == window.tail
 
     async def end(self) -> None:
@@ -169,7 +173,7 @@ class _Model:
         for message_id, targets in self.targets.items():
             part = await self.running.receipt(message_id)
             assert (part.targets, part.pending, part.failed) == (targets, 0, 0)
-        assert _rows(self.running) == (0, 0)
+        assert await _rows(self.running) == (0, 0)
         await self.running.let_go()
         assert self.running.shard.journal.rows == 0
         for user in USERS:
@@ -406,7 +410,7 @@ async def test_a_disk_too_full_for_the_tail_refuses_the_letter_and_leaves_nothin
                 with pytest.raises(Refused) as refused:
                     await running.deliver(delivery(letter("m4"), ["ada"]))
                 assert refused.value.status == 507
-            assert (running.behind, running.shard.backlog.waiting, _rows(running)) == (2, 4, (2, 2))
+            assert (running.behind, running.shard.backlog.waiting, await _rows(running)) == (2, 4, (2, 2))
             await running.deliver(delivery(letter("m4"), ["ada"]))
             running.let_work()
             await running.settled()
