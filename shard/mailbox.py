@@ -98,9 +98,10 @@ _SHELVE = "INSERT INTO archived(message_id, year) VALUES(?,?) ON CONFLICT DO UPD
 _SHELVED = "SELECT message_id, year FROM json_each(?) JOIN archived ON message_id=value"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
-_OPEN = """
+_OPEN = f"""
 SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),
-    (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels))"""
+    (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels)),
+    (SELECT EXISTS({IS_ARCHIVING}))"""
 _OPEN_VERSION = ", (SELECT version FROM sync_version), (SELECT clean FROM sync_version)"
 _ISSUE = """
 INSERT INTO sync_version(id, version, clean) VALUES(1,?,1)
@@ -204,12 +205,12 @@ class Mailbox:
                 found = (*(self._db.execute(_OPEN).fetchone() or ()), None, None)
             assert found is not None
             self._removed = bool(found[0])
-            self.shelves = self._db.execute(IS_ARCHIVING).fetchone() is not None
+            self.shelves = bool(found[4])
             """whether some of its messages are in an archive beside it (``shard.archive``)"""
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
-            self.version: str | None = found[4]
+            self.version: str | None = found[5]
             """the last that was issued; None before the first"""
-            self.clean = bool(found[5])
+            self.clean = bool(found[6])
             """nothing was changed since"""
             self._changes = self._db.total_changes()
         except BaseException:
