@@ -359,8 +359,7 @@ class Shard:
     @contextlib.asynccontextmanager
     async def _box(self, user: str) -> AsyncIterator[Mailbox]:
         """``user``'s box, with everything that waits for him in it."""
-        self.restores.check(user)
-        self.erasures.check(user)
+        self.postmen.check(user)
         await self.postmen.deliver_now(user)
         try:
             async with self.mailboxes.hold(user, create=False) as box:

@@ -92,7 +92,6 @@ class Erasures:
         self._thread = ThreadPoolExecutor(1, "erasures")
         self._asked: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._news = asyncio.Event()
-        self._closed: set[str] = set()
         self._again_at = 0.0
 
     def start(self) -> None:
@@ -100,11 +99,6 @@ class Erasures:
         for user, phase in self._gone.phases.items():
             if phase == MARKED:
                 self._close(user)
-
-    def check(self, user: str) -> None:
-        """Refuse what is asked about a box that is just going."""
-        if user in self._closed:
-            raise Unavailable("The mailbox is being deleted")
 
     async def delete(self, q: ops.DeleteUser) -> None:
         """Nothing is left of this person here when it returns. Raises :class:`NotFound`."""
@@ -183,7 +177,6 @@ class Erasures:
                         await self._advance(user, EMPTIED)
                 finally:
                     if self._gone.phases.get(user) != MARKED:
-                        self._closed.discard(user)
                         self._postmen.let_in(user)
         finally:
             self._restores.release(user)
@@ -191,8 +184,7 @@ class Erasures:
         self._changed(user)
 
     def _close(self, user: str) -> None:
-        self._closed.add(user)
-        self._postmen.hold_back(user)
+        self._postmen.hold_back(user, "The mailbox is being deleted")
 
     async def _is_known(self, user: str) -> bool:
         """Whether there is anything here of ``user``."""

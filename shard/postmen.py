@@ -193,9 +193,13 @@ class Postmen:
         waits = self._put_off.has(user) or self._put_off.is_held_back(user)
         return not (waits or lanes.has(user) or user in self._in_hand)
 
-    def hold_back(self, user: str) -> None:
-        """Deliver nothing to ``user`` until :meth:`let_in`."""
-        self._put_off.hold_back(user)
+    def hold_back(self, user: str, why: str) -> None:
+        """Deliver nothing to ``user`` until :meth:`let_in`; who asks for the box hears ``why``."""
+        self._put_off.hold_back(user, why)
+
+    def check(self, user: str) -> None:
+        """Raises :class:`Unavailable` while ``user`` is held back: the box is going, or another takes its place."""
+        self._put_off.check(user)
 
     def let_in(self, user: str) -> None:
         """What was held back, or put off, is due now."""

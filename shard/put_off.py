@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from node.clock import now_us
+from node.errors import Unavailable
 from shard.backlog import Backlog, Letter, expired
 from shard.dead_letters import Death
 from shard.journal import MESSAGE
@@ -70,7 +71,7 @@ class PutOff:
         self._is_held = is_held
         self._again = again
         self._users: dict[str, Waiting] = {}
-        self._held_back: set[str] = set()
+        self._held_back: dict[str, str] = {}  # user → what is being done to the box
         self._changed: set[str] = set()
         self._ended: set[str] = set()
         self.deaths: list[Death] = []
@@ -131,9 +132,9 @@ class PutOff:
         if waiting.letters and not self.join(user, waiting.letters):
             self._again(user, waiting.letters)
 
-    def hold_back(self, user: str) -> None:
-        """Everything for ``user`` waits until :meth:`let_in`, whatever the time."""
-        self._held_back.add(user)
+    def hold_back(self, user: str, why: str) -> None:
+        """Everything for ``user`` waits until :meth:`let_in`, whatever the time; ``why``: for who asks meanwhile."""
+        self._held_back[user] = why
         waiting = self._users.get(user)
         if waiting is not None and waiting.timer is not None:
             waiting.timer.cancel()
@@ -142,9 +143,15 @@ class PutOff:
     def is_held_back(self, user: str) -> bool:
         return user in self._held_back
 
+    def check(self, user: str) -> None:
+        """Refuse what is asked about the box of somebody who is held back."""
+        why = self._held_back.get(user)
+        if why is not None:
+            raise Unavailable(why)
+
     def let_in(self, user: str) -> list[Letter]:
         """What was held back, or put off; the trouble is over."""
-        self._held_back.discard(user)
+        self._held_back.pop(user, None)
         waiting = self._users.pop(user, None)
         if waiting is None:
             return []

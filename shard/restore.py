@@ -45,6 +45,7 @@ _NOW = sys.maxsize
 _LOOK_S = 0.1
 _AGAIN_S = 5.0
 _ROWS = 20_000
+_BEING_RESTORED = "The mailbox is being restored"
 RESTORING = "restoring"
 """at the end of the name of a file in the making"""
 
@@ -76,19 +77,13 @@ class Restores:
         self._reserve_bytes = reserve_bytes
         self._thread = ThreadPoolExecutor(1, "restore")
         self._at_work: set[str] = set()
-        self._swapping: set[str] = set()
         self.restored = self.given_up = 0
         """damaged boxes since the start: those that came back from a backup, and those that had none that is whole"""
-
-    def check(self, user: str) -> None:
-        """Refuse what is asked about a box that is just being replaced."""
-        if user in self._swapping:
-            raise Unavailable("The mailbox is being restored")
 
     def claim(self, user: str) -> None:
         """Restore nothing of ``user`` until :meth:`release`; raises :class:`Unavailable` while that is being done."""
         if user in self._at_work:
-            raise Unavailable("The mailbox is being restored")
+            raise Unavailable(_BEING_RESTORED)
         self._at_work.add(user)
 
     def release(self, user: str) -> None:
@@ -181,8 +176,7 @@ class Restores:
 
     async def _swap(self, user: str, fresh: Path, aside: str) -> tuple[str, bool]:
         """Put ``fresh`` in the place of the box; its version, and whether there was one."""
-        self._postmen.hold_back(user)
-        self._swapping.add(user)
+        self._postmen.hold_back(user, _BEING_RESTORED)
         try:
             async with self._mailboxes.seize(user):
                 # Changes of membership from now on wait with his other mail.
@@ -191,7 +185,6 @@ class Restores:
                 done = await self._in_thread(lambda: self._replace(user, fresh, aside, channels))
             self._statuses.forget(user)
         finally:
-            self._swapping.discard(user)
             self._postmen.let_in(user)
         self._changed(user)
         return done

@@ -103,8 +103,8 @@ def test_what_waits_goes_to_nobody_and_the_receipts_say_so() -> None:
         await running.put_channel("crew")
         await running.change("crew", add=["ada", "bob"])
         await running.settled()
-        running.shard.postmen.hold_back("ada")
-        running.shard.postmen.hold_back("bob")
+        running.shard.postmen.hold_back("ada", "for a test")
+        running.shard.postmen.hold_back("bob", "for a test")
         await running.deliver(delivery(letter("both"), ["ada", "bob"]))
         await running.deliver(delivery(letter("hers"), ["ada"]))
         await running.deliver(delivery(letter("crew1", channel_id="crew"), channel="crew"))
@@ -127,7 +127,7 @@ def test_what_waits_goes_to_nobody_and_the_receipts_say_so() -> None:
 def test_dead_letters_go_too_and_what_was_given_up_a_moment_ago() -> None:
     async def test(running: Running, data: Path) -> None:
         shard = running.shard
-        shard.postmen.hold_back("ada")
+        shard.postmen.hold_back("ada", "for a test")
         await running.deliver(delivery(letter("first"), ["ada", "bob"]))
         await running.deliver(delivery(letter("second"), ["ada", "bob"]))
         await until(lambda: shard.backlog.waiting == 2 and not shard.backlog.lanes.count, "all held back", running.life)
