@@ -56,6 +56,7 @@ _FEW = 64
 _SURE_NS = 2_000_000_000
 _DAY_US = 86_400_000_000
 _LATE_US = 26 * 3_600_000_000
+_AGAIN_US = 3_600_000_000
 _LOOK_S = 1.0
 _FORGET_S = 60.0
 
@@ -80,7 +81,6 @@ class Backups:
     ) -> None:
         self._settings = config.backup
         self._reserve_bytes = config.shard.disk_reserve_bytes
-        self._rows_max = config.shard.journal_rows_max
         self._placement = placement
         self._index = index
         self._disk = disk
@@ -94,6 +94,8 @@ class Backups:
         self._thread = ThreadPoolExecutor(1, "backup")
         self._asked = asyncio.Event()
         self._touched: set[str] | None = None
+        self._not_before_us = 0
+        """after one that failed, what is late waits until then"""
         self.state = ops.BackupState()
         self.whole_us = last_whole(disk.data, placement, index)
         """when the last whole set was made, 0 for never"""
@@ -144,7 +146,8 @@ class Backups:
             return False
         hours, minutes = map(int, self._settings.at.split(":"))
         due_us = now - now % _DAY_US + (hours * 60 + minutes) * 60_000_000
-        return before_us < due_us <= now or bool(self.whole_us and now - self.whole_us > _LATE_US)
+        is_late = self.whole_us > 0 and now - self.whole_us > _LATE_US
+        return before_us < due_us <= now or (is_late and now >= self._not_before_us)
 
     # -- one set -----------------------------------------------------------------------------------
 
@@ -165,9 +168,7 @@ class Backups:
         except (PoboxError, OSError, apsw.Error, files.Damaged) as error:
             state.error = str(error) or (error.title if isinstance(error, PoboxError) else repr(error))
             log.error("the backup is not whole", day=state.day, error=state.error)
-            self.whole_us = self.whole_us and max(
-                self.whole_us, now_us() - _LATE_US + _DAY_US // 24
-            )  # again in an hour
+            self._not_before_us = now_us() + _AGAIN_US
         finally:
             self._touched = None
             state.running, state.ended_us = False, now_us()

@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from node import ops, paths
+from node.clock import now_us
 from node.config import Backup
 from shard import backup_files as files
 from shard import backup_set
@@ -182,6 +183,26 @@ def test_it_is_time_when_the_minute_comes(at: str, before: str, now: str, is_tim
             assert not paths.backups_dir(data).exists()
             running.shard.close()
             running.disk.close()
+
+    asyncio.run(go())
+
+
+def test_after_a_failure_the_last_whole_one_is_as_old_as_it_is_and_the_next_try_comes_in_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=Backup(at="03:10")) as running:
+                backups = running.shard.backups
+                assert (await back_up(running)).whole
+                whole_us = backups.whole_us = now_us() - 3 * 86_400_000_000
+                assert backups._is_time(now_us(), now_us())
+                monkeypatch.setattr(running.disk, "free_bytes", lambda: 0)
+                assert (await back_up(running)).error == "The disk is full"
+                assert backups.whole_us == whole_us
+                assert not backups._is_time(now_us(), now_us())
+                in_an_hour_us = now_us() + 3_600_000_000
+                assert backups._is_time(in_an_hour_us, in_an_hour_us)
 
     asyncio.run(go())
 
