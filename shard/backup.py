@@ -35,7 +35,7 @@ from shard import backup_files as files
 from shard import history
 from shard.backlog import Backlog
 from shard.backup_set import Manifest, begun_path, last_whole, manifest_path, set_dir
-from shard.copying import Copy
+from shard.copying import Copy, seal
 from shard.disk import Disk, full_is_507
 from shard.history import History
 from shard.journal import Journal
@@ -379,7 +379,7 @@ class Backups:
     def _take(self, place: Path, part: Path, index: files.Index, kind: str, said: files.Entry) -> files.Entry:
         """Check the copy at ``part``, flush it and give it its name; what it is."""
         target = files.file(place, kind, self.state.day)
-        size, sha256 = files.seal(part)
+        size, sha256 = seal(part, durably=True)
         rows = files.check(part, kind)
         if said.rows not in (-1, rows):
             raise files.Damaged(f"{part.name}: {rows} rows of {said.rows}")
@@ -417,7 +417,7 @@ class Backups:
                 await self._journal.read(copy.close)
 
             def work() -> tuple[str, int]:
-                size, sha256 = files.seal(part)
+                size, sha256 = seal(part, durably=True)
                 files.check(part, "journal")
                 part.rename(target)
                 sync_directory(place)

@@ -21,7 +21,7 @@ import msgspec
 from node import paths
 from node.placement import sync_directory
 from shard.mailbox import CORRUPT
-from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE
+from shard.sqlite import LOCKLESS, MODE_AT, WAL_MODE
 
 INDEX = "index.json"
 KINDS = {"messages": "messages.db", "read_status": "read_status.db"}
@@ -124,17 +124,6 @@ def write(fd: int, content: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def seal(part: Path) -> tuple[int, str]:
-    """Make a copy one that needs no log, and flush it; its size and SHA-256."""
-    fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.pwrite(fd, ROLLBACK_MODE, MODE_AT)
-        os.fdatasync(fd)
-        return os.fstat(fd).st_size, _sha256(fd)
-    finally:
-        os.close(fd)
-
-
 def check(path: Path, kind: str) -> int:
     """The rows in a backup that SQLite finds in order; raises :class:`Damaged`."""
     try:
@@ -167,19 +156,8 @@ def reading(path: Path) -> apsw.Connection:
 
 
 def sha256_of(path: Path) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _sha256(fd)
-    finally:
-        os.close(fd)
-
-
-def _sha256(fd: int) -> str:
-    digest, at = hashlib.sha256(), 0
-    while portion := os.pread(fd, _PORTION, at):
-        digest.update(portion)
-        at += len(portion)
-    return digest.hexdigest()
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def portions(path: Path) -> Iterator[bytes]:

@@ -6,11 +6,14 @@ when its last portion was made, whole, and nothing else may hold the database me
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 from pathlib import Path
 
 import apsw
 
-from shard.sqlite import LOCKLESS
+from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE
 
 
 class Copy:
@@ -40,3 +43,18 @@ class Copy:
     def close(self) -> None:
         self._backup.close(True)
         self._copy.close()
+
+
+def copy_whole(source: apsw.Connection, path: Path) -> None:
+    """A :class:`Copy` made in one go."""
+    with contextlib.closing(Copy(source, path)) as copy:
+        copy.step()
+
+
+def seal(path: Path, *, durably: bool = False) -> tuple[int, str]:
+    """Make the copy at ``path`` one that needs no log; its size and SHA-256."""
+    with path.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), ROLLBACK_MODE, MODE_AT)
+        if durably:
+            os.fdatasync(file.fileno())
+        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,14 +5,13 @@ They lie with the copies for devices, and go as those do; whoever wants them ope
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from node import ops
 from shard import archive
-from shard.copying import Copy
+from shard.copying import copy_whole
 from shard.disk import full_is_507
 from shard.mailbox import Mailbox
 from shard.mailboxes import Mailboxes
@@ -56,5 +55,5 @@ class Exports:
 
 
 def _copy(source: Path, path: Path) -> None:
-    with full_is_507(), archive.reading(source) as db, contextlib.closing(Copy(db, path)) as copy:
-        copy.step()
+    with full_is_507(), archive.reading(source) as db:
+        copy_whole(db, path)

@@ -29,7 +29,7 @@ import msgspec
 from node.clock import iso, us_of
 from node.errors import BadField, Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
-from shard.copying import Copy
+from shard.copying import Copy, copy_whole
 from shard.disk import Disk
 from shard.sqlite import Locked, Sync, empty_file
 
@@ -251,8 +251,7 @@ class Mailbox:
     def copy_to(self, path: Path) -> None:
         """The whole box, log included, as a new file at ``path``; one content always gives the same bytes.
         Raises ``apsw.FullError`` if there is no room; what was written until then stays."""
-        with contextlib.closing(self.copy(path)) as copy:
-            copy.step()
+        copy_whole(self._db, path)
 
     def copy(self, path: Path) -> Copy:
         """The same, to be made in portions; it is at an end when this box is closed."""

@@ -26,7 +26,7 @@ from node import clock, ops
 from node.errors import DiskFull, Unsure
 from node.model import ReadingPosition, ReadStatus, Status, StatusConflict, Timestamp
 from shard import notes, read_stats
-from shard.copying import Copy
+from shard.copying import copy_whole
 from shard.merge import Mark, Marks, Place, effective_us
 from shard.sqlite import Locked, Sync
 
@@ -127,8 +127,7 @@ class StatusFile:
 
     def copy_to(self, path: Path) -> bool:
         """The whole of it, log included, as a new file at ``path``."""
-        with contextlib.closing(Copy(self._db, path)) as copy:
-            copy.step()
+        copy_whole(self._db, path)
         return True
 
     def checkpoint(self) -> None:

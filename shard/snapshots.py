@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import time
 import zlib
@@ -22,12 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
-from node import pages, zstd
+from node import zstd
 from node.errors import DiskFull, Overloaded
 from node.ops import SyncState
+from shard.copying import seal
 from shard.disk import full_is_507
 from shard.mailbox import Mailbox
-from shard.sqlite import MODE_AT, ROLLBACK_MODE
 
 T = TypeVar("T")
 
@@ -152,13 +151,13 @@ class Snapshots:
     async def finish(self, user: str, version: str, path: Path) -> Kept:
         """Make a copy fit to be opened anywhere, hash it, keep it. Every copy is to be finished."""
         try:
-            size, checksum = await self._run(self._makers, lambda: seal(path), path)
+            size, sha256 = await self._run(self._makers, lambda: seal(path), path)
         finally:
             self._making -= 1
             del self._coming[path]
         self.made += 1
         self.made_bytes += size
-        return self._keep(user, IDENTITY, Kept(SyncState(version, size, checksum), path, size))
+        return self._keep(user, IDENTITY, Kept(SyncState(version, size, f"sha256:{sha256}"), path, size))
 
     async def packed(self, user: str, plain: Kept, encoding: str) -> Kept:
         """``plain`` in another encoding, made at most once at a time."""
@@ -261,13 +260,6 @@ def _unlink(path: Path) -> None:
 def _unlink_all(paths: list[Path]) -> None:
     for path in paths:
         _unlink(path)
-
-
-def seal(path: Path) -> tuple[int, str]:
-    """Make the copy at ``path`` one that needs no log; its size and checksum."""
-    with path.open("r+b", buffering=0) as file:
-        os.pwrite(file.fileno(), ROLLBACK_MODE, MODE_AT)
-        return os.fstat(file.fileno()).st_size, pages.checksum(file)
 
 
 def _pack(source: BinaryIO, target: Path, encoding: str) -> int:

@@ -25,11 +25,11 @@ from node.config import Config
 from node.config import Shard as Settings
 from node.placement import Placement
 from node.slots import slot_of
+from shard.copying import seal
 from shard.core import Shard
 from shard.disk import Disk
 from shard.layout import lay_out
 from shard.mailbox import FILE, Mailbox
-from shard.snapshots import seal
 from shard.sqlite import LOCKLESS, Sync
 
 from .recorder import Ack, Fact, Offer, Purge, Recording, RecordingDisk, RecordingVFS
@@ -276,9 +276,9 @@ def broken_versions(data: Path, versions: Mapping[tuple[str, str], str]) -> list
             if told is not None:
                 copy = data / "copy.db"
                 box.copy_to(copy)
-                _size, checksum = seal(copy)
+                _size, sha256 = seal(copy)
                 copy.unlink()
-                if checksum != told:
+                if f"sha256:{sha256}" != told:
                     broken.append(f"another content under a version that was told: {box.user} {box.version}")
         finally:
             box.close()
