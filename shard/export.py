@@ -5,7 +5,7 @@ They lie with the copies for devices, and go as those do; whoever wants them ope
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -39,21 +39,24 @@ class Exports:
 
     async def files(self, q: ops.Export) -> list[ops.ExportFile]:
         made: list[ops.ExportFile] = []
+
+        async def add(name: str, size: int, copy: Callable[[Path], Awaitable[bool]]) -> None:
+            kept = await self._snapshots.other(q.user, size, copy)
+            if kept is not None:
+                made.append(ops.ExportFile(name, str(kept.path.relative_to(self._data)), kept.size))
+
         async with self._box(q.user) as box:
             for source in archive.files(box):
-                path = self._snapshots.place(source.stat().st_size)
-                await self._mailboxes.read(lambda: _copy(source, path))  # noqa: B023
-                made.append(self._take(q.user, f"archive/{source.name}", path))
-        path = self._snapshots.place(0)
-        if await self._statuses.copy(q.user, path):
-            made.append(self._take(q.user, FILE, path))
+                await add(
+                    f"archive/{source.name}",
+                    source.stat().st_size,
+                    lambda path: self._mailboxes.read(lambda: _copy(source, path)),  # noqa: B023
+                )
+        await add(FILE, 0, lambda path: self._statuses.copy(q.user, path))
         return made
 
-    def _take(self, user: str, name: str, path: Path) -> ops.ExportFile:
-        kept = self._snapshots.take(user, path)
-        return ops.ExportFile(name, str(kept.path.relative_to(self._data)), kept.size)
 
-
-def _copy(source: Path, path: Path) -> None:
+def _copy(source: Path, path: Path) -> bool:
     with full_is_507(), archive.reading(source) as db:
         copy_whole(db, path)
+    return True

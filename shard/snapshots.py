@@ -16,7 +16,7 @@ import shutil
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, TypeVar
@@ -198,15 +198,19 @@ class Snapshots:
             _unlink(path)
             raise
 
-    def place(self, size: int) -> Path:
-        """Where a file of some other kind may be made, of about ``size`` bytes; raises :class:`DiskFull`."""
+    async def other(self, user: str, size: int, make: Callable[[Path], Awaitable[bool]]) -> Kept | None:
+        """Keep a file of some other kind, which no version names, of about ``size`` bytes; None if ``make`` makes none
+        at the path it is given. Raises :class:`DiskFull`; a failure leaves nothing."""
         self._make_room(size)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._fresh("db")
-
-    def take(self, user: str, path: Path) -> Kept:
-        """Keep what was made there, which no version names."""
-        size = path.stat().st_size
+        path = self._fresh("db")
+        try:
+            if not await make(path):
+                return None
+            size = path.stat().st_size
+        except BaseException:
+            _unlink(path)
+            raise
         return self._keep(user, path.name, Kept(SyncState(path.name, size, ""), path, size))
 
     # -- room ------------------------------------------------------------------------------------

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
+
+import apsw
+import pytest
 
 from node import ops
+from node.errors import DiskFull
 from node.slots import slot_of
 from shard import archive
 from shard import backup_files as files
@@ -30,5 +35,25 @@ def test_read_marks_and_archive_are_there_as_plain_files() -> None:
                         rows[one.name] = db.execute(f"SELECT count(*) FROM {table}").fetchone()
                 assert sorted(rows.values()) == [(1,), (2,)]
                 assert "read_status.db" in rows
+
+    asyncio.run(test())
+
+
+def test_a_full_disk_is_507_and_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(source: apsw.Connection, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise apsw.FullError("database or disk is full")
+
+    async def test() -> None:
+        with laid_out() as data:
+            async with Running(data) as running:
+                for number in range(3):
+                    await running.deliver(delivery(letter(f"n{number}", at=number), ["ada"]))
+                async with running.shard._box("ada") as box:
+                    assert archive.move(box, "2090-01-01T00:00:00.000000Z") == 2
+                monkeypatch.setattr("shard.export.copy_whole", half)
+                with pytest.raises(DiskFull):
+                    await running.shard.exports.files(ops.Export(0, 1, slot_of("ada"), "ada"))
+                assert not list((data / "snapshots" / "shard-0").iterdir())
 
     asyncio.run(test())
