@@ -21,6 +21,11 @@ def slot_of(name: str) -> int:
     return xxhash.xxh3_64_intdigest(name.encode()) % SLOTS
 
 
+def owned_by(shard: int, shards: int) -> list[int]:
+    """The slots of ``shard`` among ``shards`` shards."""
+    return [slot for slot, owner in enumerate(table_for(shards)) if owner == shard]
+
+
 @lru_cache(maxsize=64)
 def table_for(shards: int) -> tuple[int, ...]:
     """The owner of each of the 4096 slots among ``shards`` shards (at least 1)."""

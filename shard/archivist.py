@@ -22,6 +22,7 @@ from shard import archive
 from shard.mailbox import FILE, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.opener import Errand
+from shard.roster import names_in
 
 EVERY_S = 86_400.0
 _DAY_US = 86_400 * 1_000_000
@@ -71,11 +72,16 @@ class Archivist:
         """Move what was made and accepted before ``before``, of every box."""
         failed = 0
         for slot in self._owned:
-            users = await asyncio.to_thread(_users, paths.boxes_dir(self._data) / str(slot))
+            users = await asyncio.to_thread(self._users, slot)
             for at in range(0, len(users), _FEW):
                 failed += await self._see_to(users[at : at + _FEW], before, sweep=sweep)
         if failed:
             log.warning("boxes were not archived; the next round tries again", boxes=failed)
+
+    def _users(self, slot: int) -> list[str]:
+        """Who has a box in it."""
+        place = paths.boxes_dir(self._data) / str(slot)
+        return [user for user in names_in(self._data, slot) if (place / user / FILE).exists()]
 
     async def _see_to(self, users: list[str], before: str, *, sweep: bool) -> int:
         """All that is old, of these; how many could not be seen to."""
@@ -121,11 +127,3 @@ class Archivist:
     def close(self) -> None:
         """Nothing is in the thread any more: the boxes may be closed."""
         self._thread.shutdown()
-
-
-def _users(slot: Path) -> list[str]:
-    """Who has a box in the directory."""
-    try:
-        return sorted(path.name for path in slot.iterdir() if (path / FILE).exists())
-    except FileNotFoundError:
-        return []

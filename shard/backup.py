@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,7 +29,7 @@ from node.clock import iso, now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError, Unsure
 from node.placement import Placement, sync_directory, write_durably
-from node.slots import table_for
+from node.slots import owned_by
 from shard import backup_files as files
 from shard import history
 from shard.backlog import Backlog
@@ -43,6 +42,7 @@ from shard.mailbox import FILE, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.office import Office
 from shard.postmen import Postmen
+from shard.roster import names_in
 from shard.statuses import Statuses
 
 T = TypeVar("T")
@@ -225,13 +225,8 @@ class Backups:
 
     def _users(self) -> list[str]:
         """Who has a box here."""
-        table = table_for(self._placement.shards)
-        found = []
-        with os.scandir(paths.boxes_dir(self._disk.data)) as slots:
-            for slot in slots:
-                if slot.name.isdigit() and int(slot.name) < len(table) and table[int(slot.name)] == self._index:
-                    found += os.listdir(slot.path)
-        return sorted(found)
+        slots = owned_by(self._index, self._placement.shards)
+        return sorted(user for slot in slots for user in names_in(self._disk.data, slot))
 
     # -- boxes -------------------------------------------------------------------------------------
 

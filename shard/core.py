@@ -23,7 +23,7 @@ from node.config import Config
 from node.errors import DiskFull, NotFound, NotOpen, Unavailable
 from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
 from node.placement import Placement
-from node.slots import table_for
+from node.slots import owned_by
 from shard import archive, dead_letters, deeds, gone, replay
 from shard import backlog as letters_of
 from shard.archivist import Archivist
@@ -91,7 +91,7 @@ class Shard:
         self._placement = placement
         self._disk = disk
         data: Path = disk.data
-        owned = frozenset(s for s, owner in enumerate(table_for(placement.shards)) if owner == index)
+        owned = frozenset(owned_by(index, placement.shards))
         self._wake = asyncio.Event()
         self.journal = Journal(paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs)
         self.members = Members(self.journal.db)

@@ -30,9 +30,10 @@ import obstore
 from node import paths, zstd
 from node.ids import check_name
 from node.placement import Placement, save, sync_directory, write_durably
-from node.slots import slot_of, table_for
+from node.slots import owned_by
 from shard import backup_files as files
 from shard.backup_set import whole_sets
+from shard.roster import names_in
 from shard.sqlite import MODE_AT, WAL_MODE
 
 _THREADS = 8
@@ -121,11 +122,8 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
 
 def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item, Path]]:
     """The files of the boxes of ``shard``; for one that could not be copied on that day, its last ones before."""
-    table = table_for(shards)
-    for place in sorted(paths.boxes_dir(data).glob("*/*/backups")):
-        user = place.parent.name
-        if table[slot_of(user)] != shard:
-            continue
+    for user in (user for slot in owned_by(shard, shards) for user in names_in(data, slot)):
+        place = files.directory(data, user)
         index = files.load(place)
         last = day if day in index else max((known for known in index if known < day), default="")
         for kind, entry in index.get(last, {}).items():

@@ -32,6 +32,14 @@ _BEYOND = "\x7f"  # comes after every character of a name
 _PAGE = "SELECT id FROM users WHERE id>? AND id>=? AND id<? ORDER BY id LIMIT ?"
 
 
+def names_in(data: Path, slot: int) -> list[str]:
+    """Whose directories are in a slot, by name. For a thread."""
+    try:
+        return sorted(name for name in os.listdir(paths.boxes_dir(data) / str(slot)) if is_name(name))
+    except FileNotFoundError:
+        return []
+
+
 class Roster:
     """The users of the slots ``owned``, whose boxes are under ``data``."""
 
@@ -109,14 +117,10 @@ class Roster:
         """Read the directories; ``born`` notes meanwhile."""
         db = apsw.Connection(":memory:")
         db.execute("CREATE TABLE users(id TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID")
-        boxes = paths.boxes_dir(self._data)
         with db:
             for slot in self._owned:
-                try:
-                    names = os.listdir(boxes / str(slot))
-                except FileNotFoundError:
-                    continue
-                db.executemany("INSERT OR IGNORE INTO users VALUES(?)", [(name,) for name in names if is_name(name)])
+                names = names_in(self._data, slot)
+                db.executemany("INSERT OR IGNORE INTO users VALUES(?)", [(name,) for name in names])
         self._db = db
 
     def _take_noted(self) -> None:
