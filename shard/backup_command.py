@@ -143,7 +143,7 @@ def verify(config: Config) -> None:
     sets = backup_set.whole_sets(data)
     for day, version, parts in sets:
         for part in parts:
-            path = paths.backups_dir(data) / day / str(version) / f"shard-{part.shard}.db"
+            path = backup_set.part_of(data, day, version, part.shard).journal
             try:
                 if files.sha256_of(path) != part.journal_sha256:
                     raise files.Damaged("its content is not what was backed up")

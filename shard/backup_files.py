@@ -8,10 +8,12 @@ change. ``index.json`` says of each day what its files hold, and up to which let
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +22,7 @@ import msgspec
 
 from node import paths
 from node.placement import sync_directory
+from shard.disk import full_is_507
 from shard.mailbox import CORRUPT
 from shard.sqlite import LOCKLESS, MODE_AT, WAL_MODE
 
@@ -175,6 +178,20 @@ def thaw(source: Path, target: Path) -> None:
         os.pwrite(fd, WAL_MODE, MODE_AT)
     finally:
         os.close(fd)
+
+
+@contextlib.asynccontextmanager
+async def making(target: Path, thread: Executor) -> AsyncIterator[Path]:
+    """Where ``target`` is made; nothing is left there, and what has to go, goes in ``thread``: a large file takes the
+    disk a while. A full disk is :class:`DiskFull`."""
+    part = target.with_name(f"{target.name}.part")
+    run = asyncio.get_running_loop().run_in_executor
+    await run(thread, part.unlink, True)
+    try:
+        with full_is_507():
+            yield part
+    finally:
+        await run(thread, part.unlink, True)
 
 
 def link(source: Path, target: Path) -> None:

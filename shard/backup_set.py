@@ -6,12 +6,17 @@ Each shard has its part, made with one layout. A part is whole when its manifest
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from node import paths
-from node.placement import Placement
+from node.clock import iso, now_us
+from node.placement import Placement, sync_directory, write_durably
+
+DAY_US = 86_400_000_000
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -29,16 +34,57 @@ class Manifest(msgspec.Struct, frozen=True):
     journal_sha256: str
 
 
-def set_dir(data: Path, day: str, layout: Placement) -> Path:
-    return paths.backups_dir(data) / day / str(layout.version)
+class Part(NamedTuple):
+    """What ``shard`` has in the set in the directory ``place``."""
+
+    place: Path
+    shard: int
+
+    @property
+    def manifest(self) -> Path:
+        return self.place / f"shard-{self.shard}.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.place / f"shard-{self.shard}.db"
+
+    @property
+    def begun(self) -> Path:
+        """There while it is made: a kill cut it short."""
+        return self.place / f"shard-{self.shard}.begun"
+
+    def open(self) -> None:
+        """It is not whole, and being made. For a thread, as what follows."""
+        self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.manifest.unlink(missing_ok=True)
+        write_durably(self.begun, b"")
+        for above in (self.place.parent, self.place.parent.parent, self.place.parent.parent.parent):
+            sync_directory(above)
+
+    def close(self, manifest: Manifest) -> None:
+        """It is whole."""
+        write_durably(self.manifest, msgspec.json.encode(manifest) + b"\n")
+        self.begun.unlink(missing_ok=True)
 
 
-def manifest_path(data: Path, day: str, layout: Placement, shard: int) -> Path:
-    return set_dir(data, day, layout) / f"shard-{shard}.json"
+def part_of(data: Path, day: str, layout: int, shard: int) -> Part:
+    return Part(paths.backups_dir(data) / day / str(layout), shard)
 
 
-def begun_path(data: Path, day: str, layout: Placement, shard: int) -> Path:
-    return set_dir(data, day, layout) / f"shard-{shard}.begun"
+def day_of(us: int) -> str:
+    return iso(us)[:10].replace("-", "")
+
+
+def first_day(keep_days: int) -> str:
+    """What is from before that day goes."""
+    return day_of(now_us() - keep_days * DAY_US)
+
+
+def prune(data: Path, before_day: str) -> None:
+    """Remove the sets from before ``before_day``."""
+    for old in paths.backups_dir(data).iterdir():
+        if old.is_dir() and old.name.isdigit() and old.name < before_day:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def load(path: Path) -> Manifest | None:

@@ -32,7 +32,7 @@ from node.ids import check_name
 from node.placement import Placement, save, sync_directory, write_durably
 from node.slots import owned_by
 from shard import backup_files as files
-from shard.backup_set import whole_sets
+from shard.backup_set import first_day, part_of, whole_sets
 from shard.roster import names_in
 from shard.sqlite import MODE_AT, WAL_MODE
 
@@ -104,7 +104,7 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
         for part in parts:
             wanted = list(_items(data, day, part.shards, part.shard))
             journal = Item("", "journal", part.journal_sha256, part.journal_size)
-            wanted.append((journal, _journal(data, day, layout, part.shard)))
+            wanted.append((journal, part_of(data, day, layout, part.shard).journal))
             missing = {item.sha256: (item, path) for item, path in wanted if item.sha256 not in there}
             with ThreadPoolExecutor(_THREADS, "push") as pool:
                 for sent in pool.map(lambda one: _send(store, *one), missing.values()):
@@ -134,10 +134,6 @@ def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item
                 yield Item("", path.name, files.sha256_of(path), path.stat().st_size), path
 
 
-def _journal(data: Path, day: str, layout: int, shard: int) -> Path:
-    return paths.backups_dir(data) / day / str(layout) / f"shard-{shard}.db"
-
-
 def _send(store: Any, item: Item, path: Path) -> int:
     """Send one file, read through one descriptor: what was hashed is what is sent. The bytes that took."""
     with path.open("rb", buffering=0) as file:
@@ -164,8 +160,7 @@ def _name(sha256: str) -> str:
 
 def _prune(store: Any, keep_days: int) -> int:
     """Remove manifests past their time, and content that none of the others names; how much of it."""
-    now = datetime.now(UTC)
-    before = (now - timedelta(days=keep_days)).strftime("%Y%m%d")
+    now, before = datetime.now(UTC), first_day(keep_days)
     named: set[str] = set()
     for path in _manifests(store):
         if path.split("/")[1] < before:

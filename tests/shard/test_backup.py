@@ -76,7 +76,7 @@ def test_a_box_that_did_not_change_is_a_link_and_is_not_opened(monkeypatch: pyte
     async def test(running: Running, data: Path) -> None:
         await running.deliver(delivery(letter("n0"), ["ada", "bob"]))
         await back_up(running)
-        monkeypatch.setattr("shard.backup._SURE_NS", -(10**18))  # as if it had been written long before
+        monkeypatch.setattr("shard.backup_boxes._SURE_NS", -(10**18))  # as if it had been written long before
         monkeypatch.setattr("shard.backup._today", lambda: "20990101")
         opened = running.shard.mailboxes.holds
         state = await back_up(running)
@@ -114,7 +114,7 @@ def test_old_backups_go_and_what_a_kill_left_unfinished(monkeypatch: pytest.Monk
 
 
 def test_a_large_box_is_copied_in_portions_and_takes_mail_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shard.backup._PORTION_PAGES", 4)
+    monkeypatch.setattr("shard.backup_boxes._PORTION_PAGES", 4)
 
     async def test(running: Running, data: Path) -> None:
         for number in range(60):
@@ -159,7 +159,7 @@ def test_a_set_that_was_cut_short_is_none_and_is_made_after_the_start() -> None:
                 await running.deliver(delivery(letter("n0"), ["ada"]))
                 await back_up(running)
                 backups = running.shard.backups
-                backups._open_set(backup_set.set_dir(data, backups.state.day, running.layout), backups.state.day)
+                backup_set.part_of(data, backups.state.day, running.layout.version, 0).open()
             assert backup_set.whole_sets(data) == []
             async with Running(data) as running:
                 await until(lambda: backup_set.whole_sets(data), "a whole set", running.life)

@@ -114,7 +114,8 @@ def test_a_damaged_backup_is_passed_over_for_the_one_before(monkeypatch: pytest.
     async def test(running: Running, data: Path) -> None:
         await running.deliver(delivery(now_letter("n0"), ["ada"]))
         monkeypatch.setattr("shard.backup._today", lambda: "20260101")
-        monkeypatch.setattr("shard.backup.Backups._first_day", lambda self: "20000101")
+        for module in ("backup", "backup_boxes"):
+            monkeypatch.setattr(f"shard.{module}.first_day", lambda keep_days: "20000101")
         await back_up(running)
         await running.deliver(delivery(now_letter("n1"), ["ada"]))
         monkeypatch.setattr("shard.backup._today", lambda: "20260102")
