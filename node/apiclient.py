@@ -8,9 +8,9 @@ with patience it tries again, after the time the node asked for, whenever the tr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -19,7 +19,13 @@ import msgspec
 from node.errors import NotFound, Problem
 from node.shown import authorization, shown_key, trust
 
+
+class _Paged(Protocol):
+    cursor: str | None
+
+
 T = TypeVar("T")
+P = TypeVar("P", bound=_Paged)
 
 OURS = frozenset({503, 507})
 """statuses after which the same may be sent again"""
@@ -73,6 +79,15 @@ class Api:
     def get(self, path: str, answer: type[T], **params: Any) -> T:
         known = {key: value for key, value in params.items() if value is not None}
         return self.ask("GET", path, answer, params=known)
+
+    def pages(self, path: str, answer: type[P], **params: Any) -> Iterator[P]:
+        """A list, page by page; each is asked for when it is wanted."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, answer, cursor=cursor, **params)
+            yield page
+            if (cursor := page.cursor) is None:
+                return
 
     def send(self, method: str, path: str, body: Any, answer: type[T]) -> T:
         """Send ``body`` (anything msgspec can encode) as JSON."""

@@ -39,13 +39,9 @@ def show(server: str, channel_id: str) -> None:
 def list_channels(server: str) -> None:
     """List all channels."""
     rows = []
-    cursor: str | None = None
     with Api(server) as api:
-        while True:
-            page = api.get("/api/v3/channels", Channels, cursor=cursor)
+        for page in api.pages("/api/v3/channels", Channels):
             rows += [(c.id, c.name, str(c.members), c.created_at) for c in page.channels]
-            if (cursor := page.cursor) is None:
-                break
     table(("channel", "name", "members", "created"), rows)
 
 
@@ -86,14 +82,10 @@ def leave(server: str, channel_id: str, users: tuple[str, ...]) -> None:
 @server_option
 def members(server: str, channel_id: str) -> None:
     """List who is in CHANNEL, one userId a line."""
-    cursor: str | None = None
     with Api(server) as api:
-        while True:
-            page = api.get(f"{_path(channel_id)}/members", Members, cursor=cursor)
+        for page in api.pages(f"{_path(channel_id)}/members", Members):
             for user in page.members:
                 click.echo(user)
-            if (cursor := page.cursor) is None:
-                break
 
 
 def _path(channel_id: str) -> str:

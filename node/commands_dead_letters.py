@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, get_args
 
 import click
@@ -31,13 +32,12 @@ def dead_letters() -> None:
 @server_option
 def list_dead(server: str, user: str | None, reason: str | None, limit: int) -> None:
     """List dead letters, the newest first."""
-    rows = []
     with Api(server) as api:
-        for found in _all(api, user, reason, limit):
-            rows.append((found.id, found.reason, str(found.tries), found.died_at, found.title))
-            if len(rows) == limit:
-                break
-    table(("dead letter", "reason", "tries", "given up", "title"), rows)
+        listed = list(islice(_all(api, user, reason, limit), limit))
+    table(
+        ("dead letter", "reason", "tries", "given up", "title"),
+        [(found.id, found.reason, str(found.tries), found.died_at, found.title) for found in listed],
+    )
 
 
 def _some(action: Callable[..., None]) -> Callable[..., None]:
@@ -101,9 +101,5 @@ def _segment(name: str) -> str:
 
 
 def _all(api: Api, user: str | None, reason: str | None, page: int) -> Iterator[DeadLetter]:
-    cursor: str | None = None
-    while True:
-        found = api.get(_PATH, DeadLetters, userId=user, reason=reason, limit=min(page, _PAGE), cursor=cursor)
+    for found in api.pages(_PATH, DeadLetters, userId=user, reason=reason, limit=min(page, _PAGE)):
         yield from found.dead_letters
-        if (cursor := found.cursor) is None:
-            return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -119,14 +120,8 @@ def read(server: str, user: str, channel: str | None, limit: int, message_id: st
         if message_id is not None:
             _show(api.get(f"{path}/{segment(message_id)}", Message))
             return
-        messages: list[Message] = []
-        cursor: str | None = None
-        while len(messages) < limit:
-            page_size = min(_PAGE, limit - len(messages))
-            page = api.get(path, Messages, channelId=channel, limit=page_size, cursor=cursor)
-            messages += page.messages
-            if (cursor := page.cursor) is None:
-                break
+        pages = api.pages(path, Messages, channelId=channel, limit=min(_PAGE, limit))
+        messages = list(islice((message for page in pages for message in page.messages), limit))
     table(
         ("created", "channel", "from", "title", "id"),
         [(m.created_at, m.channel_id, m.sender or "", m.title, m.id) for m in messages],
