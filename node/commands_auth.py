@@ -11,7 +11,8 @@ import click
 
 from node import keys, rundir, tokens
 from node.clock import now_us
-from node.commands_serve import config_option, loaded
+from node.commands_serve import on_data
+from node.config import Config
 from node.errors import BadField, ConfigError
 from node.keys import SCOPES, Scope
 from node.show import table
@@ -55,9 +56,6 @@ class _Local(click.Command):
             raise click.ClickException(str(error)) from error
 
 
-_data_option = click.option("--data", help="the data directory  [default: data]")
-
-
 @click.group()
 def key() -> None:
     """Make, list and revoke the keys of services."""
@@ -69,11 +67,9 @@ def key() -> None:
 @click.option("--expires", "valid_s", type=Duration(), help="after so long, like 90d; never, unless told")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="requests a second in the long run; 0: any number")
 @click.option("--burst", type=click.IntRange(1), help="and so many at once  [default: two seconds' worth]")
-@_data_option
-@config_option
+@on_data
 def create(
-    config_file: Path | None,
-    data: str | None,
+    config: Config,
     name: str,
     scopes: list[Scope],
     valid_s: float | None,
@@ -82,13 +78,12 @@ def create(
 ) -> None:
     """Make a key and show it, this once."""
     expires_us = None if valid_s is None else now_us() + int(valid_s * 1e6)
-    click.echo(keys.create(_data(config_file, data), name, scopes, expires_us=expires_us, rate=rate, burst=burst))
+    click.echo(keys.create(_data(config), name, scopes, expires_us=expires_us, rate=rate, burst=burst))
 
 
 @key.command("list", cls=_Local)
-@_data_option
-@config_option
-def list_keys(config_file: Path | None, data: str | None) -> None:
+@on_data
+def list_keys(config: Config) -> None:
     """List the keys there are, without their secrets."""
     now = now_us()
     table(
@@ -103,32 +98,30 @@ def list_keys(config_file: Path | None, data: str | None) -> None:
                 f"{key.rate:g}/s" if key.rate else "any",
                 str(key.burst or ""),
             )
-            for key in keys.load(_data(config_file, data))
+            for key in keys.load(_data(config))
         ],
     )
 
 
 @key.command(cls=_Local)
 @click.argument("name", metavar="NAME|ID")
-@_data_option
-@config_option
-def revoke(config_file: Path | None, data: str | None, name: str) -> None:
+@on_data
+def revoke(config: Config, name: str) -> None:
     """Make a key worthless; routers that run know it within a second or two."""
-    gone = keys.revoke(_data(config_file, data), name)
+    gone = keys.revoke(_data(config), name)
     click.echo(f"{gone.name} ({gone.id}) revoked")
 
 
 @click.command(cls=_Local)
 @click.argument("user")
 @click.option("--expires", "valid_s", type=Duration(), default="30d", help="after so long")
-@_data_option
-@config_option
-def token(config_file: Path | None, data: str | None, user: str, valid_s: float) -> None:
+@on_data
+def token(config: Config, user: str, valid_s: float) -> None:
     """Show a token with which USER gets at their own box, and nothing else."""
-    click.echo(tokens.issue(_data(config_file, data), user, valid_s))
+    click.echo(tokens.issue(_data(config), user, valid_s))
 
 
-def _data(config_file: Path | None, data: str | None) -> Path:
-    directory = Path(loaded(config_file, {"data": data}).node.data)
+def _data(config: Config) -> Path:
+    directory = Path(config.node.data)
     rundir.create(directory)
     return directory

@@ -7,9 +7,11 @@ usable.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,18 @@ from node.supervisor import StartFailed, Supervisor
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="instead of pobox.toml"
 )
+
+
+def on_data(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the data is; it gets ``config``."""
+
+    @click.option("--data", help="the data directory  [default: data]")
+    @config_option
+    @functools.wraps(function)
+    def command(data: str | None, config_file: Path | None, **options: Any) -> None:
+        function(config=loaded(config_file, {"data": data}), **options)
+
+    return command
 
 
 @click.command()
@@ -48,11 +62,9 @@ def serve(config_file: Path | None, **options: Any) -> None:
 
 
 @click.command()
-@click.option("--data", help="the data directory  [default: data]")
-@config_option
-def doctor(config_file: Path | None, data: str | None) -> None:
+@on_data
+def doctor(config: configuration.Config) -> None:
     """Check every mailbox and journal; exit code 1, naming what, if anything is wrong."""
-    config = loaded(config_file, {"data": data})
     command = [sys.executable, "-m", "shard.doctor", "--data", config.node.data]
     sys.exit(subprocess.run(command, check=False).returncode)
 

@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 import click
 import obstore
 
-from node import ops, paths, placement
+from node import commands_serve, ops, paths, placement
 from node.clock import iso, us_of
-from node.commands_serve import loaded
 from node.config import Config
 from node.errors import ConfigError, PoboxError
 from node.ids import check_name
@@ -36,16 +35,13 @@ _PATIENCE_S = 24 * 3600.0
 
 
 def on_data(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the data is; it gets ``config``."""
+    """Give a command the options that say where the data is; it gets ``config``. What can't be done is one line."""
 
-    @click.option("--data", help="the data directory  [default: data]")
-    @click.option(
-        "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="instead of pobox.toml"
-    )
+    @commands_serve.on_data
     @functools.wraps(function)
-    def command(data: str | None, config_file: Path | None, **options: Any) -> None:
+    def command(**options: Any) -> None:
         try:
-            function(config=loaded(config_file, {"data": data}), **options)
+            function(**options)
         except (ConfigError, PoboxError) as error:
             raise click.ClickException(str(error) or getattr(error, "title", "")) from error
 
