@@ -19,7 +19,7 @@ from node.apiclient import Api
 from node.demo_mail import READER, WELCOME, Mail, generated, of_log
 from node.ingest import create_channels
 from node.model import Accepted, NewMessage
-from node.show import Failures, printable, server_option
+from node.show import Failures, counted, printable, server_option
 
 _PATIENCE_S = 60.0
 _GIT_S = 60.0
@@ -53,8 +53,8 @@ def demo(repo: Path | None, speed: float, limit: int, server: str) -> None:
             _send(api, message)
         click.echo(f"Your inbox: {server.rstrip('/')}/inbox/?user={READER}")
         click.echo(
-            f"{mail.source}: {_count(len(messages), 'message')}, "
-            f"{_count(len(mail.members), 'channel')}, {_count(len(mail.users), 'author')}"
+            f"{mail.source}: {counted(len(messages), 'message')}, "
+            f"{counted(len(mail.members), 'channel')}, {counted(len(mail.users), 'author')}"
         )
         _live(api, messages[int(len(messages) * _AT_ONCE) :], speed)
     click.echo("That was all of it; run again, it doubles nothing.")
@@ -104,7 +104,3 @@ def _live(api: Api, messages: Sequence[NewMessage], speed: float) -> None:
 
 def _send(api: Api, message: NewMessage) -> None:
     api.send("POST", "/api/v3/messages", message, Accepted)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

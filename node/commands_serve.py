@@ -23,6 +23,7 @@ from node.errors import ConfigError
 from node.listen import PortTaken
 from node.process import configure_logging
 from node.rundir import InUse
+from node.show import counted
 from node.supervisor import StartFailed, Supervisor
 
 config_option = click.option(
@@ -80,7 +81,7 @@ def loaded(config_file: Path | None, options: dict[str, Any]) -> configuration.C
 def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
     """The block that says where the node is; for a new one, also what to do next."""
     node = config.node
-    click.echo(f"pobox ready at {url} ({_count(node.shards, 'shard')}, {_count(node.routers, 'router')})")
+    click.echo(f"pobox ready at {url} ({counted(node.shards, 'shard')}, {counted(node.routers, 'router')})")
     click.echo(f"  data in {Path(node.data).resolve()}")
     if is_new:
         pobox = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
@@ -93,7 +94,3 @@ def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
         click.echo(f"    {pobox} deliver --users ada --title Hello --content 'The first letter'{server}")
         click.echo(f"    {pobox} read ada{server}")
     sys.stdout.flush()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -43,6 +43,11 @@ def printable(text: str, *, lines: bool = False) -> str:
     return "".join(c if c.isprintable() or c in kept else "�" for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on a terminal; else the rows alone, cells parted by tabs."""
     if not sys.stdout.isatty():
