@@ -29,6 +29,8 @@ P = TypeVar("P", bound=_Paged)
 
 OURS = frozenset({503, 507})
 """statuses after which the same may be sent again"""
+PATIENCE_S = 60.0
+"""for commands that change much: a node that starts again is back by then"""
 _TIMEOUT_S = 30.0
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 10.0

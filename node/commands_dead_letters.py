@@ -8,12 +8,11 @@ from typing import Any, get_args
 
 import click
 
-from node.apiclient import Api, ApiError, Missing, segment
+from node.apiclient import PATIENCE_S, Api, ApiError, Missing, segment
 from node.model import Accepted, DeadLetter, DeadLetters, DeadReason
 from node.show import Failures, server_option, table
 
 _PATH = "/api/v3/dead-letters"
-_PATIENCE_S = 60.0
 _PAGE = 500
 
 user_option = click.option("--user", help="only those of this userId")
@@ -57,7 +56,7 @@ def _some(action: Callable[..., None]) -> Callable[..., None]:
 @_some
 def requeue(server: str, ids: tuple[str, ...], user: str | None, reason: str | None, everything: bool) -> None:
     """Deliver the dead letters ID after all, or those that the options name."""
-    with Api(server, patience_s=_PATIENCE_S) as api:
+    with Api(server, patience_s=PATIENCE_S) as api:
         _each(api, ids, user, reason, everything, "requeued", lambda path: api.ask("POST", f"{path}/requeue", Accepted))
 
 
@@ -65,7 +64,7 @@ def requeue(server: str, ids: tuple[str, ...], user: str | None, reason: str | N
 @_some
 def delete(server: str, ids: tuple[str, ...], user: str | None, reason: str | None, everything: bool) -> None:
     """Delete the dead letters ID for good, or those that the options name."""
-    with Api(server, patience_s=_PATIENCE_S) as api:
+    with Api(server, patience_s=PATIENCE_S) as api:
         _each(api, ids, user, reason, everything, "deleted", lambda path: api.ask("DELETE", path, type(None)))
 
 

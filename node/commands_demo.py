@@ -15,13 +15,12 @@ from pathlib import Path
 import click
 
 from node import gitlog
-from node.apiclient import Api
+from node.apiclient import PATIENCE_S, Api
 from node.demo_mail import READER, WELCOME, Mail, generated, of_log
 from node.ingest import create_channels
 from node.model import Accepted, NewMessage
 from node.show import Failures, counted, printable, server_option
 
-_PATIENCE_S = 60.0
 _GIT_S = 60.0
 _AT_ONCE = 0.5
 """share of the messages that are there when somebody looks for the first time"""
@@ -47,7 +46,7 @@ def demo(repo: Path | None, speed: float, limit: int, server: str) -> None:
     """
     mail = _mail(repo, limit)
     messages = mail.messages
-    with Api(server, patience_s=_PATIENCE_S) as api:
+    with Api(server, patience_s=PATIENCE_S) as api:
         create_channels(api, mail.members_with(READER))
         for message in (*messages[: int(len(messages) * _AT_ONCE)], WELCOME):
             _send(api, message)

@@ -10,13 +10,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from node.apiclient import Api, segment
+from node.apiclient import PATIENCE_S, Api, segment
 from node.ids import new_id
 from node.ingest import Figures, create_channels, members_of, opened, send
 from node.model import Accepted, Message, Messages, NewMessage, Receipt
 from node.show import Failures, printable, server_option, table
 
-_PATIENCE_S = 60.0
 _PAGE = 100
 
 
@@ -88,7 +87,7 @@ def _deliver_file(server: str, name: str, members_file: Path | None, first_membe
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
-    with opened(name) as source, Api(server, patience_s=_PATIENCE_S) as api, bar:
+    with opened(name) as source, Api(server, patience_s=PATIENCE_S) as api, bar:
         task = bar.add_task("channels", total=None, messages=0)
         if members_file is not None:
             create_channels(api, members_of(members_file, first_members))
