@@ -15,9 +15,10 @@ import falcon.asgi
 from node import clock, ops
 from node.errors import BadField
 from node.ids import check_name, is_name
-from node.model import Accepted, DeadLetter, DeadLetters, DeadReason
+from node.model import DeadLetter, DeadLetters, DeadReason
 from router import query
 from router.body import Request
+from router.delivery import accepted
 from router.links import Links
 from router.messages import encode
 
@@ -56,7 +57,7 @@ class DeadLetterList:
         request = ops.RequeueDeadLetter(0, self._links.version, slot, user, message_id)
         await self._links.ask(shard, request, type(None))
         resp.status = 202
-        resp.data = encode(Accepted(id=message_id, targets=1, receipt=f"/api/v3/messages/{message_id}/receipt"))
+        resp.data = encode(accepted(message_id, 1))
 
     async def drop(self, req: Request, resp: falcon.asgi.Response, dead_letter_id: str) -> None:
         """Forget it for good; its target stays failed."""
