@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from io import FileIO, RawIOBase
 from typing import Any, TypeVar
 
@@ -25,10 +25,12 @@ from router import query
 from router.body import Request
 from router.links import Links
 from router.protocol import CONNECTION
-from router.snapshot import PORTION, open_snapshot
+from router.snapshot import PORTION, Span, open_snapshot
 from router.sync import SNAPSHOT_TIMEOUT_S
 
 T = TypeVar("T")
+Read = Callable[[int], bytes]
+"""the next bytes of a file, so many at most; nothing at its end"""
 MEDIA_TYPE = "application/zip"
 _encode = msgspec.json.Encoder().encode
 
@@ -57,55 +59,41 @@ class Exports:
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """The zip, of unknown length."""
-        check_name(user_id, "userId")
+        person = _Person(self._links, check_name(user_id, "userId"))
         query.parameters(req)
-        slot, shard = self._links.place(user_id)
         with contextlib.ExitStack() as opened:
             box = await open_snapshot(self._links, user_id, encoding="identity", version=None, device=None)
             opened.callback(box.close)
-            request = ops.Export(0, self._links.version, slot, user_id)
-            said = await self._links.ask(shard, request, list[ops.ExportFile], timeout_s=SNAPSHOT_TIMEOUT_S)
-            files: list[tuple[str, RawIOBase]] = []
-            for one in said:
+            files: list[tuple[str, Read]] = [("messages.db", Span(box, 0, box.size).take)]
+            for one in await person.files():
                 try:
-                    files.append((one.name, opened.enter_context(FileIO(self._links.data / one.file))))
+                    files.append((one.name, opened.enter_context(FileIO(self._links.data / one.file)).read))
                 except FileNotFoundError as error:
                     raise Unavailable() from error
             resp.content_type = MEDIA_TYPE
             resp.set_header("Content-Disposition", f'attachment; filename="{user_id}.zip"')
             resp.set_header("Cache-Control", "no-store")
             if req.method != "HEAD":
-                person = _Person(self._links, user_id)
-                resp.stream = Zip(
-                    req, person, box.state.version, [("messages.db", _Box(box)), *files], opened.pop_all()
-                )
-
-
-class _Box(RawIOBase):
-    """A snapshot, read from its beginning."""
-
-    def __init__(self, snapshot: Any) -> None:
-        self._snapshot, self._at = snapshot, 0
-
-    def read(self, size: int = -1) -> bytes:
-        size = min(size, self._snapshot.size - self._at)
-        content: bytes = self._snapshot.read(self._at, size) if size else b""
-        self._at += len(content)
-        return content
+                resp.stream = Zip(req, person, box.state.version, files, opened.pop_all())
 
 
 class _Person:
     """What the shard of a person says about them, a portion of JSON at a time."""
 
     def __init__(self, links: Links, user: str) -> None:
-        self._links, self._user = links, user
+        self._links, self.user = links, user
         self._slot, self._shard = links.place(user)
 
     def _about(self) -> tuple[int, int, int, str]:
-        return 0, self._links.version, self._slot, self._user
+        return 0, self._links.version, self._slot, self.user
 
     async def _ask(self, request: ops.AnyRequest, answer: type[T]) -> T:
         return await self._links.ask(self._shard, request, answer)
+
+    async def files(self) -> list[ops.ExportFile]:
+        """Those that devices don't get; each is to be opened at once."""
+        request = ops.Export(*self._about())
+        return await self._links.ask(self._shard, request, list[ops.ExportFile], timeout_s=SNAPSHOT_TIMEOUT_S)
 
     async def messages(self) -> AsyncIterator[bytes]:
         """One message a line, newest first; those of the archive too."""
@@ -160,12 +148,11 @@ class Zip(AsyncIterator[bytes]):
         req: Request,
         person: _Person,
         version: str,
-        files: list[tuple[str, RawIOBase]],
+        files: list[tuple[str, Read]],
         opened: contextlib.ExitStack,
     ) -> None:
         self._connection = req.scope[CONNECTION]
         self._person, self._version, self._files, self._opened = person, version, files, opened
-        self._user = person._user
         self._parts = self._all()
 
     async def __anext__(self) -> bytes:
@@ -177,9 +164,9 @@ class Zip(AsyncIterator[bytes]):
 
     async def _all(self) -> AsyncIterator[bytes]:
         out = _Out()
-        manifest = Manifest(self._user, iso(now_us()), self._version, [])
         person = self._person
-        parts: list[tuple[str, AsyncIterator[bytes]]] = [(name, _portions(file)) for name, file in self._files]
+        manifest = Manifest(person.user, iso(now_us()), self._version, [])
+        parts: list[tuple[str, AsyncIterator[bytes]]] = [(name, _portions(read)) for name, read in self._files]
         parts += [
             ("messages.ndjson", person.messages()),
             ("read_status.ndjson", person.statuses()),
@@ -204,6 +191,6 @@ class Zip(AsyncIterator[bytes]):
         yield out.take()
 
 
-async def _portions(file: RawIOBase) -> AsyncIterator[bytes]:
-    while portion := file.read(PORTION):
+async def _portions(read: Read) -> AsyncIterator[bytes]:
+    while portion := read(PORTION):
         yield portion
