@@ -8,6 +8,8 @@ answers nothing, ends, and replays its journal at the next start.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -31,6 +33,8 @@ class PoboxError(Exception):
     title = "Internal error"
     field: str | None = None
     retry_after: int | None = None
+    headers: Mapping[str, str] = {}
+    """what else the answer says of it, before its body"""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.title)

@@ -133,8 +133,7 @@ async def _ours(
     _req: falcon.asgi.Request, resp: falcon.asgi.Response, error: PoboxError, _params: dict[str, Any]
 ) -> None:
     answer(resp, error.problem())
-    if isinstance(error, TooMany | Unauthorized | Forbidden):
-        resp.set_headers(error.headers)
+    resp.set_headers(error.headers)
 
 
 async def _falcons(
