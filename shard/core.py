@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeVar
 
 import apsw
 import structlog
 
 from node import ops, paths
 from node.changes import Changes
-from node.clock import iso, now_us
+from node.clock import now_us
 from node.config import Config
-from node.errors import DiskFull, NotFound, NotOpen, Unavailable
-from node.model import Channel, MemberChanged, Message, Messages, UserBox, UserChannels
+from node.errors import DiskFull, NotFound, Unavailable
+from node.model import Message, Messages, UserBox, UserChannels
 from node.placement import Placement
 from node.slots import owned_by
 from shard import archive, dead_letters, deeds, gone, replay
@@ -30,6 +29,7 @@ from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
 from shard.barrier import Barrier
+from shard.channels import Channels
 from shard.dead_letters import DeadLetters
 from shard.disk import Disk
 from shard.erasures import Erasures
@@ -38,13 +38,13 @@ from shard.export import Exports
 from shard.gone import Gone
 from shard.history import History
 from shard.house import House
-from shard.journal import MEMBERSHIP, REMOVAL, Journal, ReceiptRecord
+from shard.journal import REMOVAL, Journal, ReceiptRecord
 from shard.lanes import gather_s
 from shard.ledger import Ledger
 from shard.loader import Loader
-from shard.mailbox import CORRUPT, Mailbox, Standing, template
+from shard.mailbox import CORRUPT, Mailbox, template
 from shard.mailboxes import Mailboxes
-from shard.members import ChannelRecord, Members
+from shard.members import Members
 from shard.metrics import Metrics
 from shard.morgue import Morgue
 from shard.office import Office
@@ -66,7 +66,6 @@ from shard.trouble import NO_ROOM, OUT_OF_ORDER, word
 from shard.watch import Watch
 from shard.window import Window
 
-T = TypeVar("T")
 log = structlog.get_logger()
 _TEND_S = 0.5
 _DRAIN_S = 5.0
@@ -166,6 +165,9 @@ class Shard:
             again=lambda user, letters: self.postmen.again(user, letters),
         )
         self.schedule = Schedule(self.journal.db)
+        self.channels = Channels(
+            self.journal, self.members, check=self.check, accepting=self._accepting, enter=self._enter
+        )
         self.morgue = Morgue(self.journal, self.dead, accepting=self._accepting, enter=self._enter)
         self.office = Office(
             self.journal,
@@ -219,7 +221,7 @@ class Shard:
             postmen=self.postmen,
             pressure=self.pressure,
             dead=self.dead,
-            change=self._change,
+            change=self.channels.write,
         )
         self.history = History(data, placement, index)
         if config.backup.history_s:
@@ -409,12 +411,7 @@ class Shard:
                 raise NotFound("no such message", field="id")
             shelves = box.shelves
 
-        def work() -> int:
-            seq = self.journal.next_seq()
-            self.journal.add([(seq, REMOVAL, q.id, 1, None, q.user, deeds.encode(at_us))], [])
-            return seq
-
-        seq = await self.journal.write(work)
+        seq = await self.journal.write(lambda: self.journal.add_one(REMOVAL, q.id, [q.user], deeds.encode(at_us)))
         self._enter(letters_of.removal(seq, q.id, at_us), [q.user])
         await self.postmen.deliver_now(q.user)
         if shelves:
@@ -433,95 +430,6 @@ class Shard:
             return ops.ReceiptPart(0, 0, pending, dead + not_noted)
         targets = record.targets - sum(one[2] == q.id for one in self.put_off.withdrawn)
         return ops.ReceiptPart(record.accepted_us, targets, pending, record.failed + dead + not_noted)
-
-    async def put_channel(self, q: ops.PutChannel) -> bool:
-        return await self._change(lambda: self.members.put(q.id, q.name, q.description, q.created_by, q.now_us, q.open))
-
-    async def get_channel(self, q: ops.GetChannel) -> Channel:
-        return self.members.channel(q.id).outward()
-
-    async def list_channels(self, q: ops.ListChannels) -> list[Channel]:
-        def work() -> list[Channel]:
-            channels = self.members.channels
-            names = sorted(
-                name
-                for name, record in channels.items()
-                if name > q.after and name.startswith(q.prefix) and q.open in (None, record.open)
-            )[: q.limit]
-            return [channels[name].outward() for name in names]
-
-        return await self.journal.read(work)  # between two changes: they are made in that thread
-
-    async def list_members(self, q: ops.ListMembers) -> list[str]:
-        self.members.channel(q.channel)
-        return await self.journal.read(lambda: self.members.now(q.channel, q.after, q.limit, q.prefix))
-
-    async def drop_channel(self, q: ops.DropChannel) -> bool:
-        if q.id not in self.members.channels:
-            return False
-
-        def work() -> tuple[int, list[str]]:
-            if q.id not in self.members.channels:
-                return 0, []
-            left = self.members.drop(q.id, self.journal.next_seq())
-            seq = self.journal.next_seq()
-            if left:
-                body = deeds.encode(deeds.Membership(None, now_us()))
-                self.journal.add([(seq, MEMBERSHIP, q.id, len(left), None, "\n".join(left), body)], [])
-            return seq, left
-
-        seq, left = await self._change(work)
-        if left:
-            self._enter(letters_of.membership(seq, q.id, None, dict.fromkeys(left)), left)
-        return True
-
-    async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
-        self.check(q.table, q.slots)
-        self.members.channel(q.channel)  # a change that fails half-way costs a look at all channels
-
-        def work() -> tuple[int, list[str], list[str], ChannelRecord] | None:
-            # The numbers are taken here, in the transaction: a letter that is accepted before it
-            # must not count who joins in it.
-            record = self.members.channel(q.channel)
-            if q.themselves and not record.open and any(not self.members.standing(q.channel, user) for user in q.add):
-                return None
-            joined, left = self.members.change(q.channel, q.add, q.remove, self.journal.next_seq(), q.now_us)
-            seq = self.journal.next_seq()
-            users = list(dict.fromkeys(joined + left))  # who joins and leaves in one change is in both
-            if users:
-                body = deeds.encode(deeds.Membership(record.row(), q.now_us, left))
-                self.journal.add([(seq, MEMBERSHIP, q.channel, len(users), None, "\n".join(users), body)], [])
-            return seq, joined, left, self.members.channel(q.channel)
-
-        changed = await self._change(work)
-        if changed is None:
-            raise NotOpen("the channel is not open: somebody who runs it must add members", field="channelId")
-        seq, joined, left, record = changed
-        if joined or left:
-            state: dict[str, Standing | None] = dict.fromkeys(joined, Standing(iso(q.now_us)))
-            state.update(dict.fromkeys(left))
-            self._enter(letters_of.membership(seq, q.channel, record.row(), state), list(state))
-        return MemberChanged(added=len(joined), removed=len(left), members=record.members)
-
-    async def set_mute(self, q: ops.SetMute) -> None:
-        """A change of the membership: journaled like a join, and in order with it."""
-
-        def work() -> tuple[int, ChannelRecord, Standing] | bool:
-            if not self.members.mute(q.channel, q.user, q.until_us):
-                return self.members.standing(q.channel, q.user) is not None
-            record, standing = self.members.channel(q.channel), self.members.standing(q.channel, q.user)
-            assert standing is not None
-            seq = self.journal.next_seq()
-            body = deeds.encode(deeds.Membership(record.row(), now_us()))
-            self.journal.add([(seq, MEMBERSHIP, q.channel, 1, None, q.user, body)], [])
-            return seq, record, standing
-
-        changed = await self._change(work)
-        if isinstance(changed, tuple):
-            seq, record, standing = changed
-            self._enter(letters_of.membership(seq, q.channel, record.row(), {q.user: standing}), [q.user])
-        elif not changed:
-            raise NotFound("this person is in no such channel", field="channelId")
 
     async def boxes(self, q: ops.AskBoxes) -> list[UserBox]:
         self.check(q.table, q.slots)
@@ -560,15 +468,6 @@ class Shard:
         refusal = self.office.refusal()
         if refusal is not None:
             raise refusal
-
-    async def _change(self, work: Callable[[], T]) -> T:
-        """A durable change of channels or members."""
-        self._accepting()
-        try:
-            return await self.journal.write(work)
-        except Exception:
-            self.members.load()  # what memory says must be what was committed
-            raise
 
     def _enter(self, letter: letters_of.Letter, users: list[str]) -> None:
         """A letter that was journaled here goes to the lanes."""

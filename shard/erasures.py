@@ -207,11 +207,8 @@ class Erasures:
             drop_all(db, user)
             return seq, self._dead.delete_all(user)
 
-        try:
+        with self._members.as_committed():
             seq, moved = await self._journal.write(work)
-        except Exception:
-            self._members.load()  # what memory says must be what was committed
-            raise
         self._dead.committed(moved)
         self._gone.up_to[user], self._gone.phases[user] = seq, MARKED
         self._push.subscriptions.of.pop(user, None)

@@ -172,6 +172,12 @@ class Journal:
         self.db.executemany(_ADD_LETTER, letters)
         self.db.executemany(_ADD_RECEIPT, receipts)
 
+    def add_one(self, kind: int, name: str, users: list[str], body: bytes) -> int:
+        """A letter of this shard's own to ``users``, about a message or channel ``name``; its number."""
+        seq = self.next_seq()
+        self.add([(seq, kind, name, len(users), None, "\n".join(users), body)], [])
+        return seq
+
     def merge_receipt(
         self, message_id: str, digest: bytes, accepted_us: int, targets: int, failed: int, parts: int = 0
     ) -> None:

@@ -239,9 +239,7 @@ class _Mover:
                     continue
                 parts[self._owner(name)].append(name)
             for owner, part in parts.items():
-                journal = self._journals[owner]
-                row = (journal.next_seq(), kind, message_id, len(part), None, "\n".join(part), body)
-                journal.add([row], [])
+                self._journals[owner].add_one(kind, message_id, part, body)
                 count += 1
         return count
 

@@ -10,6 +10,9 @@ Whether a member has muted the channel is part of the membership, and ends with 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import apsw
 import msgspec
 
@@ -102,6 +105,16 @@ class Members:
             for id, name, about, by, at, count, open in rows
         }
         self._mutes = {(user, channel): until_us for user, channel, until_us in self._db.execute(_MUTES)}
+
+    @contextlib.contextmanager
+    def as_committed(self) -> Iterator[None]:
+        """Around a transaction that changes channels or members: should it fail, memory says again what is on disk,
+        before anybody else gets the journal."""
+        try:
+            yield
+        except Exception:
+            self.load()
+            raise
 
     def channel(self, channel_id: str) -> ChannelRecord:
         record = self.channels.get(channel_id)

@@ -50,9 +50,8 @@ class Morgue:
             if old is None:
                 return None
             letter = _anew(_decode(old), now_us())
-            seq, body = self._journal.next_seq(), msgspec.msgpack.encode(letter)
-            self._journal.add([(seq, MESSAGE, q.id, 1, None, q.user, body)], [])
-            return seq, letter, body, Moved(-1, -len(old))
+            body = msgspec.msgpack.encode(letter)
+            return self._journal.add_one(MESSAGE, q.id, [q.user], body), letter, body, Moved(-1, -len(old))
 
         done = await self._journal.write(work)
         if done is not None:

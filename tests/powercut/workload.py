@@ -60,7 +60,7 @@ class Life:
         self._removed: set[tuple[str, str]] = set()
 
     async def live(self) -> None:
-        await self._shard.put_channel(ops.PutChannel(0, CHANNEL, "News", None, None, _START_US))
+        await self._shard.channels.put(ops.PutChannel(0, CHANNEL, "News", None, None, _START_US))
         for round_ in range(_ROUNDS):
             await asyncio.gather(*(self._send(self._some()) for _ in range(3)))
             joining = [user for user in self._some() if user not in self._members]
@@ -139,7 +139,7 @@ class Life:
         )
         self._recording.add(Offer(facts))
         slots = [slot_of(user) for user in joining + leaving]
-        await self._shard.change_members(ops.ChangeMembers(0, 1, CHANNEL, joining, leaving, slots, _START_US))
+        await self._shard.channels.change_members(ops.ChangeMembers(0, 1, CHANNEL, joining, leaving, slots, _START_US))
         self._recording.add(Ack(facts))
         self._members = (self._members | set(joining)) - set(leaving)
 

@@ -112,7 +112,7 @@ class Cluster:
 
     async def drop_channel(self, name: str) -> None:
         for running in self.running:
-            await running.while_alive(running.shard.drop_channel(ops.DropChannel(0, name)))
+            await running.while_alive(running.shard.channels.drop(ops.DropChannel(0, name)))
 
     async def join(self, channel: str, users: list[str]) -> None:
         for user in users:
@@ -123,7 +123,7 @@ class Cluster:
             await self.at_home(user).change(channel, remove=[user])
 
     async def members(self, channel: str) -> int:
-        parts = [await r.shard.get_channel(ops.GetChannel(0, channel)) for r in self.running]
+        parts = [await r.shard.channels.get(ops.GetChannel(0, channel)) for r in self.running]
         return sum(part.members for part in parts)
 
     async def settled(self) -> None:

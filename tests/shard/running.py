@@ -239,7 +239,7 @@ class Running:
 
     async def put_channel(self, name: str) -> bool:
         question = ops.PutChannel(0, name, None, None, None, START_US)
-        return await self.while_alive(self.shard.put_channel(question))
+        return await self.while_alive(self.shard.channels.put(question))
 
     async def change(
         self, channel: str, *, add: list[str] | None = None, remove: list[str] | None = None
@@ -247,7 +247,7 @@ class Running:
         named = (add or []) + (remove or [])
         slots = [slot_of(user) for user in named]
         question = ops.ChangeMembers(0, self.layout.version, channel, add or [], remove or [], slots, START_US)
-        return await self.while_alive(self.shard.change_members(question))
+        return await self.while_alive(self.shard.channels.change_members(question))
 
     async def channels_of(self, user: str) -> list[str]:
         question = ops.AskUserChannels(0, self.layout.version, slot_of(user), user)

@@ -274,7 +274,7 @@ def test_a_channel_that_is_dropped_and_made_again_is_a_new_one() -> None:
             async with Running(data) as running:
                 await running.put_channel("news")
                 await running.change("news", add=["ada", "bo"])
-                assert await running.shard.drop_channel(ops.DropChannel(0, "news"))
+                assert await running.shard.channels.drop(ops.DropChannel(0, "news"))
                 await running.put_channel("news")
                 await running.change("news", add=["bo"])
                 assert await running.deliver(delivery(letter("m"), channel="news")) == 1
@@ -304,9 +304,9 @@ def test_a_change_that_was_refused_leaves_members_as_they_are(monkeypatch: pytes
                         await running.change("news", add=["bo"])
                     with pytest.raises(Exception, match="full"):
                         await running.put_channel("sport")
-                assert (await running.shard.get_channel(ops.GetChannel(0, "news"))).members == 1
-                assert [c.id for c in await running.shard.list_channels(ops.ListChannels(0, "", 10))] == ["news"]
-                assert await running.shard.list_members(ops.ListMembers(0, "news", "", 10)) == ["ada"]
+                assert (await running.shard.channels.get(ops.GetChannel(0, "news"))).members == 1
+                assert [c.id for c in await running.shard.channels.page(ops.ListChannels(0, "", 10))] == ["news"]
+                assert await running.shard.channels.members(ops.ListMembers(0, "news", "", 10)) == ["ada"]
                 assert await running.deliver(delivery(letter("m"), channel="news")) == 1
 
     play(go())
@@ -320,12 +320,12 @@ def test_lists_of_channels_and_members_go_on_after_a_name() -> None:
                     await running.put_channel(name)
                 await running.change("a", add=["x", "z", "y"])
                 shard = running.shard
-                assert [c.id for c in await shard.list_channels(ops.ListChannels(0, "", 2))] == ["a", "b"]
-                assert [c.id for c in await shard.list_channels(ops.ListChannels(0, "b", 2))] == ["c"]
-                assert await shard.list_members(ops.ListMembers(0, "a", "", 2)) == ["x", "y"]
-                assert await shard.list_members(ops.ListMembers(0, "a", "y", 2)) == ["z"]
+                assert [c.id for c in await shard.channels.page(ops.ListChannels(0, "", 2))] == ["a", "b"]
+                assert [c.id for c in await shard.channels.page(ops.ListChannels(0, "b", 2))] == ["c"]
+                assert await shard.channels.members(ops.ListMembers(0, "a", "", 2)) == ["x", "y"]
+                assert await shard.channels.members(ops.ListMembers(0, "a", "y", 2)) == ["z"]
                 with pytest.raises(NotFound):
-                    await shard.list_members(ops.ListMembers(0, "nowhere", "", 2))
+                    await shard.channels.members(ops.ListMembers(0, "nowhere", "", 2))
 
     play(go())
 
@@ -338,7 +338,7 @@ def test_a_question_for_another_shard_or_another_table_is_refused() -> None:
                 with pytest.raises(Unavailable):
                     running.shard.check(2, [0])
                 with pytest.raises(Unavailable):
-                    await running.shard.change_members(ops.ChangeMembers(0, 2, "news", [], [], [], START_US))
+                    await running.shard.channels.change_members(ops.ChangeMembers(0, 2, "news", [], [], [], START_US))
 
     play(go())
 
@@ -359,7 +359,7 @@ def test_channels_are_listed_as_they_are_on_disk(monkeypatch: pytest.MonkeyPatch
                 monkeypatch.setattr(running.shard.journal, "_commit", slow)
                 change = asyncio.create_task(running.put_channel("b"))
                 await until(lambda: "b" in running.shard.members.channels, "a change under way", running.life)
-                listing = asyncio.create_task(running.shard.list_channels(ops.ListChannels(0, "", 10)))
+                listing = asyncio.create_task(running.shard.channels.page(ops.ListChannels(0, "", 10)))
                 await asyncio.sleep(0.05)
                 assert not listing.done()
                 may_commit.set()

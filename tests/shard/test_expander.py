@@ -112,8 +112,8 @@ def test_a_channel_that_is_dropped_still_delivers_what_it_took() -> None:
             async with running:
                 await _channel(running, ["ada", "bo"])
                 await running.deliver(delivery(letter("m"), channel="news"))
-                assert await running.shard.drop_channel(ops.DropChannel(0, "news"))
-                assert not await running.shard.drop_channel(ops.DropChannel(0, "news"))
+                assert await running.shard.channels.drop(ops.DropChannel(0, "news"))
+                assert not await running.shard.channels.drop(ops.DropChannel(0, "news"))
                 may_expand.set()
                 await running.settled()
                 assert await running.channels_of("ada") == []

@@ -29,7 +29,7 @@ USERS = [f"user{number}" for number in range(4)]
 
 async def mute(running: Running, user: str, until_us: int | None, channel: str = "news") -> None:
     question = ops.SetMute(0, running.layout.version, slot_of(user), user, channel, until_us)
-    await running.while_alive(running.shard.set_mute(question))
+    await running.while_alive(running.shard.channels.mute(question))
 
 
 async def mutes(running: Running, user: str) -> dict[str, str | bool | None]:
@@ -45,7 +45,7 @@ async def mutes(running: Running, user: str) -> dict[str, str | bool | None]:
 async def come(running: Running, user: str, channel: str = "news") -> None:
     """Join as one who comes by himself."""
     question = ops.ChangeMembers(0, running.layout.version, channel, [user], [], [slot_of(user)], 1, True)
-    await running.while_alive(running.shard.change_members(question))
+    await running.while_alive(running.shard.channels.change_members(question))
 
 
 USER = st.sampled_from(USERS)
@@ -171,11 +171,11 @@ async def test_who_comes_by_himself_finds_only_open_channels_open() -> None:
             await running.change("news", add=["bob"])
             await come(running, "bob")  # is in already
             question = ops.PutChannel(0, "news", None, None, None, 1, True)
-            await running.while_alive(running.shard.put_channel(question))
+            await running.while_alive(running.shard.channels.put(question))
             await come(running, "ada")
             assert await running.channels_of("ada") == ["news"]
         async with Running(data) as running:
-            assert (await running.shard.get_channel(ops.GetChannel(0, "news"))).open
+            assert (await running.shard.channels.get(ops.GetChannel(0, "news"))).open
 
 
 def test_a_journal_from_before_mutes_and_open_channels_gets_what_it_lacks(tmp_path: Path) -> None:

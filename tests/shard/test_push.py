@@ -125,7 +125,7 @@ def test_of_a_muted_channel_only_what_is_urgent_is_told(service: PushService) ->
                     await running.put_channel("news")
                     await running.change("news", add=["ada"])
                     await running.while_alive(
-                        running.shard.set_mute(ops.SetMute(0, 1, slot_of("ada"), "ada", "news", until_us))
+                        running.shard.channels.mute(ops.SetMute(0, 1, slot_of("ada"), "ada", "news", until_us))
                     )
                 async with Running(data, push=LOCAL) as running:
                     name = f"{until_us}"

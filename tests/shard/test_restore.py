@@ -328,7 +328,7 @@ def test_whatever_happens_a_box_is_restored_to_what_it_was(steps: list[str]) -> 
                 request = ops.ChangeMembers(
                     0, 1, "news", change.get("add", []), change.get("remove", []), [slot_of("ada")], now_us()
                 )
-                await running.while_alive(running.shard.change_members(request))
+                await running.while_alive(running.shard.channels.change_members(request))
             elif step == "remove":
                 if there := await running.ids("ada"):
                     await running.remove("ada", sorted(there)[number % len(there)])
