@@ -156,7 +156,7 @@ async def _again(plan: Plan) -> None:
     _say(f"a letter of priority 9 was in its box after {seconds * 1000:.1f} ms, {ahead:,} others not")
     page = ops.Page(0, 1, slot_of("user7"), "user7", None, 1, None)
     began = time.perf_counter()
-    await filling.shard.page(page)
+    await filling.shard.desk.page(page)
     seconds = time.perf_counter() - began
     _say(f"a reader had all {plan.letters // _USERS:,} letters that waited for him in {seconds:.2f} s")
     stored, began = filling.shard.backlog.stored, time.perf_counter()

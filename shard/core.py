@@ -1,4 +1,4 @@
-"""A shard without its socket: the parts, wired, and the questions that may be asked of it.
+"""A shard without its socket: the parts, wired, and how they begin, live and end together.
 
 ``start`` replays the journal into the lanes before anything is accepted. ``run`` is the shard's
 life: if one of its tasks fails, all end and the error comes out. ``drain`` stores what waits as far
@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import apsw
 import structlog
 
 from node import ops, paths
 from node.changes import Changes
 from node.clock import now_us
 from node.config import Config
-from node.errors import DiskFull, NotFound, Unavailable
-from node.model import Message, Messages, UserBox, UserChannels
+from node.errors import DiskFull
+from node.model import UserBox
 from node.placement import Placement
 from node.slots import owned_by
-from shard import archive, dead_letters, deeds, gone, replay
 from shard import backlog as letters_of
+from shard import dead_letters, gone, replay
 from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
 from shard.barrier import Barrier
 from shard.channels import Channels
 from shard.dead_letters import DeadLetters
+from shard.desk import Desk
 from shard.disk import Disk
 from shard.erasures import Erasures
 from shard.expander import Expander
@@ -38,17 +37,16 @@ from shard.export import Exports
 from shard.gone import Gone
 from shard.history import History
 from shard.house import House
-from shard.journal import REMOVAL, Journal, ReceiptRecord
+from shard.journal import Journal, ReceiptRecord
 from shard.lanes import gather_s
 from shard.ledger import Ledger
 from shard.loader import Loader
-from shard.mailbox import CORRUPT, Mailbox, template
+from shard.mailbox import template
 from shard.mailboxes import Mailboxes
 from shard.members import Members
 from shard.metrics import Metrics
 from shard.morgue import Morgue
 from shard.office import Office
-from shard.opener import Lost
 from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
@@ -62,7 +60,6 @@ from shard.sqlite import Sync
 from shard.statuses import Statuses
 from shard.sync import Devices
 from shard.tail import Tail
-from shard.trouble import NO_ROOM, OUT_OF_ORDER, word
 from shard.watch import Watch
 from shard.window import Window
 
@@ -106,39 +103,13 @@ class Shard:
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
         )
-        self.archivist = Archivist(
-            data,
-            owned,
-            self.mailboxes,
-            days=settings.archive_after_days,
-            may_work=lambda: not self.backlog.waiting,
-            changed=self.changes.for_user,
-        )
         self.roster = Roster(data, owned, self.mailboxes)
         self.mailboxes.opener.born = self.roster.born
-        self.statuses = Statuses(
-            disk,
-            self.mailboxes,
-            self._box,
-            late=lambda user: self.postmen.waits_for(user),
-            changed=self.changes.for_user,
-            accepting=self._accepting,
-            open_max=settings.statuses_open_max,
-            vfs=vfs,
-        )
         self.snapshots = Snapshots(
             paths.snapshots_dir(data, index),
             bytes_max=settings.snapshot_bytes_max,
             keep_s=settings.snapshot_s,
             room_bytes=lambda: disk.free_bytes() - settings.disk_reserve_bytes,
-        )
-        self.devices = Devices(
-            data,
-            self.snapshots,
-            self._box,
-            late=lambda user: self.postmen.waits_for(user),
-            wrote=self.mailboxes.wrote,
-            changed=self.changes.for_user,
         )
         self.pressure = Pressure()
         self.expander = Expander(self.backlog, self.journal, self.members, self._wake)
@@ -207,6 +178,33 @@ class Shard:
             stored=self._stored,
             gone=self.gone,
         )
+        self.desk = Desk(self.mailboxes, self.postmen, self.journal, accepting=self._accepting, enter=self._enter)
+        self.statuses = Statuses(
+            disk,
+            self.mailboxes,
+            self.desk.box,
+            late=self.postmen.waits_for,
+            changed=self.changes.for_user,
+            accepting=self._accepting,
+            open_max=settings.statuses_open_max,
+            vfs=vfs,
+        )
+        self.devices = Devices(
+            data,
+            self.snapshots,
+            self.desk.box,
+            late=self.postmen.waits_for,
+            wrote=self.mailboxes.wrote,
+            changed=self.changes.for_user,
+        )
+        self.archivist = Archivist(
+            data,
+            owned,
+            self.mailboxes,
+            days=settings.archive_after_days,
+            may_work=lambda: not self.backlog.waiting,
+            changed=self.changes.for_user,
+        )
         self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
         self.house = House(
             settings,
@@ -267,7 +265,7 @@ class Shard:
             dead=self.dead,
             changed=self.changes.for_user,
         )
-        self.exports = Exports(data, self.snapshots, self.statuses, self.mailboxes, self._box)
+        self.exports = Exports(data, self.snapshots, self.statuses, self.mailboxes, self.desk.box)
         self.watch = Watch(
             settings,
             backlog=self.backlog,
@@ -357,66 +355,6 @@ class Shard:
         stranger = self.office.stranger(table, slots)
         if stranger is not None:
             raise stranger
-
-    @contextlib.asynccontextmanager
-    async def _box(self, user: str) -> AsyncIterator[Mailbox]:
-        """``user``'s box, with everything that waits for him in it."""
-        self.postmen.check(user)
-        await self.postmen.deliver_now(user)
-        try:
-            async with self.mailboxes.hold(user, create=False) as box:
-                if box is None:
-                    raise NotFound("no such user", field="userId")
-                try:
-                    yield box
-                except OUT_OF_ORDER:
-                    self.mailboxes.discard(user)
-                    raise
-                except CORRUPT as error:  # while it is held: nobody else is in the file that is set aside
-                    self.mailboxes.discard(user, error)
-                    raise
-        except Lost as error:
-            raise Unavailable("The mailbox is being restored") from error
-        except apsw.BusyError as error:
-            raise Unavailable("The mailbox is in use by another program") from error
-        except CORRUPT as error:
-            raise Unavailable("The mailbox is damaged and is being put right") from error
-        except OUT_OF_ORDER as error:
-            if word(error) == NO_ROOM:
-                raise DiskFull() from error
-            log.warning("a mailbox can't be read", user=user, error=str(error) or repr(error))
-            raise Unavailable("The mailbox can't be read just now") from error
-
-    async def page(self, q: ops.Page) -> Messages:
-        async with self._box(q.user) as box:
-            return await self.mailboxes.read(lambda: archive.page(box, q.channel, q.limit, q.cursor))
-
-    async def read_one(self, q: ops.ReadOne) -> Message:
-        async with self._box(q.user) as box:
-            found = await self.mailboxes.read(lambda: archive.read(box, q.id))
-        if found is None:
-            raise NotFound("no such message", field="id")
-        return found
-
-    async def user_channels(self, q: ops.AskUserChannels) -> UserChannels:
-        async with self._box(q.user) as box:
-            return await self.mailboxes.read(lambda: box.channels(now_us()))
-
-    async def remove(self, q: ops.Remove) -> None:
-        """Journaled first, like everything that changes a box."""
-        self._accepting()
-        at_us = now_us()
-        async with self._box(q.user) as box:
-            if not await self.mailboxes.read(lambda: box.has(q.id) or q.id in box.shelved([q.id])):
-                raise NotFound("no such message", field="id")
-            shelves = box.shelves
-
-        seq = await self.journal.write(lambda: self.journal.add_one(REMOVAL, q.id, [q.user], deeds.encode(at_us)))
-        self._enter(letters_of.removal(seq, q.id, at_us), [q.user])
-        await self.postmen.deliver_now(q.user)
-        if shelves:
-            async with self._box(q.user) as box:
-                await self.mailboxes.read(lambda: archive.forget(box, q.id))
 
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
         def work() -> tuple[ReceiptRecord | None, int, int]:

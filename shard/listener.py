@@ -67,9 +67,9 @@ class Listener:
         self._server: asyncio.AbstractServer | None = None
         self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             ops.AskReceipt: shard.receipt,
-            ops.Page: shard.page,
-            ops.ReadOne: shard.read_one,
-            ops.Remove: shard.remove,
+            ops.Page: shard.desk.page,
+            ops.ReadOne: shard.desk.read_one,
+            ops.Remove: shard.desk.remove,
             ops.PutChannel: shard.channels.put,
             ops.GetChannel: shard.channels.get,
             ops.DropChannel: shard.channels.drop,
@@ -78,7 +78,7 @@ class Listener:
             ops.ListMembers: shard.channels.members,
             ops.ListUsers: shard.roster.page,
             ops.AskBoxes: shard.boxes,
-            ops.AskUserChannels: shard.user_channels,
+            ops.AskUserChannels: shard.desk.channels,
             ops.AskSync: shard.devices.check,
             ops.AskSnapshot: shard.devices.snapshot,
             ops.AskStatuses: shard.statuses.ask,

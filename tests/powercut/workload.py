@@ -157,7 +157,7 @@ class Life:
         fact = Fact(user, "messages", request.id, holds=False)
         self._removed.add((user, request.id))
         self._recording.add(Offer((fact,)))
-        await self._shard.remove(ops.Remove(0, 1, slot_of(user), user, request.id))
+        await self._shard.desk.remove(ops.Remove(0, 1, slot_of(user), user, request.id))
         self._recording.add(Ack((fact,)))
 
 

@@ -225,14 +225,14 @@ class Running:
     async def page(self, user: str) -> list[Message]:
         """All messages of ``user``, newest first; nobody has none."""
         question = ops.Page(0, self.layout.version, slot_of(user), user, None, 100_000, None)
-        return (await self.while_alive(self.shard.page(question))).messages
+        return (await self.while_alive(self.shard.desk.page(question))).messages
 
     async def ids(self, user: str) -> list[str]:
         return [message.id for message in await self.page(user)]
 
     async def remove(self, user: str, message_id: str) -> None:
         question = ops.Remove(0, self.layout.version, slot_of(user), user, message_id)
-        await self.while_alive(self.shard.remove(question))
+        await self.while_alive(self.shard.desk.remove(question))
 
     async def receipt(self, message_id: str) -> ops.ReceiptPart:
         return await self.while_alive(self.shard.receipt(ops.AskReceipt(0, message_id)))
@@ -251,7 +251,7 @@ class Running:
 
     async def channels_of(self, user: str) -> list[str]:
         question = ops.AskUserChannels(0, self.layout.version, slot_of(user), user)
-        return [channel.id for channel in (await self.while_alive(self.shard.user_channels(question))).channels]
+        return [channel.id for channel in (await self.while_alive(self.shard.desk.channels(question))).channels]
 
 
 def box_path(data: Path, user: str) -> Path:

@@ -25,7 +25,7 @@ def test_read_marks_and_archive_are_there_as_plain_files() -> None:
                 for number in range(3):
                     await running.deliver(delivery(letter(f"n{number}", at=number), ["ada"]))
                 await change(running, "ada", said("n0", "read"))
-                async with running.shard._box("ada") as box:
+                async with running.shard.desk.box("ada") as box:
                     assert archive.move(box, "2090-01-01T00:00:00.000000Z") == 2
                 made = await running.shard.exports.files(ops.Export(0, 1, slot_of("ada"), "ada"))
                 rows = {}

@@ -36,7 +36,7 @@ async def mutes(running: Running, user: str) -> dict[str, str | bool | None]:
     """Channels of ``user``'s box: False for one that is heard, else until when it is muted."""
     question = ops.AskUserChannels(0, running.layout.version, slot_of(user), user)
     try:
-        found = await running.while_alive(running.shard.user_channels(question))
+        found = await running.while_alive(running.shard.desk.channels(question))
     except NotFound:
         return {}
     return {channel.id: channel.is_muted and channel.muted_until for channel in found.channels}

@@ -50,7 +50,7 @@ async def restore(running: Running, user: str, at_us: int) -> ops.Restored:
 
 async def rows_of(running: Running, user: str) -> Rows:
     """Every row of the box, in order; what waits is delivered first."""
-    async with running.shard._box(user) as box:
+    async with running.shard.desk.box(user) as box:
         return rows_in(box._db)
 
 
