@@ -49,7 +49,7 @@ def test_a_full_disk_is_507_and_leaves_no_half_file(monkeypatch: pytest.MonkeyPa
             async with Running(data) as running:
                 for number in range(3):
                     await running.deliver(delivery(letter(f"n{number}", at=number), ["ada"]))
-                async with running.shard._box("ada") as box:
+                async with running.shard.desk.box("ada") as box:
                     assert archive.move(box, "2090-01-01T00:00:00.000000Z") == 2
                 monkeypatch.setattr("shard.export.copy_whole", half)
                 with pytest.raises(DiskFull):
