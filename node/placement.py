@@ -37,15 +37,29 @@ def save(data: Path, placement: Placement) -> None:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` in one step that survives a power cut."""
+    replace(path, content, durably=True)
+
+
+def replace(path: Path, content: bytes, *, durably: bool) -> None:
+    """Replace ``path`` by ``content`` in one step; if not ``durably``, a power cut may leave neither old nor new."""
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(fd, content)
-        os.fsync(fd)
+        write_all(fd, content)
+        if durably:
+            os.fsync(fd)
     finally:
         os.close(fd)
     fresh.rename(path)
-    sync_directory(path.parent)
+    if durably:
+        sync_directory(path.parent)
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """All of ``content``: a disk that gets full takes a part of it first, and says so at the next write."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def sync_directory(path: Path) -> None:

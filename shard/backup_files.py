@@ -21,7 +21,7 @@ import apsw
 import msgspec
 
 from node import paths
-from node.placement import sync_directory
+from node.placement import replace, write_all
 from shard.disk import full_is_507
 from shard.mailbox import CORRUPT
 from shard.sqlite import LOCKLESS, MODE_AT, WAL_MODE
@@ -82,17 +82,7 @@ def load(place: Path) -> Index:
 
 
 def save(place: Path, index: Index, *, durably: bool) -> None:
-    fresh = place / f"{INDEX}.new"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        write(fd, msgspec.json.encode(index))
-        if durably:
-            os.fdatasync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(place / INDEX)
-    if durably:
-        sync_directory(place)
+    replace(place / INDEX, msgspec.json.encode(index), durably=durably)
 
 
 def exist(box: Path) -> bool:
@@ -118,13 +108,6 @@ def mark_of(path: Path) -> Mark:
     except FileNotFoundError:
         return Mark(status.st_mtime_ns, status.st_size, 0, 0)
     return Mark(status.st_mtime_ns, status.st_size, log.st_mtime_ns, log.st_size)
-
-
-def write(fd: int, content: bytes) -> None:
-    """All of it."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def check(path: Path, kind: str) -> int:
@@ -174,7 +157,7 @@ def thaw(source: Path, target: Path) -> None:
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         for portion in portions(source):
-            write(fd, portion)
+            write_all(fd, portion)
         os.pwrite(fd, WAL_MODE, MODE_AT)
     finally:
         os.close(fd)

@@ -26,7 +26,7 @@ import msgspec
 from node import paths, zstd
 from node.clock import now_us
 from node.errors import DiskFull, Unsure
-from node.placement import Placement, sync_directory
+from node.placement import Placement, sync_directory, write_all
 from node.slots import slot_of, table_for
 from shard.deeds import LetterOf
 from shard.disk import full_is_507
@@ -72,9 +72,7 @@ class History:
                 if self._fd is None or now_us() >= self._until_us or self._size >= _SEGMENT_BYTES:
                     self._begin()
                 assert self._fd is not None
-                view = memoryview(block)
-                while view:
-                    view = view[os.write(self._fd, view) :]
+                write_all(self._fd, block)
                 os.fdatasync(self._fd)
         except DiskFull:
             self.close()

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from node.placement import replace
+
 T = TypeVar("T")
 
 
@@ -57,10 +59,7 @@ def save(box: Path, name: str, note: object) -> None:
     with contextlib.suppress(OSError):
         directory = box / ".sync"
         directory.mkdir(mode=0o700, exist_ok=True)
-        fresh = directory / f"{name}.new"
-        fresh.write_bytes(msgspec.json.encode(note))
-        fresh.chmod(0o600)
-        fresh.rename(directory / name)
+        replace(directory / name, msgspec.json.encode(note), durably=False)
 
 
 def devices_of(box: Path) -> dict[str, Seen]:

@@ -29,7 +29,7 @@ import obstore
 
 from node import paths, zstd
 from node.ids import check_name
-from node.placement import Placement, save, sync_directory, write_durably
+from node.placement import Placement, save, sync_directory, write_all, write_durably
 from node.slots import owned_by
 from shard import backup_files as files
 from shard.backup_set import first_day, part_of, whole_sets
@@ -255,7 +255,7 @@ def _fetch(store: Any, item: Item, target: Path) -> int:
     try:
         for portion in unpack(bytes(chunk) for chunk in obstore.get(store, _name(item.sha256)).stream()):
             digest.update(portion)
-            files.write(fd, portion)
+            write_all(fd, portion)
         if digest.hexdigest() != item.sha256:
             raise Incomplete(f"{item.kind} of {item.user or 'the node'}: what came is not what was sent")
         if target.suffix == ".db":

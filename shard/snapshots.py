@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 from node import zstd
 from node.errors import DiskFull, Overloaded
 from node.ops import SyncState
+from node.placement import write_all
 from shard.copying import seal
 from shard.disk import full_is_507
 from shard.mailbox import Mailbox
@@ -275,12 +276,6 @@ def _pack(source: BinaryIO, target: Path, encoding: str) -> int:
         packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP)
     with target.open("xb", buffering=0) as file:
         while portion := source.read(_PORTION):
-            _write(file, packer.compress(portion))
-        _write(file, packer.flush())
+            write_all(file.fileno(), packer.compress(portion))
+        write_all(file.fileno(), packer.flush())
         return file.tell()
-
-
-def _write(file: BinaryIO, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def test_a_write_that_fails_leaves_the_old_placement(
 
     monkeypatch.setattr(Path if step == "rename" else os, step, fail)
     with pytest.raises(OSError, match="no"):
+        placement.save(tmp_path, Placement(version=2, shards=3))
+    assert placement.load(tmp_path) == Placement(version=1, shards=2)
+
+
+def test_a_disk_that_gets_full_in_the_middle_of_a_write_leaves_the_old_placement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement.save(tmp_path, Placement(version=1, shards=2))
+    write, room = os.write, [5]
+
+    def short(fd: int, content: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, "no room")
+        return write(fd, content[: room.pop()])
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(OSError, match="no room"):
         placement.save(tmp_path, Placement(version=2, shards=3))
     assert placement.load(tmp_path) == Placement(version=1, shards=2)
 
