@@ -34,7 +34,6 @@ from shard.backup_boxes import BoxCopies
 from shard.backup_set import DAY_US, Manifest, Part, day_of, first_day, last_whole, part_of, prune
 from shard.copying import Copy, seal
 from shard.disk import Disk
-from shard.history import History
 from shard.journal import Journal
 from shard.mailboxes import Mailboxes
 from shard.office import Office
@@ -70,7 +69,6 @@ class Backups:
         statuses: Statuses,
         postmen: Postmen,
         office: Office,
-        history: History,
     ) -> None:
         self._settings = config.backup
         self._reserve_bytes = config.shard.disk_reserve_bytes
@@ -80,7 +78,6 @@ class Backups:
         self._journal = journal
         self._backlog = backlog
         self._office = office
-        self.history = history
         self._thread = ThreadPoolExecutor(1, "backup")
         self._asked = asyncio.Event()
         self._boxes = BoxCopies(

@@ -235,7 +235,6 @@ class Shard:
             statuses=self.statuses,
             postmen=self.postmen,
             office=self.office,
-            history=self.history,
         )
         self.restores = Restores(
             disk,
@@ -288,6 +287,7 @@ class Shard:
             watch=self.watch,
             push=self.push,
             backups=self.backups,
+            history=self.history,
             restores=self.restores,
             put_off=self.put_off,
             dead=self.dead,

@@ -15,6 +15,7 @@ from shard.backlog import Backlog
 from shard.backup import Backups
 from shard.barrier import Barrier
 from shard.dead_letters import DeadLetters
+from shard.history import History
 from shard.house import House
 from shard.journal import Journal
 from shard.lanes import LANES
@@ -52,6 +53,7 @@ class Metrics:
         watch: Watch,
         push: Push,
         backups: Backups,
+        history: History,
         restores: Restores,
         put_off: PutOff,
         dead: DeadLetters,
@@ -70,6 +72,7 @@ class Metrics:
         self._watch = watch
         self._push = push
         self._backups = backups
+        self._history = history
         self._restores = restores
         self._put_off = put_off
         self._dead = dead
@@ -275,7 +278,7 @@ class Metrics:
             gauge("pobox_backup_boxes", "Mailboxes of the backup that runs or was made last", boxes, "by"),
             gauge("pobox_backup_bytes", "Bytes of the copies of that backup", state.bytes),
             counter("pobox_mailboxes_restored_total", "Damaged mailboxes begun again, by what from", damaged, "from"),
-            counter("pobox_history_bytes_total", "Bytes of delivered letters kept", self._backups.history.bytes),
+            counter("pobox_history_bytes_total", "Bytes of delivered letters kept", self._history.bytes),
         ]
 
     def _health(self) -> list[Family]:
