@@ -9,8 +9,8 @@ import apsw
 
 from node.clock import iso
 from node.ids import new_id
-from shard.mailbox import Row as Message
 from shard.mailbox import template
+from shard.rows import Row as Message
 
 CHANNELS = 20
 _PORTION = 50_000

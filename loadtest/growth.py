@@ -21,7 +21,7 @@ from loadtest.settings import Settings
 from loadtest.subjects import directory
 from shard.disk import Disk
 from shard.mailbox import Mailbox, template
-from shard.mailbox import Row as Message
+from shard.rows import Row as Message
 from shard.sqlite import set_up
 
 SMALL = 1_000

@@ -22,7 +22,8 @@ from node.errors import Unavailable
 from node.model import Message, Messages
 from node.placement import sync_directory
 from shard.disk import full_is_507
-from shard.mailbox import CORRUPT, Mailbox, Place, Placed, message_of, paged, placed_rows, position
+from shard.mailbox import CORRUPT, Mailbox
+from shard.rows import COLUMNS, Place, Placed, one, paged, placed_rows, position
 from shard.sqlite import Sync
 
 DIRECTORY = "archive"
@@ -35,8 +36,7 @@ CREATE TABLE IF NOT EXISTS messages(
 CREATE INDEX IF NOT EXISTS messages_created ON messages(created_at, place);
 PRAGMA user_version={SCHEMA_VERSION};
 """
-_COLUMNS = "id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata, place"
-_ADD = f"INSERT OR REPLACE INTO messages({_COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?,?)"
+_ADD = f"INSERT OR REPLACE INTO messages({COLUMNS}, place) VALUES(?,?,?,?,?,?,?,?,?,?,?)"
 _PORTION = 500
 """messages that are moved in one transaction"""
 
@@ -98,8 +98,7 @@ def read(box: Mailbox, message_id: str) -> Message | None:
         if not path_of(_directory(box), year).exists():
             return None
         with _opened(_directory(box), year) as db:
-            row = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id=?", (message_id,)).fetchone()
-            return None if row is None else message_of(row)
+            return one(db, message_id)
     return found
 
 

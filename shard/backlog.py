@@ -14,7 +14,8 @@ from node.ops import Letter as Body
 from shard.deeds import message_row
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
 from shard.lanes import HIGH, LANES, Lanes, lane_of
-from shard.mailbox import Row, Standing
+from shard.mailbox import Standing
+from shard.rows import Row
 from shard.window import OVERHEAD_BYTES, Window
 
 _LOOK_MIN_S = 0.1

@@ -15,7 +15,8 @@ import msgspec
 from node import ops
 from node.clock import iso
 from shard.journal import MEMBERSHIP, MESSAGE, REMOVAL
-from shard.mailbox import Mailbox, Row, Standing
+from shard.mailbox import Mailbox, Standing
+from shard.rows import Row
 
 ChannelRow = tuple[str, str, str | None, str | None, str]
 _PORTION = 256

@@ -18,27 +18,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import msgspec
 
 from node.clock import iso, us_of
-from node.errors import BadField, Unsure
+from node.errors import Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
 from shard.copying import Copy, copy_whole
 from shard.disk import Disk
+from shard.rows import COLUMNS, Place, Placed, Row, one, paged, placed_rows, position
 from shard.sqlite import Locked, Sync, empty_file
 
 SCHEMA_VERSION = 3
 """1 had no ``sync_version``, 2 no ``muted_until``: a box gets what it lacks when that is first needed"""
 FILE = "messages.db"
-
-Row = tuple[str, str, str, str, str, int, str | None, str, str, str | None]
-"""id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata"""
 
 _SYNC_VERSION = """
 CREATE TABLE IF NOT EXISTS sync_version(
@@ -46,10 +44,6 @@ CREATE TABLE IF NOT EXISTS sync_version(
 """
 Arrival = tuple[int, str, str]
 """row number, id, channel_id"""
-Place = tuple[str, int]
-"""created_at, and row number where that is the same"""
-Placed = tuple[str, str, str, str, str, int, str | None, str, str, str | None, int]
-"""a :data:`Row`, and its number"""
 
 
 class Standing(NamedTuple):
@@ -77,8 +71,7 @@ CREATE TABLE user_channels(
 CREATE TABLE removed(message_id TEXT PRIMARY KEY NOT NULL, removed_at DATETIME) WITHOUT ROWID;
 {_SYNC_VERSION}PRAGMA user_version={SCHEMA_VERSION};
 """
-_COLUMNS = "id, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata"
-_INSERT = f"INSERT INTO messages({_COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+_INSERT = f"INSERT INTO messages({COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 _TOUCH = "UPDATE channels SET last_message_at=?1 WHERE id=?2 AND coalesce(last_message_at,'')<?1"
 _JOIN_CHANNEL = """
 INSERT INTO channels(id, name, description, created_by, created_at) VALUES(?,?,?,?,?)
@@ -121,7 +114,6 @@ _ARRIVALS = "SELECT rowid, id, channel_id FROM messages WHERE rowid>? ORDER BY r
 _CACHE_PAGES = 8
 _STEP_US = 1_000_000
 _US_MAX = 253_402_300_799_999_999  # the end of the year 9999
-_PAGE_CHARS = 4 * 1024 * 1024  # of a page of messages; one more message at the most goes beyond it
 
 CORRUPT = (apsw.CorruptError, apsw.NotADBError)
 """what a damaged file shows itself by"""
@@ -153,7 +145,7 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
 def facts_of(db: apsw.Connection) -> tuple[int, int, str]:
     """Of the box that ``db`` has open: messages, removed ones, and a checksum of the messages, by id."""
     digest, count = hashlib.sha256(), 0
-    for row in db.execute(f"SELECT {_COLUMNS} FROM messages ORDER BY id"):
+    for row in db.execute(f"SELECT {COLUMNS} FROM messages ORDER BY id"):
         digest.update(msgspec.msgpack.encode(row))
         count += 1
     (removed,) = db.execute("SELECT count(*) FROM removed").fetchone() or (0,)
@@ -330,7 +322,7 @@ class Mailbox:
     def older(self, before: str, most: int) -> list[Placed]:
         """Up to ``most`` messages that were made and accepted before ``before``, the oldest first; never the last."""
         found: Iterator[Placed] = self._db.execute(
-            f"SELECT {_COLUMNS}, rowid FROM messages WHERE created_at<?1 AND updated_at<?1"
+            f"SELECT {COLUMNS}, rowid FROM messages WHERE created_at<?1 AND updated_at<?1"
             " AND rowid<(SELECT max(rowid) FROM messages) ORDER BY created_at LIMIT ?2",
             (before, most),
         )
@@ -355,8 +347,7 @@ class Mailbox:
         return self._db.execute("SELECT 1 FROM removed WHERE message_id=?", (message_id,)).fetchone() is not None
 
     def read(self, message_id: str) -> Message | None:
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id=?", (message_id,)).fetchone()
-        return None if row is None else message_of(row)
+        return one(self._db, message_id)
 
     def has(self, message_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM messages WHERE id=?", (message_id,)).fetchone() is not None
@@ -458,63 +449,3 @@ class Mailbox:
 
 def _holds(muted: int, until: str | None, now_us: int) -> bool:
     return bool(muted) and (until is None or until > iso(now_us))
-
-
-def position(cursor: str) -> Place:
-    """Where a page that ended with ``cursor`` ended. Raises :class:`BadField`."""
-    created_at, _, number = cursor.partition("~")
-    if not number.isdecimal() or len(number) > 18:
-        raise BadField("cursor is not one of ours", field="cursor")
-    return created_at, int(number)
-
-
-def placed_rows(
-    db: apsw.Connection, number: str, channel_id: str | None, most: int, place: Place | None
-) -> Iterator[Placed]:
-    """Up to ``most`` messages of ``db`` after ``place``, newest first; column ``number`` tells in which order those of
-    one time came."""
-    where, values = ["TRUE"], list[Any]()
-    if channel_id is not None:
-        where.append("channel_id=?")
-        values.append(channel_id)
-    if place is not None:
-        where.append(f"(created_at, {number}) < (?, ?)")
-        values += place
-    return db.execute(
-        f"SELECT {_COLUMNS}, {number} FROM messages WHERE {' AND '.join(where)}"
-        f" ORDER BY created_at DESC, {number} DESC LIMIT ?",
-        (*values, most),
-    )
-
-
-def paged(found: Iterable[Placed], limit: int) -> Messages:
-    """The first ``limit`` of ``found`` as a page, fewer where they are long."""
-    rows: list[Placed] = []
-    size, more = 0, False
-    for row in found:
-        if len(rows) == limit or size > _PAGE_CHARS:
-            more = True
-            break
-        rows.append(row)
-        size += sum(len(value) for value in row if isinstance(value, str))
-    return Messages(
-        messages=[message_of(row) for row in rows],
-        cursor=f"{rows[-1][7]}~{rows[-1][10]}" if more else None,
-    )
-
-
-def message_of(row: Iterable[Any]) -> Message:
-    """A row of ``messages`` as callers see it."""
-    i, channel_id, title, content, message_type, priority, sender, created_at, updated_at, metadata, *_ = row
-    return Message(
-        id=i,
-        channel_id=channel_id,
-        title=title,
-        content=content,
-        message_type=message_type,
-        priority=priority,
-        sender=sender,
-        created_at=created_at,
-        updated_at=updated_at,
-        metadata=None if metadata is None else msgspec.json.decode(metadata),
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shard.lanes import LANES, lane_of
-from shard.mailbox import Row
+from shard.rows import Row
 
 TITLE_MAX = 200
 TEXT_MAX = 400

@@ -26,10 +26,11 @@ from shard.gone import Gone
 from shard.journal import MEMBERSHIP
 from shard.lanes import LANES
 from shard.loader import Loader
-from shard.mailbox import CORRUPT, Mailbox, Row
+from shard.mailbox import CORRUPT, Mailbox
 from shard.mailboxes import PORTION, Mailboxes
 from shard.opener import Errand
 from shard.put_off import PutOff
+from shard.rows import Row
 from shard.trouble import BUSY, NAMED, NO_ROOM, VOLUME, word
 
 _LULL_S = 0.1

@@ -17,7 +17,8 @@ from node.clock import iso
 from node.slots import slot_of
 from shard import archive
 from shard.doctor import Doctor
-from shard.mailbox import Mailbox, Row, template
+from shard.mailbox import Mailbox, template
+from shard.rows import Row
 
 from .asking import change as mark
 from .asking import counts, said

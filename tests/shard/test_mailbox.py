@@ -16,7 +16,8 @@ from node.clock import iso
 from node.errors import BadField
 from node.model import Message
 from shard.disk import Disk
-from shard.mailbox import SCHEMA_VERSION, Mailbox, Row, Standing, template, torn_at_birth
+from shard.mailbox import SCHEMA_VERSION, Mailbox, Standing, template, torn_at_birth
+from shard.rows import Row
 
 from .running import START_US, letter, scratch
 
