@@ -125,25 +125,32 @@ class Restores:
         return base, *(await self._in_thread(lambda: self._apply(user, base, after, rows, at_us, fresh)))
 
     def _thaw(self, user: str, at_us: int, fresh: Path) -> files.Entry:
+        found = self._last_whole(user, "messages", at_us)
+        if found is None:
+            raise NotFound("no backup from before that time", field="at")
+        path, entry = found
+        if self._disk.free_bytes() - 2 * entry.size < self._reserve_bytes:
+            raise DiskFull()
+        _remove(fresh)
+        with full_is_507():
+            files.thaw(path, fresh)
+        return entry
+
+    def _last_whole(self, user: str, kind: str, before_us: int) -> tuple[Path, files.Entry] | None:
+        """The last backup from before that moment; one that is damaged is passed over."""
         place = files.directory(self._disk.data, user)
         index = files.load(place)
-        before_us = at_us
-        while (found := files.newest(index, "messages", before_us)) is not None:
+        while (found := files.newest(index, kind, before_us)) is not None:
             day, entry = found
-            path = files.file(place, "messages", day)
+            path = files.file(place, kind, day)
             try:
-                files.check_against(path, "messages", entry)
+                files.check_against(path, kind, entry)
             except files.Damaged as error:
                 log.error("a backup is damaged", user=user, error=str(error))
                 before_us = entry.at_us - 1
-                continue
-            if self._disk.free_bytes() - 2 * entry.size < self._reserve_bytes:
-                raise DiskFull()
-            _remove(fresh)
-            with full_is_507():
-                files.thaw(path, fresh)
-            return entry
-        raise NotFound("no backup from before that time", field="at")
+            else:
+                return path, entry
+        return None
 
     async def _in_journal(self, user: str, after: Position) -> list[tuple[Position, LetterOf]]:
         journal, version = self._journal, self._layout.version
@@ -237,20 +244,13 @@ class Restores:
 
     async def _restore_statuses(self, user: str, at_us: int, aside: str) -> int:
         """Read marks as of the last backup before that moment; when that was, 0 if there is none."""
-        place = files.directory(self._disk.data, user)
-        fresh = place.parent / f"{files.KINDS['read_status']}.{RESTORING}"
+        fresh = paths.user_dir(self._disk.data, user) / f"{files.KINDS['read_status']}.{RESTORING}"
 
         def thaw() -> int:
-            found = files.newest(files.load(place), "read_status", at_us)
+            found = self._last_whole(user, "read_status", at_us)
             if found is None:
                 return 0
-            day, entry = found
-            path = files.file(place, "read_status", day)
-            try:
-                files.check_against(path, "read_status", entry)
-            except files.Damaged as error:
-                log.error("a backup is damaged", user=user, error=str(error))
-                return 0
+            path, entry = found
             with full_is_507():
                 files.thaw(path, fresh)
                 self._disk.sync_file(fresh)

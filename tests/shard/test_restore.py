@@ -22,6 +22,7 @@ from node.slots import slot_of, table_for
 from shard import backup_files as files
 from shard.layout import lay_out
 from shard.mailbox import FILE
+from tests.shard.asking import change, said
 from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
 from tests.shard.test_backup import KEPT, back_up
 
@@ -113,17 +114,22 @@ def test_a_moment_before_the_first_backup_is_refused_and_nothing_changes() -> No
 def test_a_damaged_backup_is_passed_over_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(running: Running, data: Path) -> None:
         await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        await change(running, "ada", said("n0", "read"))
         monkeypatch.setattr("shard.backup._today", lambda: "20260101")
         for module in ("backup", "backup_boxes"):
             monkeypatch.setattr(f"shard.{module}.first_day", lambda keep_days: "20000101")
         await back_up(running)
         await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        await change(running, "ada", said("n1", "read"))
         monkeypatch.setattr("shard.backup._today", lambda: "20260102")
         await back_up(running)
         await running.let_go()
-        files.file(files.directory(data, "ada"), "messages", "20260102").write_bytes(b"not this")
-        await restore(running, "ada", await moment())
+        place = files.directory(data, "ada")
+        for kind in files.KINDS:
+            files.file(place, kind, "20260102").write_bytes(b"not this")
+        done = await restore(running, "ada", await moment())
         assert await running.ids("ada") == ["n1", "n0"]
+        assert done.statuses_us == files.load(place)["20260101"]["read_status"].at_us
 
     run(test)
 
