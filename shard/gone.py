@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import apsw
 
 from shard.journal import GoingRow
+from shard.sqlite import has_table
 
 MARKED, EMPTIED, DONE = 0, 1, 2
 """how far it is: the box is still there; it is out of its place; nothing is left"""
@@ -24,7 +25,6 @@ CREATE TABLE IF NOT EXISTS gone(
 CREATE TABLE IF NOT EXISTS withdrawn(
     seq INTEGER NOT NULL, user_id TEXT NOT NULL, PRIMARY KEY(seq, user_id)) WITHOUT ROWID;
 """
-_IS_THERE = "SELECT 1 FROM sqlite_schema WHERE type='table' AND name='gone'"
 _ALL = "SELECT user_id, seq, at_us, phase FROM gone"
 _PUT = "INSERT OR REPLACE INTO gone(user_id, seq, at_us, phase) VALUES(?,?,?,?)"
 _PHASE = "UPDATE gone SET phase=? WHERE user_id=?"
@@ -45,14 +45,14 @@ Tombstone = tuple[str, int, int, int]
 
 def stored(db: apsw.Connection) -> list[Tombstone]:
     """All of the journal's database ``db``; none if there is no table."""
-    if db.execute(_IS_THERE).fetchone() is None:
+    if not has_table(db, "gone"):
         return []
     return list(db.execute(_ALL))
 
 
 def withdrawn(db: apsw.Connection) -> set[tuple[int, str]]:
     """Which targets of which letters (number, user) were taken off their receipts already."""
-    if db.execute(_IS_THERE).fetchone() is None:
+    if not has_table(db, "gone"):
         return set()
     return {(seq, user) for seq, user in db.execute("SELECT seq, user_id FROM withdrawn")}
 

@@ -64,6 +64,11 @@ def empty_file(schema: str) -> bytes:
     return bytes(content)
 
 
+def has_table(db: apsw.Connection, name: str) -> bool:
+    found = db.execute("SELECT 1 FROM sqlite_schema WHERE type='table' AND name=?", (name,))
+    return found.fetchone() is not None
+
+
 def lock(path: Path) -> int:
     """Keep every other program's SQLite out of the database at ``path``, until the descriptor that is returned
     is closed; raises ``apsw.BusyError`` if one is in.

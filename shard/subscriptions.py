@@ -15,6 +15,7 @@ import msgspec
 from node.clock import iso
 from node.model import PushDevice
 from shard.journal import Journal
+from shard.sqlite import has_table
 
 DEVICES_MAX = 32
 """of one user"""
@@ -23,7 +24,6 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS subscriptions(
     user_id TEXT NOT NULL, device TEXT NOT NULL, endpoint TEXT NOT NULL, p256dh BLOB NOT NULL, auth BLOB NOT NULL,
     priority_min INTEGER NOT NULL, created_us INTEGER NOT NULL, PRIMARY KEY(user_id, device)) WITHOUT ROWID"""
-_IS_THERE = "SELECT 1 FROM sqlite_schema WHERE type='table' AND name='subscriptions'"
 _ALL = "SELECT user_id, device, endpoint, p256dh, auth, priority_min, created_us FROM subscriptions"
 _PUT = "INSERT OR REPLACE INTO subscriptions VALUES(?,?,?,?,?,?,?)"
 _DROP_TWINS = "DELETE FROM subscriptions WHERE user_id=? AND device<>? AND endpoint=?"
@@ -55,7 +55,7 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
 
 def stored(db: apsw.Connection) -> list[Subscription]:
     """All that are in the journal's database ``db``; none if there is no table."""
-    if db.execute(_IS_THERE).fetchone() is None:
+    if not has_table(db, "subscriptions"):
         return []
     return [Subscription(*row) for row in db.execute(_ALL)]
 
@@ -72,7 +72,7 @@ def add(db: apsw.Connection, subscription: Subscription) -> None:
 def drop_all(db: apsw.Connection, user: str) -> None:
     """Forget every device of ``user``."""
     assert db.in_transaction
-    if db.execute(_IS_THERE).fetchone() is not None:
+    if has_table(db, "subscriptions"):
         db.execute(_DROP_ALL, (user,))
 
 
