@@ -30,6 +30,8 @@ from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
 
 HEADERS_BYTES_MAX = 32_768
 _HSTS_S = 31_536_000
+_LAST_REQUEST_S = 0.5
+"""so long does a process that stops wait for a request that may be on its way already"""
 CONNECTION = "pobox.connection"
 """where the scope of a request has its :class:`Bounded`, for answers that take long"""
 
@@ -105,6 +107,8 @@ class Bounded(HttpToolsProtocol):
                 self._refusal = _head_too_large()
                 raise self._refusal  # ends the parsing, and comes back as send_400_response
         super().on_headers_complete()
+        if self.stopping:
+            self.cycle.keep_alive = False
         if not self.pipeline:
             self._answering = self.cycle
         self._enter(Phase.BODY)  # from here on `cycle` is this request's
@@ -172,9 +176,16 @@ class Bounded(HttpToolsProtocol):
         return True
 
     def shutdown(self) -> None:
-        """uvicorn's word that the process is stopping; an answer without an end ends here."""
+        """uvicorn's word that the process is stopping; an answer without an end ends here.
+
+        On a connection on which nothing is under way the next request may be: closed at once, it would be lost. It is
+        still answered, and told that it was the last.
+        """
         self.stopping = True
-        super().shutdown()
+        if self._answering is None:
+            self.loop.call_later(_LAST_REQUEST_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def _untaken(self) -> int:
         """Bytes of the answer that the caller has not taken: ours, and those that the kernel holds. (It takes more of

@@ -54,6 +54,16 @@ def to_the_end(caller: socket.socket) -> bytes:
     return got
 
 
+def healthy(caller: socket.socket) -> bytes:
+    """The whole of one answer of /healthz; the connection may stay."""
+    got = b""
+    while not got.endswith(b'{"status":"ok"}'):
+        data = caller.recv(65_536)
+        assert data, got
+        got += data
+    return got
+
+
 def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
@@ -112,9 +122,7 @@ def test_a_busy_connection_is_not_idle(hasty: Running) -> None:
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
             caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            got = b""
-            while not got.endswith(b'{"status":"ok"}'):
-                got += caller.recv(65_536)
+            healthy(caller)
             time.sleep(0.1)
 
 
@@ -266,6 +274,28 @@ def test_a_router_ends_in_order_on_sigterm(tmp_path: Path) -> None:
             assert router.process.wait(20) == 0
         with pytest.raises(httpx.TransportError):
             router.http.get("/healthz")
+
+
+def test_a_router_that_stops_answers_what_is_on_its_way_and_says_that_it_was_the_last(tmp_path: Path) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        running(tmp_path, 1) as router,
+        socket.create_connection(router.address, timeout=20) as kept,
+        socket.create_connection(router.address, timeout=20) as fresh,
+    ):
+        kept.sendall(request)
+        assert b"connection: close" not in healthy(kept)
+        router.process.send_signal(signal.SIGTERM)
+        answer = b""
+        while b"connection: close" not in answer:  # it hasn't noticed the signal yet
+            kept.sendall(request)
+            answer = healthy(kept)
+        fresh.sendall(request)
+        last = to_the_end(fresh)
+        assert status(last) == 200
+        assert b"connection: close" in last
+        assert to_the_end(kept) == b""
+        assert router.process.wait(20) == 0
 
 
 def test_a_directory_without_a_layout_is_refused(tmp_path: Path) -> None:

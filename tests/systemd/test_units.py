@@ -180,8 +180,6 @@ class Load(threading.Thread):
                 while True:
                     try:
                         answer = client.post("/api/v3/messages", json=body)
-                    except (httpx.RemoteProtocolError, httpx.ReadError):
-                        continue  # the kept connection was closed as this was sent: with its id it may go again
                     except httpx.HTTPError as error:
                         self._failures.append(repr(error))
                         break
