@@ -7,18 +7,16 @@ it is marked as missed.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
 
 from loadtest import channel, costs, deliveries, growth, machine, memory, report, syncing
-from loadtest.children import ROOT
+from loadtest.children import ROOT, unwind_on_sigterm
 from loadtest.errors import BenchError
 from loadtest.figures import Result
 from loadtest.settings import Settings
@@ -37,11 +35,6 @@ BENCHES: dict[str, Callable[[Settings], Result]] = {
     "crowd": syncing.crowd,
     "profile": costs.profile,
 }
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C does, so that whatever was started is stopped."""
-    sys.exit(143)
 
 
 @click.command()
@@ -68,7 +61,7 @@ def main(
     members: int,
 ) -> None:
     """Measure pobox beside PostgreSQL and beside the floor, in turns on this machine."""
-    signal.signal(signal.SIGTERM, _end)
+    unwind_on_sigterm()
     console = Console()
     if not console.is_terminal:
         console.width = 140

@@ -10,30 +10,26 @@ from __future__ import annotations
 import math
 import secrets
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from types import FrameType
 
 import click
-import httpx
 from rich.console import Console
 
-from loadtest import load, machine
+from loadtest import machine, rounds
 from loadtest.capacity_page import Cell, Costs, page
-from loadtest.children import ROOT
+from loadtest.children import ROOT, unwind_on_sigterm
 from loadtest.errors import BenchError
+from loadtest.looking import looking
 from loadtest.scenarios import running, tally
 from loadtest.scenarios.names import Outcome
 from loadtest.scenarios.plan import Phase, Plan
 from loadtest.scenarios.watching import Watcher
-from loadtest.subjects import PoboxNode, pobox
+from loadtest.subjects import PoboxNode, divided, pobox
 
 _FAN = 100
 _CLIENTS = 48
@@ -48,26 +44,19 @@ class Stored:
     def __init__(self, node: PoboxNode) -> None:
         self._node = node
         self._looks: list[tuple[float, int]] = []
-        self._stop = threading.Event()
 
     @contextmanager
     def watching(self) -> Iterator[Stored]:
-        thread = threading.Thread(target=self._run, daemon=True)
-        thread.start()
-        try:
+        with looking(self._look, every_s=_LOOK_S):
             yield self
-        finally:
-            self._stop.set()
-            thread.join()
 
-    def _run(self) -> None:
-        while not self._stop.wait(_LOOK_S):
-            try:
-                states = self._node.states()
-            except BenchError:  # too busy to say; it will be asked again
-                continue
-            if any(state.waiting for state in states):
-                self._looks.append((time.monotonic(), sum(state.stored for state in states)))
+    def _look(self) -> None:
+        try:
+            states = self._node.states()
+        except BenchError:  # too busy to say; it will be asked again
+            return
+        if any(state.waiting for state in states):
+            self._looks.append((time.monotonic(), sum(state.stored for state in states)))
 
     @property
     def rate(self) -> float:
@@ -78,24 +67,9 @@ class Stored:
         return (last - first) / (last_s - first_s)
 
 
-def environ(shards: int, *, postmen: int | None = None, queue: int | None = None) -> dict[str, str]:
-    """The settings of a cell: each shard gets its part of what is said of the whole node."""
-    settings: dict[str, str] = {}
-    if postmen is not None:
-        each = str(max(2, postmen // shards))
-        settings |= {"POBOX_SHARD_POSTMEN": each, "POBOX_SHARD_POSTMEN_MAX": each}
-    if queue is not None:
-        settings["POBOX_SHARD_WAITING_MAX"] = str(queue // shards)
-    return settings
-
-
-def greet(node: PoboxNode, users: int) -> None:
+def _greet(node: PoboxNode, users: int) -> None:
     """One letter to each of ``users``; they have it when this returns."""
-    with httpx.Client(base_url=node.url, timeout=120, trust_env=False) as client:
-        for start in range(0, users, _PORTION):
-            names = [load.user(number) for number in range(start, min(users, start + _PORTION))]
-            hello = {"users": names, "title": "hello", "content": "the first letter"}
-            client.post("/api/v3/messages", json=hello).raise_for_status()
+    rounds.greet(node.url, users)
     node.rest(limit_s=_LIMIT_S)
 
 
@@ -110,12 +84,12 @@ class Level:
         self._number = 0
         self._plan_path: Path | None = None
         with pobox(base, shards=shards, routers=1) as node:
-            greet(node, users)
+            _greet(node, users)
 
     def cell(self, postmen: int, queue: int, seconds: float) -> Cell:
         """Load a node of these settings."""
         phase = Phase(name="maximum", seconds=seconds, clients=_CLIENTS)
-        settings = environ(self._shards, postmen=postmen, queue=queue)
+        settings = divided(self._shards, postmen=postmen, waiting_max=queue)
         with pobox(self._base, shards=self._shards, routers=1, environ=settings) as node:
             with Stored(node).watching() as stored:
                 run = self._load(node, phase, fan=_FAN)
@@ -136,7 +110,7 @@ class Level:
         used = []
         for fan in (1, _FAN):
             with pobox(self._base, shards=self._shards, routers=1) as node:
-                greet(node, self._users)  # boxes that are open: what opening them costs is paid once
+                _greet(node, self._users)  # boxes that are open: what opening them costs is paid once
                 before = node.cpu_s()
                 run = self._load(node, Phase(name="cost", seconds=seconds, clients=_CLIENTS), fan=fan)
                 node.rest(limit_s=_LIMIT_S)
@@ -175,7 +149,7 @@ class Level:
             fan=fan,
             first=self._number * 1_000_000_000,
         )
-        watcher = Watcher(lambda: [process for child in node.children for process in child.tree()])
+        watcher = Watcher(node.processes)
         run = running.run(plan, self._base / name, watcher, self._console)
         if fan == _FAN:
             self._plan_path = (self._base / name).with_suffix(".plan.json")
@@ -211,11 +185,6 @@ def measure(
     return cells, costs, found
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C does, so that whatever was started is stopped."""
-    sys.exit(143)
-
-
 @click.command()
 @click.option("--users", type=click.IntRange(1), multiple=True, default=(1_000, 10_000, 100_000), show_default=True)
 @click.option("--postmen", type=click.IntRange(2), multiple=True, default=(4, 20, 100), show_default=True)
@@ -234,7 +203,7 @@ def main(
     write: Path,
 ) -> None:
     """Measure the capacity table, and write the page."""
-    signal.signal(signal.SIGTERM, _end)
+    unwind_on_sigterm()
     console = Console()
     place = (data or ROOT / "build" / "capacity").resolve() / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     place.mkdir(parents=True)

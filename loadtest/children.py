@@ -149,9 +149,15 @@ def running(*children: Child) -> Iterator[None]:
                 stack.callback(child.stop)
 
 
-def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs ``module`` with this interpreter."""
-    return [sys.executable, "-m", module, *arguments]
+def unwind_on_sigterm() -> None:
+    """SIGTERM unwinds like Ctrl-C does, so that whatever was started is stopped."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+
+
+def python(module: str, *arguments: str, cpus: Sequence[int] | None = None) -> list[str]:
+    """The command that runs ``module`` with this interpreter; ``cpus``: where it may run, everywhere if None."""
+    pinned = [] if cpus is None else ["taskset", "-c", ",".join(map(str, cpus))]
+    return [*pinned, sys.executable, "-m", module, *arguments]
 
 
 def reported(module: str, kind: type[T], *arguments: str) -> T:

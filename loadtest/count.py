@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -26,13 +27,19 @@ class Stored(msgspec.Struct, frozen=True):
 def count(data: Path) -> Stored:
     """Mailboxes and messages under ``data``; every file is read, logs included."""
     mailboxes = messages = 0
+    for _user, db in boxes(data):
+        mailboxes += 1
+        messages += db.execute("SELECT count(*) FROM messages").get
+    return Stored(mailboxes, messages)
+
+
+def boxes(data: Path) -> Iterator[tuple[str, apsw.Connection]]:
+    """Whose it is, and every box under ``data``, open until the next; logs included, nothing is changed."""
     for path in (data / "user_storage").glob("*/*/messages.db"):
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        mailboxes += 1
-        messages += db.execute("SELECT count(*) FROM messages").get
+        yield path.parent.name, db
         db.close()
-    return Stored(mailboxes, messages)
 
 
 def elsewhere(data: Path) -> Stored:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import msgspec
 
 from client.folder import checksum_of
 from loadtest import kill_boxes
+from loadtest.children import unwind_on_sigterm
 from loadtest.devices_phone import Phone, Row
 from loadtest.errors import BenchError
 from loadtest.kill_ledger import Faults, Ledger
@@ -206,7 +206,7 @@ def _listed(counts: Counter[str]) -> str:
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Where, instead of a temporary place.")
 def main(seconds: float, people: int, seed: int | None, data: Path | None) -> None:
     """Sync devices under load and kills; exit code 1 with the evidence if anything differs in the end."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # unwinds, and stops the node
+    unwind_on_sigterm()
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     if data is not None:
         data.mkdir(parents=True, exist_ok=True)

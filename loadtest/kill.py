@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from rich.live import Live
 from rich.table import Table
 
 from loadtest import kill_boxes
+from loadtest.children import unwind_on_sigterm
 from loadtest.errors import BenchError
 from loadtest.kill_ledger import Faults, Ledger
 from loadtest.kill_load import Load
@@ -269,7 +269,7 @@ def main(
     data: Path | None,
 ) -> None:
     """Kill a node under load, again and again; exit code 1 with the evidence if anything is lost or doubled."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # unwinds, and stops the node
+    unwind_on_sigterm()
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     if data is not None:
         data.mkdir(parents=True, exist_ok=True)

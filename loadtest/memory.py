@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from loadtest import load
 from loadtest.errors import BenchError
 from loadtest.figures import Result, Row, number
+from loadtest.looking import looking
 from loadtest.rounds import Account, post
 from loadtest.settings import Settings
 from loadtest.subjects import PoboxNode, directory, pobox
@@ -41,20 +41,14 @@ def journal_bytes(data: Path) -> int:
 @contextlib.contextmanager
 def _sampled(data: Path, every_s: float = 0.25) -> Iterator[list[float]]:
     """The journals' size in MiB, again and again while the block runs."""
-    samples = [journal_bytes(data) / _MIB]
-    stop = threading.Event()
+    samples: list[float] = []
 
-    def sample() -> None:
-        while not stop.wait(every_s):
-            samples.append(journal_bytes(data) / _MIB)
+    def look() -> None:
+        samples.append(journal_bytes(data) / _MIB)
 
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
+    look()
+    with looking(look, every_s=every_s):
         yield samples
-    finally:
-        stop.set()
-        thread.join()
 
 
 def memory(settings: Settings) -> Result:

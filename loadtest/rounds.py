@@ -16,6 +16,7 @@ from loadtest.errors import BenchError
 from loadtest.subjects import Subject
 
 _DRAIN_LIMIT_S = 600.0
+_PORTION = 10_000
 
 
 @dataclass
@@ -52,9 +53,7 @@ class Account:
     def warm_up(self, users: int, *, limit_s: float = _DRAIN_LIMIT_S) -> float:
         """One message to each of ``users`` users; seconds until all have it."""
         began = time.monotonic()
-        for start in range(0, users, 10_000):
-            names = [load.user(number) for number in range(start, min(users, start + 10_000))]
-            post(self.subject.url, {"users": names, "title": "hello", "content": "the first letter"})
+        greet(self.subject.url, users)
         self.accepted += users
         return self.subject.settle(self.accepted, limit_s=limit_s) - began
 
@@ -113,9 +112,17 @@ def alone(others: Sequence[Account]) -> Iterator[None]:
         yield
 
 
+def greet(url: str, users: int, *, priority: int = 5) -> None:
+    """One message to each of ``users`` users."""
+    for start in range(0, users, _PORTION):
+        names = [load.user(number) for number in range(start, min(users, start + _PORTION))]
+        hello = {"users": names, "title": "hello", "content": "the first letter", "priority": priority}
+        post(url, hello, timeout_s=120)
+
+
 def post(url: str, message: dict[str, object], *, timeout_s: float = 60.0) -> float:
     """POST one message; seconds until the 202. Raises :class:`BenchError` on another answer."""
-    with httpx.Client(base_url=url, timeout=timeout_s) as client:
+    with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as client:
         client.get("/healthz")  # the connection is made, as that of a service would be
         began = time.monotonic()
         answer = client.post("/api/v3/messages", json=message)

@@ -11,21 +11,19 @@ import math
 import os
 import secrets
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import click
 import httpx
 import msgspec
 from rich.console import Console
 
-from loadtest import load, machine, report, traffic
-from loadtest.children import ROOT
+from loadtest import load, machine, report, rounds, traffic
+from loadtest.children import ROOT, unwind_on_sigterm
 from loadtest.errors import BenchError
 from loadtest.figures import Result
 from loadtest.scenarios import addressing, running, tally, verdict
@@ -33,7 +31,7 @@ from loadtest.scenarios.catalogue import SCENARIOS, Scenario, maximum_phases, ov
 from loadtest.scenarios.plan import Phase, Plan
 from loadtest.scenarios.verdict import Figures
 from loadtest.scenarios.watching import Watcher
-from loadtest.subjects import PoboxNode, pobox
+from loadtest.subjects import PoboxNode, divided, pobox
 
 CHANNEL = "everybody"
 _PORTION = 10_000
@@ -72,7 +70,7 @@ class Subject:
     def watcher(self) -> Watcher:
         """Of the node's processes; of none if it isn't ours."""
         node = self.node
-        return Watcher(lambda: [] if node is None else [p for child in node.children for p in child.tree()])
+        return Watcher(lambda: [] if node is None else node.processes())
 
     def drain(self) -> None:
         """Wait until nothing waits. Of a node that isn't ours nobody knows: each read of a box delivers first what
@@ -103,12 +101,7 @@ def subject(scenario: Scenario, options: Options, cpus: list[int] | None) -> Ite
     if options.host is not None:
         yield Subject(options.host.rstrip("/"), None)
         return
-    environ: dict[str, str] = {}
-    if options.postmen is not None:
-        each = str(max(2, options.postmen // options.shards))
-        environ |= {"POBOX_SHARD_POSTMEN": each, "POBOX_SHARD_POSTMEN_MAX": each}
-    if scenario.waiting_max is not None:
-        environ["POBOX_SHARD_WAITING_MAX"] = str(max(1, scenario.waiting_max // options.shards))
+    environ = divided(options.shards, postmen=options.postmen, waiting_max=scenario.waiting_max)
     with pobox(options.place, shards=options.shards, routers=options.routers, environ=environ, cpus=cpus) as node:
         yield Subject(node.url, node)
 
@@ -124,10 +117,8 @@ def prepare(url: str, this: Plan) -> None:
             for start in range(0, len(users), _PORTION):
                 added = {"add": users[start : start + _PORTION]}
                 client.post(f"/api/v3/channels/{channel}/members", json=added).raise_for_status()
-        for start in range(0, 0 if members else this.users, _PORTION):
-            names = [load.user(number) for number in range(start, min(this.users, start + _PORTION))]
-            hello = {"users": names, "title": "hello", "content": "the first letter", "priority": 10}
-            client.post("/api/v3/messages", json=hello).raise_for_status()
+    if not members:
+        rounds.greet(url, this.users, priority=10)
 
 
 def make_plan(scenario: Scenario, options: Options, url: str, phases: list[Phase]) -> Plan:
@@ -232,11 +223,6 @@ def changed(scenario: Scenario, **changes: float | None) -> Scenario:
     return msgspec.structs.replace(scenario, **{key: value for key, value in changes.items() if value is not None})
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C does, so that whatever was started is stopped."""
-    sys.exit(143)
-
-
 @click.command()
 @click.argument("name", type=click.Choice(list(SCENARIOS)))
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of the load.")
@@ -279,7 +265,7 @@ def main(
     keep: bool,
 ) -> None:
     """Load a node as scenario NAME says, count what it stored, and judge."""
-    signal.signal(signal.SIGTERM, _end)
+    unwind_on_sigterm()
     console = Console()
     if not console.is_terminal:
         console.width = 120

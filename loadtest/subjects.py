@@ -63,16 +63,16 @@ class Subject:
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds used so far, by role: router, shard, …"""
         used: dict[str, float] = {}
-        for child in self.children:
-            for process in child.tree():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    times, role = process.cpu_times(), role_of(process.cmdline())
-                    used[role] = used.get(role, 0.0) + times.user + times.system
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times, role = process.cpu_times(), role_of(process.cmdline())
+                used[role] = used.get(role, 0.0) + times.user + times.system
         return used
 
-    def processes(self, role: str) -> list[psutil.Process]:
-        """The processes of one role, by start."""
-        return [p for child in self.children for p in child.tree() if role_of(p.cmdline()) == role]
+    def processes(self, role: str | None = None) -> list[psutil.Process]:
+        """The processes, of one role or all, by start."""
+        found = [process for child in self.children for process in child.tree()]
+        return found if role is None else [process for process in found if role_of(process.cmdline()) == role]
 
 
 def role_of(command: Sequence[str]) -> str:
@@ -162,6 +162,17 @@ def ping(data: Path, shard: int, *, timeout_s: float = 10.0) -> ops.State:
     raise BenchError(f"shard {shard} hung up")
 
 
+def divided(shards: int, *, postmen: int | None = None, waiting_max: int | None = None) -> dict[str, str]:
+    """Settings, as an environment: each of ``shards`` gets its part of what is said of the whole node."""
+    settings: dict[str, str] = {}
+    if postmen is not None:
+        each = str(max(2, postmen // shards))
+        settings |= {"POBOX_SHARD_POSTMEN": each, "POBOX_SHARD_POSTMEN_MAX": each}
+    if waiting_max is not None:
+        settings["POBOX_SHARD_WAITING_MAX"] = str(max(1, waiting_max // shards))
+    return settings
+
+
 @contextlib.contextmanager
 def pobox(
     base: Path,
@@ -180,9 +191,7 @@ def pobox(
     data.mkdir(parents=True, exist_ok=True)
     options = {"data": data, "shards": shards, "routers": routers, "host": "127.0.0.1", "port": port}
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    command = python("node", "serve", *arguments)
-    if cpus is not None:
-        command = ["taskset", "-c", ",".join(map(str, cpus)), *command]
+    command = python("node", "serve", *arguments, cpus=cpus)
     child = Child(name, command, base / "node.log", environ=environ)
     url = f"http://127.0.0.1:{port}"
 

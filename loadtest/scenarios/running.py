@@ -65,9 +65,7 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     options += ["--csv", str(prefix), "--csv-full-history", "--html", f"{prefix}.html"]
     if this.processes > 1:
         options += ["--processes", str(this.processes)]
-    command = python("locust", *options)
-    if cpus is not None:
-        command = ["taskset", "-c", ",".join(map(str, cpus)), *command]
+    command = python("locust", *options, cpus=cpus)
     child = Child("locust", command, prefix.with_suffix(".log"), environ={plan.VARIABLE: str(plan_path)})
     generators = Watcher(child.tree)
     deadline = time.monotonic() + this.seconds + _MORE_S + _STOP_TIMEOUT_S + _START_S

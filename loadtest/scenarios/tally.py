@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import apsw
 import click
 import httpx
 import msgspec
 
 from loadtest.children import reported
+from loadtest.count import boxes
 from loadtest.scenarios import addressing, ledger, plan
 from loadtest.scenarios.addressing import Addressing
 
@@ -84,11 +84,8 @@ def _tell(tally: Tally, words: str) -> None:
 
 def files(data: Path) -> Iterator[tuple[str, Keys]]:
     """Every box under ``data``, logs included; nothing is changed."""
-    for path in (data / "user_storage").glob("*/*/messages.db"):
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        yield path.parent.name, db.execute("SELECT id, title FROM messages")
-        db.close()
+    for user, db in boxes(data):
+        yield user, db.execute("SELECT id, title FROM messages")
 
 
 def over_api(url: str, users: Iterable[str]) -> Iterator[tuple[str, Keys]]:

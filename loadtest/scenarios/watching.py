@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
+
+from loadtest.looking import looking
 
 EVERY_S = 0.25
 _MIB = 2**20
@@ -33,27 +34,13 @@ class Watcher:
         self._find = find
         self._used: dict[int, float] = {}
         self._looked_at = time.monotonic()
-        self._stop = threading.Event()
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watcher]:
         """Look while the block runs."""
-        thread = threading.Thread(target=self._run, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def between(self, since: float, until: float) -> list[Sample]:
-        """The samples of a stretch of time."""
-        return [sample for sample in self.samples if since <= sample.at < until]
-
-    def _run(self) -> None:
         self.look()
-        while not self._stop.wait(EVERY_S):
-            self.look()
+        with looking(self.look, every_s=EVERY_S):
+            yield self
 
     def look(self) -> None:
         """Take one sample."""

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from loadtest import capacity, capacity_page
 from loadtest.capacity_page import Cell, Costs, extrapolated, page, scaled, split
+from loadtest.subjects import divided
 
 _CELL = Cell(users=1_000, postmen=4, queue=10_000, stored_rate=23_456.7, answer_ms=12, rss_mib=345.6)
 _ROUNDING = 1e-9
@@ -45,11 +46,11 @@ def test_cores_are_divided_as_the_work_is_and_promise_no_more_than_they_have(
 
 
 def test_settings_of_the_whole_node_are_divided_among_its_shards() -> None:
-    settings = capacity.environ(2, postmen=20, queue=1_000)
+    settings = divided(2, postmen=20, waiting_max=1_000)
     assert settings["POBOX_SHARD_POSTMEN"] == settings["POBOX_SHARD_POSTMEN_MAX"] == "10"
     assert settings["POBOX_SHARD_WAITING_MAX"] == "500"
-    assert capacity.environ(2, postmen=2)["POBOX_SHARD_POSTMEN"] == "2"
-    assert capacity.environ(2) == {}
+    assert divided(2, postmen=2)["POBOX_SHARD_POSTMEN"] == "2"
+    assert divided(2) == {}
 
 
 @pytest.mark.slow
