@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 import psutil  # type: ignore[import-untyped]
 
+from loadtest.holding import held
 from node import ops
 from node.clock import iso, now_us
 from node.config import Config
@@ -55,14 +56,7 @@ class Filling:
         self._plan = plan
         self._disk = Disk(plan.data)
         self.shard = Shard(Config(shard=plan.settings), _ONE, 0, self._disk)
-        self._work = asyncio.Event()
-        slice_ = self.shard.postmen._slice
-
-        async def when_told() -> object:
-            await self._work.wait()
-            return await slice_()
-
-        setattr(self.shard.postmen, "_slice", when_told)  # noqa: B010
+        self._work = held(self.shard.postmen)
         began = time.perf_counter()
         self.shard.start()
         self.start_s = time.perf_counter() - began

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from loadtest.holding import held
 from node import ops, placement
 from node.config import Push
 from node.placement import Placement
@@ -19,7 +20,7 @@ from .running import Running, delivery
 def hold_back(cluster: Cluster) -> None:
     """Nothing is delivered: all that is accepted stays in the journals."""
     for running in cluster.running:
-        running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        held(running.shard.postmen)
 
 
 class Cluster:

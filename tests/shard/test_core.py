@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtest.holding import held
 from node import ops
 from node.errors import NotFound, Refused, Unavailable, Unsure
 from shard import core
@@ -524,7 +525,7 @@ def test_nothing_is_accepted_any_more_once_it_is_stopping(monkeypatch: pytest.Mo
 
                 monkeypatch.setattr(running.shard.journal, "read", slow)
                 await asyncio.wait_for(looking.wait(), 30)
-                running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+                held(running.shard.postmen)
                 running.shard.backlog.waiting += 1  # something that can't be stored in time
                 drain = asyncio.create_task(running.shard.drain())
                 await asyncio.sleep(0)

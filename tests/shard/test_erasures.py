@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtest.holding import held
 from node import ops, paths
 from node.errors import NotFound, Unavailable
 from node.placement import Placement
@@ -167,7 +168,7 @@ def test_mail_that_comes_later_makes_a_new_empty_box() -> None:
 
 def test_what_waits_in_the_tail_goes_to_nobody() -> None:
     async def test(running: Running, data: Path) -> None:
-        running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        held(running.shard.postmen)
         for number in range(20):
             await running.deliver(delivery(letter(f"n{number}"), ["ada", "bob"]))
         assert running.shard.backlog.window.behind
@@ -175,7 +176,6 @@ def test_what_waits_in_the_tail_goes_to_nobody() -> None:
         with pytest.raises(NotFound):
             await running.ids("ada")
         assert len(await running.ids("bob")) == 20
-        del running.shard.postmen._slice
         await running.kill()
         async with Running(data, window_letters=4) as again:
             await again.settled()

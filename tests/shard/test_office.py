@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtest.holding import held
 from node.errors import Refused
 from node.placement import Placement
 from shard import office
@@ -131,7 +132,7 @@ def test_above_its_bounds_it_says_so_and_below_them_it_accepts_again(bound: str)
     async def play() -> None:
         with laid_out() as data:
             async with Running(data, **{bound: 3}) as running:
-                running.shard.postmen._slice = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+                held(running.shard.postmen)
                 await asyncio.sleep(0)
                 for number in range(3):
                     await running.deliver(delivery(letter(f"m{number}"), ["ada"]))

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtest.holding import held
 from node.errors import NotFound, Refused, Unavailable
 from shard import loader, tail
 from shard.backlog import Letter
@@ -37,14 +38,7 @@ class Held(Running):
 
     def __init__(self, data: Path, **named: Any) -> None:
         super().__init__(data, **{"window_letters": 2, **named})
-        self._go = asyncio.Event()
-        work = self.shard.postmen._slice
-
-        async def when_let_go() -> Any:
-            await self._go.wait()
-            return await work()
-
-        self.shard.postmen._slice = when_let_go  # type: ignore[method-assign]
+        self._go = held(self.shard.postmen)
 
     def let_work(self) -> None:
         self._go.set()
