@@ -163,8 +163,7 @@ class Erasures:
 
     async def _take_away(self, user: str, *, is_new: bool) -> None:
         """Mark ``user`` as gone, if that is new, and take the box out of its place."""
-        self._restores.claim(user)
-        try:
+        with self._restores.claimed(user):
             async with self._statuses.seize(user):
                 self._close(user)
                 try:
@@ -178,8 +177,6 @@ class Erasures:
                 finally:
                     if self._gone.phases.get(user) != MARKED:
                         self._postmen.let_in(user)
-        finally:
-            self._restores.release(user)
         self._roster.died(user)
         self._changed(user)
 

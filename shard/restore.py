@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -80,23 +80,25 @@ class Restores:
         self.restored = self.given_up = 0
         """damaged boxes since the start: those that came back from a backup, and those that had none that is whole"""
 
-    def claim(self, user: str) -> None:
-        """Restore nothing of ``user`` until :meth:`release`; raises :class:`Unavailable` while that is being done."""
+    @contextlib.contextmanager
+    def claimed(self, user: str) -> Iterator[None]:
+        """Nothing else of ``user`` is restored meanwhile; raises :class:`Unavailable` while that is being done."""
         if user in self._at_work:
             raise Unavailable(_BEING_RESTORED)
         self._at_work.add(user)
-
-    def release(self, user: str) -> None:
-        self._at_work.discard(user)
+        try:
+            yield
+        finally:
+            self._at_work.discard(user)
 
     # -- asked for ---------------------------------------------------------------------------------
 
     async def restore(self, q: ops.Restore) -> ops.Restored:
         """Bring a box to what it held at a moment."""
-        return await self._restore(q.user, q.at_us, with_statuses=True)
+        with self.claimed(q.user):
+            return await self._restore(q.user, q.at_us, with_statuses=True)
 
     async def _restore(self, user: str, at_us: int, *, with_statuses: bool) -> ops.Restored:
-        self.claim(user)
         fresh = paths.user_dir(self._disk.data, user) / f"{FILE}.{RESTORING}"
         try:
             base, after, count = await self._build(user, at_us, fresh)
@@ -106,7 +108,6 @@ class Restores:
             statuses_us = await self._restore_statuses(user, at_us, aside) if with_statuses else 0
         finally:
             await self._in_thread(lambda: _remove(fresh))
-            self.release(user)
         log.info(
             "a mailbox was restored", user=user, to=iso(min(at_us, now_us())), letters=count, messages=after.messages
         )
@@ -281,10 +282,12 @@ class Restores:
         if path.exists() or not files.exist(path.parent):
             return
         try:
-            done = await self._restore(user, _NOW, with_statuses=False)
+            with self.claimed(user):
+                done = await self._restore(user, _NOW, with_statuses=False)
         except NotFound:
             log.error("no backup of a damaged mailbox is whole: it begins anew", user=user)
-            with contextlib.suppress(DiskFull):
+            # Claimed before anybody else can: with a deletion in between, its hold on the mail would be let go here.
+            with contextlib.suppress(DiskFull), self.claimed(user):
                 async with self._mailboxes.seize(user):
                     await self._in_thread(lambda: self._mailboxes.opener.give_birth(path))
                 self.given_up += 1

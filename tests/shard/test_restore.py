@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,37 @@ def test_where_no_backup_is_whole_the_box_begins_anew_and_mail_goes_on() -> None
             path.write_bytes(b"not this")
         running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
         await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        await until(lambda: running.shard.restores.given_up, "an empty box", running.life)
+        await running.settled()
+        assert await running.ids("ada") == ["n1"]
+
+    run(test)
+
+
+def test_nobody_is_deleted_while_their_box_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        await back_up(running)
+        for path in files.directory(data, "ada").glob("*.db"):
+            path.write_bytes(b"not this")
+        begun, may_end = threading.Event(), threading.Event()
+        give_birth = running.shard.mailboxes.opener.give_birth
+
+        def slow(path: Path) -> None:
+            begun.set()
+            may_end.wait()
+            give_birth(path)
+
+        monkeypatch.setattr(running.shard.mailboxes.opener, "give_birth", slow)
+        running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+        await running.deliver(delivery(now_letter("n1"), ["ada"]))
+        try:
+            await until(begun.is_set, "a box that is begun anew", running.life)
+            question = ops.DeleteUser(0, running.layout.version, slot_of("ada"), "ada")
+            with pytest.raises(Unavailable):
+                await running.while_alive(running.shard.erasures.delete(question))
+        finally:
+            may_end.set()
         await until(lambda: running.shard.restores.given_up, "an empty box", running.life)
         await running.settled()
         assert await running.ids("ada") == ["n1"]
