@@ -13,7 +13,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .PHONY: help run test check bench bench-sync loadtest screenshots lock clean debian
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUN_STAMP) ## start a node on 127.0.0.1:8080, data in ./data
 	@exec $(BIN)/pobox serve
