@@ -201,7 +201,7 @@ class DeadLetters:
         rows: list[Any] = self._db.execute(_OF_USER, (user,)).fetchall()
         for message_id, state, length in rows:
             if state != _REQUEUED:
-                self._db.execute("UPDATE receipts SET targets=targets-1 WHERE id=? AND targets>0", (message_id,))
+                self._db.execute(gone.SHRINK, (message_id,))
             if state == DEAD:
                 count, size = count + 1, size + length
         self._db.execute("DELETE FROM dead_letters WHERE user_id=?", (user,))

@@ -29,7 +29,8 @@ _ALL = "SELECT user_id, seq, at_us, phase FROM gone"
 _PUT = "INSERT OR REPLACE INTO gone(user_id, seq, at_us, phase) VALUES(?,?,?,?)"
 _PHASE = "UPDATE gone SET phase=? WHERE user_id=?"
 _WITHDRAW = "INSERT OR IGNORE INTO withdrawn(seq, user_id) VALUES(?,?)"
-_SHRINK = "UPDATE receipts SET targets=targets-1 WHERE id=? AND targets>0"
+SHRINK = "UPDATE receipts SET targets=targets-1 WHERE id=? AND targets>0"
+"""one target fewer on the receipt of a message"""
 _FORGET = "DELETE FROM gone WHERE phase=? AND seq<?"
 _FORGET_WITHDRAWN = "DELETE FROM withdrawn WHERE seq<?"
 
@@ -74,7 +75,7 @@ def withdraw(db: apsw.Connection, targets: Iterable[tuple[int, str, str]]) -> No
     for seq, user, message_id in targets:
         db.execute(_WITHDRAW, (seq, user))
         if db.changes():
-            db.execute(_SHRINK, (message_id,))
+            db.execute(SHRINK, (message_id,))
 
 
 def forget(db: apsw.Connection, before_seq: int) -> None:
