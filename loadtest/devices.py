@@ -32,12 +32,12 @@ from loadtest.errors import BenchError
 from loadtest.kill_ledger import Faults, Ledger
 from loadtest.kill_load import Load
 from loadtest.kill_node import KINDS, Victim, wait_drained
+from node.clock import DAY_US
 from node.model import ReadStatus, SyncCheck
 
 _USERS = 60
 _DEVICES = 3
-_DAY_US = 86_400_000_000
-_SKEWS_US = (0, -3 * _DAY_US, _DAY_US // 24)
+_SKEWS_US = (0, -3 * DAY_US, DAY_US // 24)
 _SHARDS, _ROUTERS = 2, 2
 _WORKERS = 3
 _FINISHED_S, _DRAINED_S = 120.0, 120.0

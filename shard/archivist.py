@@ -16,7 +16,7 @@ import apsw
 import structlog
 
 from node import paths
-from node.clock import iso, now_us
+from node.clock import DAY_US, iso, now_us
 from node.errors import DiskFull, Unavailable
 from shard import archive
 from shard.mailbox import FILE, Mailbox
@@ -25,7 +25,6 @@ from shard.opener import Errand
 from shard.roster import names_in
 
 EVERY_S = 86_400.0
-_DAY_US = 86_400 * 1_000_000
 _FEW = 4
 """boxes in one errand: each may wait for some flushes, and so does mail for boxes that are closed"""
 _PAUSE_S = 0.1
@@ -64,7 +63,7 @@ class Archivist:
         """Work until cancelled."""
         sweep = True
         while self._days:
-            await self.round(iso(now_us() - self._days * _DAY_US), sweep=sweep)
+            await self.round(iso(now_us() - self._days * DAY_US), sweep=sweep)
             sweep = False
             await asyncio.sleep(EVERY_S)
 

@@ -22,7 +22,7 @@ import apsw
 import structlog
 
 from node import ops
-from node.clock import now_us
+from node.clock import DAY_US, now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError
 from node.placement import Placement, sync_directory
@@ -31,7 +31,7 @@ from shard import backup_files as files
 from shard import history
 from shard.backlog import Backlog
 from shard.backup_boxes import BoxCopies
-from shard.backup_set import DAY_US, Manifest, Part, day_of, first_day, last_whole, part_of, prune
+from shard.backup_set import Manifest, Part, day_of, first_day, last_whole, part_of, prune
 from shard.copying import Copy, seal
 from shard.disk import Disk
 from shard.journal import Journal

@@ -13,10 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from node import paths
-from node.clock import iso, now_us
+from node.clock import DAY_US, iso, now_us
 from node.placement import Placement, sync_directory, write_durably
-
-DAY_US = 86_400_000_000
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -72,7 +72,6 @@ _READ_AMONG = "SELECT message_id FROM json_each(?) JOIN read_status ON message_i
 _CACHE_PAGES = 16
 _LOG_PAGES = 256  # of the write-ahead log, then it is checkpointed
 _LOG_BYTES = 1_048_576  # what a long one is cut to
-_DAY_US = 86_400_000_000
 
 
 class Note(msgspec.Struct):
@@ -307,7 +306,7 @@ class StatusFile:
         numbers, in their order, and whoever has an old number gets everything."""
         note = notes.load(self.path.parent, NOTE, Note)
         noted_us = 0 if note is None else clock.us_of(note.since)
-        if not self._last_us < noted_us < clock.now_us() + _DAY_US:
+        if not self._last_us < noted_us < clock.now_us() + clock.DAY_US:
             return
         first_us = noted_us + 1
         found = self._db.execute(_NUMBERS).fetchall()
