@@ -298,6 +298,9 @@ class Peer:
             ]
         )
 
+    def _no_dead_letter(self, _request: ops.RequeueDeadLetter | ops.DropDeadLetter) -> None:
+        raise errors.NotFound("no such dead letter", field="deadLetterId")
+
     def _metrics(self, _request: ops.AskMetrics) -> ops.Metrics:
         waiting = ops.Family("pobox_waiting", "gauge", "Waiting", [ops.Sample("pobox_waiting", {}, 7.0)])
         return ops.Metrics([waiting], self.alerts)
@@ -357,6 +360,9 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.PutPush: Peer._put_push,
     ops.DropPush: Peer._drop_push,
     ops.ListPush: Peer._list_push,
+    ops.ListDeadLetters: lambda _peer, _request: [],
+    ops.RequeueDeadLetter: Peer._no_dead_letter,
+    ops.DropDeadLetter: Peer._no_dead_letter,
 }
 
 
