@@ -41,7 +41,7 @@ export class Server {
   /** `{serverVersion, serverSize, serverChecksum, needSync}`; `version` is what is here, or null. */
   async check(version) {
     const known = version === null ? "" : `&localVersion=${encodeURIComponent(version)}`;
-    return (await this.#ask(`sync/${this.#user}/check?device=${this.#device}${known}`)).json();
+    return this.#get(`sync/${this.#user}/check?device=${this.#device}${known}`);
   }
 
   /** The pages that differ from those with these hashes; null when a download is cheaper. */
@@ -63,32 +63,28 @@ export class Server {
 
   async pull(since) {
     const query = since === null ? "" : `?since=${encodeURIComponent(since)}`;
-    return (await this.#ask(`sync/${this.#user}/read-status${query}`)).json();
+    return this.#get(`sync/${this.#user}/read-status${query}`);
   }
 
   /** Send `changes`, and get what changed elsewhere after `since`. */
   async push(changes, since) {
-    const body = JSON.stringify({ changes, clock: new Date().toISOString(), ...(since !== null && { since }) });
-    const headers = { "Content-Type": "application/json" };
-    return (await this.#ask(`sync/${this.#user}/read-status`, { method: "POST", headers, body })).json();
+    const told = { changes, clock: new Date().toISOString(), ...(since !== null && { since }) };
+    return (await this.#send("POST", `sync/${this.#user}/read-status`, told)).json();
   }
 
   /** The node's key, for which a browser subscribes at its push service. */
   async pushKey() {
-    return (await (await this.#ask("push/key")).json()).publicKey;
+    return (await this.#get("push/key")).publicKey;
   }
 
   /** Have this device told of new messages while the page is closed; `{endpoint, keys}`. */
   async subscribe(subscription) {
-    const headers = { "Content-Type": "application/json" };
-    await this.#ask(this.#pushPath, { method: "PUT", headers, body: JSON.stringify(subscription) });
+    await this.#send("PUT", this.#pushPath, subscription);
   }
 
   /** And no more; if it wasn't, that is no failure. */
   async unsubscribe() {
-    await this.#ask(this.#pushPath, { method: "DELETE" }).catch((error) => {
-      if (error.status !== 404) throw error;
-    });
+    await this.#discard(this.#pushPath);
   }
 
   get #pushPath() {
@@ -97,18 +93,14 @@ export class Server {
 
   /** Delete a message for good; one that is gone already is no failure. */
   async remove(messageId) {
-    try {
-      await this.#ask(`users/${this.#user}/messages/${encodeURIComponent(messageId)}`, { method: "DELETE" });
-    } catch (error) {
-      if (error.status !== 404) throw error;
-    }
+    await this.#discard(this.#message(messageId));
   }
 
   /** All channels that anybody may join. */
   async openChannels() {
     const found = [];
     for (let cursor = ""; cursor !== null;) {
-      const page = await (await this.#ask(`users/${this.#user}/open-channels?limit=500&cursor=${cursor}`)).json();
+      const page = await this.#get(`users/${this.#user}/open-channels?limit=500&cursor=${cursor}`);
       found.push(...page.channels);
       cursor = page.cursor && encodeURIComponent(page.cursor);
     }
@@ -116,13 +108,12 @@ export class Server {
   }
 
   async devices() {
-    return (await (await this.#ask(`users/${this.#user}/devices`)).json()).devices;
+    return (await this.#get(`users/${this.#user}/devices`)).devices;
   }
 
   /** Which devices have a message. */
   async holders(messageId) {
-    return (await (await this.#ask(`users/${this.#user}/messages/${encodeURIComponent(messageId)}/devices`)).json())
-      .devices;
+    return (await this.#get(`${this.#message(messageId)}/devices`)).devices;
   }
 
   async forget(device) {
@@ -139,9 +130,7 @@ export class Server {
 
   /** Until a moment, or for good (null). */
   async mute(channel, until) {
-    const headers = { "Content-Type": "application/json" };
-    const body = JSON.stringify(until === null ? {} : { until });
-    await this.#ask(`${this.#channel(channel)}/mute`, { method: "PUT", headers, body });
+    await this.#send("PUT", `${this.#channel(channel)}/mute`, until === null ? {} : { until });
   }
 
   async unmute(channel) {
@@ -150,6 +139,25 @@ export class Server {
 
   #channel(channel) {
     return `users/${this.#user}/channels/${encodeURIComponent(channel)}`;
+  }
+
+  #message(id) {
+    return `users/${this.#user}/messages/${encodeURIComponent(id)}`;
+  }
+
+  async #get(path) {
+    return (await this.#ask(path)).json();
+  }
+
+  async #send(method, path, body) {
+    return this.#ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  }
+
+  /** What is gone already is no failure. */
+  async #discard(path) {
+    await this.#ask(path, { method: "DELETE" }).catch((error) => {
+      if (error.status !== 404) throw error;
+    });
   }
 
   async #ask(path, options = {}) {
