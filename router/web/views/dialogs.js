@@ -13,7 +13,7 @@ import { LANGUAGES, language, t } from "../words.js";
 import { follow, panel } from "./preferences.js";
 
 const SIGNS = { ArrowDown: "↓", ArrowUp: "↑", Escape: "Esc" };
-const CONTENT = { help, settings: ofThePage, preferences: (_state, close) => panel(close) };
+const CONTENT = { help, settings: ofThePage, preferences: (_state, close) => [head(t("preferences"), close), panel()] };
 
 export function dialogs() {
   const dialog = h("dialog", {

@@ -10,18 +10,10 @@ import { locale, t } from "../words.js";
 import { channelName } from "./side.js";
 
 /** What the dialog holds; drawn anew, with the focus where it was, whenever something of it changed. */
-export function panel(close) {
+export function panel() {
   const place = h("div", { class: "panel" });
   draw(place, store.get());
-  return [
-    h(
-      "div",
-      { class: "dialog-head" },
-      h("h2", { id: "dialog-title" }, t("preferences")),
-      iconButton("close", t("close"), close),
-    ),
-    place,
-  ];
+  return place;
 }
 
 /** Keep an open panel in step with the state. */
