@@ -55,7 +55,10 @@ class Told:
     def switch(self, name: str) -> None:
         self.page.get_by_role("button", name="Settings").click()
         choices = self.page.get_by_role("group", name="Notifications on this device")
-        choices.get_by_role("radio", name=name).click()
+        clicked = choices.get_by_role("radio", name=name).element_handle()
+        clicked.click()
+        # The click alone checks it; when node and push service have answered, the choices are drawn anew.
+        self.page.wait_for_function("(it) => !it.isConnected", arg=clicked)
         expect(choices.get_by_role("radio", name=name)).to_be_checked()
         self.page.keyboard.press("Escape")
 
