@@ -70,14 +70,14 @@ export async function toggleArchive(message) {
     changes.push({ id, status: "read" });
     inverse.push({ id, status: "unread" });
   }
-  await away(id, () => box.ask("mark", changes));
-  toast(t(message.archived ? "didUnarchive" : "didArchive"), () => box.ask("mark", inverse));
+  const offer = () => toast(t(message.archived ? "didUnarchive" : "didArchive"), () => box.ask("mark", inverse));
+  await away(id, () => box.ask("mark", changes), offer);
 }
 
 /** Delete for good, in a few seconds. */
 export async function remove({ id }) {
-  await away(id, () => box.ask("remove", [id]));
-  toast(t("didRemove"), () => box.ask("restore", [id]));
+  const offer = () => toast(t("didRemove"), () => box.ask("restore", [id]));
+  await away(id, () => box.ask("remove", [id]), offer);
 }
 
 /** Everything in the inbox, or in the channel that is shown. */
@@ -128,12 +128,13 @@ async function mark(id, status) {
   await box.ask("mark", [{ id, status }]);
 }
 
-/** Do what takes `id` out of the list, and go on with what comes to stand in its place. */
-async function away(id, act) {
+/** Do what takes `id` out of the list, offer to take it back, and go on with what comes to stand in its place. */
+async function away(id, act, offer) {
   const { opened, current } = store.get();
   const before = wish;
   const place = await box.ask("place", view(), id);
   await act();
+  offer(); // at once: whoever takes it back needn't wait for the next message to open
   if (current !== id || wish !== before) return;
   const stays = (await box.ask("place", view(), id)) >= 0;
   if (stays) return;
