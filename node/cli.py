@@ -18,6 +18,7 @@ _LAZY = {
     "mark": "client.command:mark",
     "systemd": "node.commands_systemd:systemd",
     "top": "node.commands_top:top",
+    "audit": "node.commands_audit:audit",
     "backup": "shard.backup_command:backup",
     "restore": "shard.backup_command:restore",
     "delete": "node.commands_rights:delete",

@@ -10,6 +10,7 @@ from typing import Any, cast
 import click
 
 from node import keys, rundir, tokens
+from node.audit_deed import written_down
 from node.clock import now_us
 from node.commands_serve import on_data
 from node.config import Config
@@ -46,7 +47,7 @@ class Scopes(click.ParamType[list[Scope]]):
         return cast(list[Scope], names)
 
 
-class _Local(click.Command):
+class Local(click.Command):
     """What can't be done is one clear line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -61,7 +62,7 @@ def key() -> None:
     """Make, list and revoke the keys of services."""
 
 
-@key.command(cls=_Local)
+@key.command(cls=Local)
 @click.option("--name", required=True, help="what the key is called; unique")
 @click.option("--scope", "scopes", type=Scopes(), required=True, help="what it is good for")
 @click.option("--expires", "valid_s", type=Duration(), help="after so long, like 90d; never, unless told")
@@ -78,10 +79,15 @@ def create(
 ) -> None:
     """Make a key and show it, this once."""
     expires_us = None if valid_s is None else now_us() + int(valid_s * 1e6)
-    click.echo(keys.create(_data(config), name, scopes, expires_us=expires_us, rate=rate, burst=burst))
+    data = _data(config)
+    with written_down(config, "keys.create", name=name) as done:
+        shown = keys.create(data, name, scopes, expires_us=expires_us, rate=rate, burst=burst)
+        done.whom["key"] = keys.id_of(shown)
+        done.what["scopes"] = ",".join(scopes)
+    click.echo(shown)
 
 
-@key.command("list", cls=_Local)
+@key.command("list", cls=Local)
 @on_data
 def list_keys(config: Config) -> None:
     """List the keys there are, without their secrets."""
@@ -103,22 +109,29 @@ def list_keys(config: Config) -> None:
     )
 
 
-@key.command(cls=_Local)
+@key.command(cls=Local)
 @click.argument("name", metavar="NAME|ID")
 @on_data
 def revoke(config: Config, name: str) -> None:
     """Make a key worthless; routers that run know it within a second or two."""
-    gone = keys.revoke(_data(config), name)
+    data = _data(config)
+    with written_down(config, "keys.revoke", name=name) as done:
+        gone = keys.revoke(data, name)
+        done.whom = {"name": gone.name, "key": gone.id}
     click.echo(f"{gone.name} ({gone.id}) revoked")
 
 
-@click.command(cls=_Local)
+@click.command(cls=Local)
 @click.argument("user")
 @click.option("--expires", "valid_s", type=Duration(), default="30d", help="after so long")
 @on_data
 def token(config: Config, user: str, valid_s: float) -> None:
     """Show a token with which USER gets at their own box, and nothing else."""
-    click.echo(tokens.issue(_data(config), user, valid_s))
+    data = _data(config)
+    with written_down(config, "tokens.issue", user=user) as done:
+        shown = tokens.issue(data, user, valid_s)
+        done.what["seconds"] = int(valid_s)
+    click.echo(shown)
 
 
 def _data(config: Config) -> Path:

@@ -176,6 +176,17 @@ class Backup(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """a file of lines AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=...; without it the environment has them"""
 
 
+class Audit(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    deliveries: bool = False
+    """write down who delivered which message, too"""
+    own_reads: bool = False
+    """write down what people read of their own box, too; in open mode, everything that anybody reads"""
+    keep_days: Count = 365
+    """older files are removed, and a line says so"""
+    file_bytes_max: Count = 16 * 1_048_576
+    """a new file begins each day, and when one is this long"""
+
+
 class Retry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     base_s: Seconds = 0.5
     """the first pause after a few quick tries; doubled with each try that fails"""
@@ -201,13 +212,14 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     shard: Shard = Shard()
     push: Push = Push()
     backup: Backup = Backup()
+    audit: Audit = Audit()
     retry: Retry = Retry()
 
 
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
 _SECTIONS = {
     "node": Node, "auth": Auth, "tls": Tls, "router": Router, "shard": Shard, "push": Push, "backup": Backup,
-    "retry": Retry,
+    "audit": Audit, "retry": Retry,
 }  # fmt: skip
 
 

@@ -117,6 +117,11 @@ def revoke(data: Path, name: str) -> Key:
         raise BadField(f"there is no key {name}", field="name")
 
 
+def id_of(shown: str) -> str:
+    """The id in a key that :func:`create` returned."""
+    return shown.split("_", 2)[1]
+
+
 class Ring:
     """Keys, to find the one that is shown."""
 

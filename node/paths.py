@@ -14,6 +14,7 @@
     snapshots/shard-<i>/            copies of boxes for devices; emptied when the shard starts
     backups/<day>/<version>/        of each shard: its journal, and what the backup of that day holds
     history/<version>-<n>/shard-<i>/ letters that were delivered, for a while
+    audit/<chain>-<number>.jsonl    who did what (node.audit); audit-heads/ says how far each chain reaches
     user_storage/<slot>/<userId>/   one person's box; archive/ in it is what is old
     user_storage/erased-<userId>/   a box that is being deleted
 """
@@ -81,6 +82,14 @@ def backups_dir(data: Path) -> Path:
 
 def history_dir(data: Path) -> Path:
     return data / "history"
+
+
+def audit_dir(data: Path) -> Path:
+    return data / "audit"
+
+
+def audit_heads_dir(data: Path) -> Path:
+    return data / "audit-heads"
 
 
 def boxes_dir(data: Path) -> Path:

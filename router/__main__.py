@@ -17,6 +17,7 @@ from node.errors import BadField, ConfigError
 from node.ids import check_name
 from router import app, protocol
 from router.allowance import Allowance
+from router.audit import Audit
 from router.credentials import FileCredentials
 from router.delivery import Deliverer, Delivery, Floor
 from router.fairness import Limiter
@@ -100,6 +101,7 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
                 node=settings.node,
                 metrics=metrics,
                 credentials=credentials,
+                audit=Audit(data, index, settings.audit),
                 is_open=credentials is None,
             ),
             loop="uvloop",

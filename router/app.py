@@ -14,6 +14,7 @@ from node.errors import ConfigError
 from router import problems
 from router.access import Credentials
 from router.alerts import AlertsPage, NodeAlerts
+from router.audit import Audit
 from router.batch import Batch
 from router.body import Bodies, Request
 from router.boxes import Boxes
@@ -52,12 +53,15 @@ App = falcon.asgi.App[Request, falcon.asgi.Response]
 class _Lifespan:
     """Falcon calls it when the server starts and stops; it has no part in a request."""
 
-    def __init__(self, links: Links, processes: Processes, ops_channel: OpsChannel | None) -> None:
+    def __init__(self, links: Links, processes: Processes, ops_channel: OpsChannel | None, audit: Audit | None) -> None:
+        self._audit = audit
         self._links = links
         self._processes = processes
         self._ops_channel = ops_channel
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        if self._audit is not None:
+            self._audit.start()
         self._links.start()
         await self._processes.start()
         if self._ops_channel is not None:
@@ -68,6 +72,8 @@ class _Lifespan:
             await self._ops_channel.close()
         await self._processes.close()
         await self._links.close()
+        if self._audit is not None:
+            await self._audit.close()
 
 
 class _Path:
@@ -83,12 +89,14 @@ def build(
     node: Node | None = None,
     metrics: Metrics | None = None,
     credentials: Credentials | None = None,
+    audit: Audit | None = None,
     is_open: bool = False,
 ) -> App:
     """The app that serves every route over ``links``; messages go in by ``delivery``, what boxes there are ``versions``
     know. What it counts is in ``metrics``. ``credentials`` know who asks; without them nobody has to say who they are.
-    ``is_open``: and so only this machine may ask."""
+    ``audit`` is where it is written down who did what. ``is_open``: and so only this machine may ask."""
     node, metrics = node or Node(), metrics or Metrics(links)
+    metrics.audit = audit
     bodies = Bodies()
     versions = metrics.versions = versions or Versions(links)
     events = metrics.events = Events(links, config.listeners_max)
@@ -132,17 +140,17 @@ def build(
         request_type=Request,
         middleware=[
             *cors,
-            Guard(is_open=is_open, origins=origins),
-            _Lifespan(links, processes, ops_channel),
+            Guard(is_open=is_open, origins=origins, audit=audit),
+            _Lifespan(links, processes, ops_channel, audit),
             metrics.requests,
         ],
     )
     problems.install(app)
-    gate = Gate(credentials)
+    gate = Gate(credentials, audit)
     paths: dict[str, _Path] = {}
     for operation in ROUTES:
         path = paths.setdefault(operation.path, _Path())
-        action = gate.before(operation.who, getattr(resources[operation.noun], operation.action))
+        action = gate.before(operation, getattr(resources[operation.noun], operation.action))
         setattr(path, f"on_{operation.method.lower()}", action)
         if operation.method == "GET":  # Falcon sends the headers and leaves out the body
             path.on_head = action  # type: ignore[attr-defined]

@@ -34,11 +34,13 @@ _TOP = re.compile(r"[^.\[]+(?:\[\d+\](?:\.\w+)?)?")
 class Request(falcon.asgi.Request):
     """Falcon's request, with the parts that are needed for every message within easy reach."""
 
-    __slots__ = ("caller", "first", "receive")
+    __slots__ = ("caller", "concerns", "first", "receive")
 
     def __init__(self, scope: Any, receive: Any, first_event: Any = None, options: Any = None) -> None:
         super().__init__(scope, receive, first_event, options)
         self.caller: Caller = EVERYBODY
+        self.concerns = ""
+        """the id of the message that was delivered, for the audit log"""
         self.first = first_event
         self.receive = receive
 

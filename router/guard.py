@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import falcon.asgi
 
+from router.audit import Audit
 from router.body import Request
 from router.problems import CrossSite, Misdirected
 
@@ -25,14 +26,23 @@ class Guard:
     """Falcon calls it before a request is looked at. ``is_open``: anybody who can reach the node may ask. ``origins``:
     other sites whose pages may."""
 
-    def __init__(self, *, is_open: bool, origins: Sequence[str] = ()) -> None:
+    def __init__(self, *, is_open: bool, origins: Sequence[str] = (), audit: Audit | None = None) -> None:
         self._is_open = is_open
+        self._audit = audit
         self._origins = frozenset(origin.encode() for origin in origins)
         self._known: set[bytes] = set()
         """values of Host that were found good"""
 
     async def process_request(self, req: Request, _resp: falcon.asgi.Response) -> None:
         """Raises :class:`CrossSite`, :class:`Misdirected`."""
+        try:
+            self._check(req)
+        except (CrossSite, Misdirected) as error:
+            if self._audit is not None:
+                self._audit.refused(req, error)
+            raise
+
+    def _check(self, req: Request) -> None:
         host = origin = site = None
         for name, value in req.scope["headers"]:
             if name == b"host":

@@ -35,6 +35,7 @@ class Messages:
         message = _decode(await self._bodies.read(req, self._bytes_max))
         key = req.header(_KEY) if message.id is None else None
         taken = await self._delivery.deliver(message, None if key is None else key.decode("latin-1"))
+        req.concerns = taken.id
         resp.status = 202
         resp.data = encode(taken)
 

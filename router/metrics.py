@@ -17,6 +17,7 @@ from node import metrics, ops
 from node.breaker import State
 from node.metrics import LONG_S, Histogram, counter, gauge, histogram
 from node.ops import Family
+from router.audit import Audit
 from router.body import Request
 from router.events import Events
 from router.links import Links
@@ -78,12 +79,14 @@ class Metrics:
         self.requests = Requests()
         self.versions: Versions | None = None
         self.events: Events | None = None
+        self.audit: Audit | None = None
         self.connections = 0
         """open, as counted last"""
 
     def ask(self) -> ops.Metrics:
         """As a shard answers :class:`node.ops.AskMetrics`; a router has no alerts of its own."""
-        return ops.Metrics([*self.requests.families(), *self._parts(), *metrics.of_process()], [])
+        audit = self.audit.families() if self.audit is not None else []
+        return ops.Metrics([*self.requests.families(), *self._parts(), *audit, *metrics.of_process()], [])
 
     def _parts(self) -> Iterator[Family]:
         links = {str(shard): self._links.link(shard) for shard in self._links.shards}

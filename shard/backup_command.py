@@ -18,6 +18,7 @@ import click
 import obstore
 
 from node import commands_serve, ops, paths, placement
+from node.audit_deed import written_down
 from node.clock import iso, us_of
 from node.config import Config
 from node.errors import ConfigError, PoboxError
@@ -182,6 +183,8 @@ def restore(
         store = offsite_store.store(config.backup, url, make=False)
         with _plainly():
             restored, count = offsite.restore_all(store, Path(config.node.data), day, click.echo)
+        with written_down(config, "node.restore") as line:  # before, the directory had to be empty
+            line.what = {"day": restored, "files": count}
         click.echo(f"{config.node.data} is the node as of {restored}, {count} files; pobox doctor checks it")
         return
     if not user or not at or url or day:
@@ -195,7 +198,10 @@ def restore(
     layout = _layout(config)
     slot = slot_of(user)
     request = ops.Restore(0, layout.version, slot, user, at_us)
-    done = asyncio.run(_ask(config, table_for(layout.shards)[slot], request, ops.Restored))
+    with written_down(config, "boxes.restore", user=user) as line:
+        line.what["at"] = iso(at_us)
+        done = asyncio.run(_ask(config, table_for(layout.shards)[slot], request, ops.Restored))
+        line.what["version"] = done.version
     for name, held in (("before", done.before), ("after", done.after)):
         if held is not None:
             click.echo(f"{name:7}{held.messages} messages, {held.removed} removed, {held.checksum}")

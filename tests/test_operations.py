@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import parser
 
-from node import ops
+from node import config, ops
 from node.placement import Placement
+from router.audit import Audit
 from router.links import Links
 from router.metrics import Metrics
 from router.metrics_page import exposition
@@ -37,7 +38,9 @@ def exported() -> dict[str, ops.Family]:
     async def go() -> dict[str, ops.Family]:
         with laid_out() as data:
             async with Running(data) as running:
-                router = Metrics(Links(data, Placement(version=1, shards=1), timeout_s=1)).ask()
+                made = Metrics(Links(data, Placement(version=1, shards=1), timeout_s=1))
+                made.audit = Audit(data, 0, config.Audit())
+                router = made.ask()
                 return {f.name: f for f in [*running.shard.metrics.families(), *router.families]}
 
     families = asyncio.run(go())

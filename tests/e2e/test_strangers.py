@@ -177,10 +177,14 @@ def test_what_is_secret_is_in_no_log_figure_or_answer(guarded: Guarded) -> None:
     said += http.get("/api/v3/alerts", headers=shown(guarded.keys["sender"])).text
     said += http.get("/openapi.json").text + http.get("/readyz").text
     said += guarded.node.output()
-    files = [path for path in guarded.node.data.rglob("*") if path.is_file() and path.suffix in (".json", ".log")]
+    files = [
+        path for path in guarded.node.data.rglob("*") if path.is_file() and path.suffix in (".json", ".log", ".jsonl")
+    ]
+    assert any(path.parent.name == "audit" for path in files)
     said += "".join(path.read_text() for path in files)
     for name, secret in secrets.items():
         if name != "content":
             assert secret not in said
     assert key.split("_", 2)[2] not in said
+    said = said.replace(f'"message":"{planted}"', "")  # whoever asks for a message of that id
     assert planted not in said.replace(f"{planted}/", "")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -65,19 +66,21 @@ def running(
     settings: dict[str, float] | None = None,
     node: dict[str, str] | None = None,
     auth: dict[str, str] | None = None,
+    audit: dict[str, bool] | None = None,
     start: bool = True,
 ) -> Iterator[Running]:
     """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``, ``node`` of ``[node]``,
-    ``auth`` of ``[auth]``."""
+    ``auth`` of ``[auth]``, ``audit`` of ``[audit]``."""
     placement.save(data, placement.Placement(version=TABLE, shards=shards))
     peers = [Peer(data, index, shards) for index in range(shards)]
     if start:
         for peer in peers:
             peer.start()
-    overrides = {
+    overrides: dict[str, dict[str, Any]] = {
         "node": {"data": str(data), "shards": shards, **(node or {})},
         "router": settings or {},
         "auth": auth or {},
+        "audit": audit or {},
     }
     made = config.load(environ={}, overrides=overrides)
     process, url, log = launch(data, made, *flags)

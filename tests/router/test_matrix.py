@@ -5,18 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 import pytest
 
 from node import keys, tokens
+from node.audit_chain import path_of
 from node.errors import Problem
 from node.keys import SCOPES, Scope
 from router.app import falcon_template
+from router.record import Record
 from router.routes import ROUTES
-from tests.router.conftest import Running, running
+from tests.router.conftest import Running, running, until
 from tests.router.credentials import AUTH, bearer, key, own_claims, signed, token, unsigned
 from tests.router.test_rules import routed
 
@@ -71,6 +73,55 @@ MAY = {
     "DELETE /api/v3/channels/{channel_id}/members/{user_id}": {"channels"},
 }
 
+NEVER, DELIVERY, READ, NOTE, DEED = Record.NEVER, Record.DELIVERY, Record.READ, Record.NOTE, Record.DEED
+WRITTEN_DOWN = {
+    "GET /healthz": NEVER,
+    "GET /readyz": NEVER,
+    "GET /openapi.json": NEVER,
+    "GET /metrics": NEVER,
+    "GET /api/v3/alerts": NEVER,
+    "POST /api/v3/messages": DELIVERY,
+    "POST /api/v3/messages/batch": DELIVERY,
+    "GET /api/v3/messages/{id}/receipt": DELIVERY,
+    "GET /api/v3/users": NOTE,
+    "DELETE /api/v3/users/{user_id}": DEED,
+    "GET /api/v3/users/{user_id}/export": DEED,
+    "GET /api/v3/users/{user_id}/messages": READ,
+    "GET /api/v3/users/{user_id}/messages/{id}": READ,
+    "DELETE /api/v3/users/{user_id}/messages/{id}": DEED,
+    "GET /api/v3/users/{user_id}/channels": READ,
+    "GET /api/v3/users/{user_id}/open-channels": READ,
+    "PUT /api/v3/users/{user_id}/channels/{channel_id}": NOTE,
+    "DELETE /api/v3/users/{user_id}/channels/{channel_id}": NOTE,
+    "PUT /api/v3/users/{user_id}/channels/{channel_id}/mute": NOTE,
+    "DELETE /api/v3/users/{user_id}/channels/{channel_id}/mute": NOTE,
+    "GET /api/v3/users/{user_id}/devices": READ,
+    "DELETE /api/v3/users/{user_id}/devices": NOTE,
+    "GET /api/v3/users/{user_id}/messages/{id}/devices": READ,
+    "GET /api/v3/users/{user_id}/counts": READ,
+    "GET /api/v3/users/{user_id}/events": READ,
+    "GET /api/v3/push/key": NEVER,
+    "GET /api/v3/users/{user_id}/push": READ,
+    "PUT /api/v3/users/{user_id}/devices/{device}/push": DEED,
+    "DELETE /api/v3/users/{user_id}/devices/{device}/push": NOTE,
+    "GET /api/v3/sync/{user_id}/check": READ,
+    "GET /api/v3/sync/{user_id}/download": READ,
+    "POST /api/v3/sync/{user_id}/delta": READ,
+    "GET /api/v3/sync/{user_id}/read-status": READ,
+    "POST /api/v3/sync/{user_id}/read-status": NOTE,
+    "GET /api/v3/dead-letters": NOTE,
+    "POST /api/v3/dead-letters/{dead_letter_id}/requeue": DEED,
+    "DELETE /api/v3/dead-letters/{dead_letter_id}": DEED,
+    "GET /api/v3/channels": READ,
+    "PUT /api/v3/channels/{channel_id}": DEED,
+    "GET /api/v3/channels/{channel_id}": READ,
+    "DELETE /api/v3/channels/{channel_id}": DEED,
+    "GET /api/v3/channels/{channel_id}/members": READ,
+    "POST /api/v3/channels/{channel_id}/members": NOTE,
+    "PUT /api/v3/channels/{channel_id}/members/{user_id}": NOTE,
+    "DELETE /api/v3/channels/{channel_id}/members/{user_id}": NOTE,
+}
+
 
 class Caller(NamedTuple):
     headers: dict[str, str]
@@ -82,6 +133,24 @@ class Caller(NamedTuple):
 class Guarded(NamedTuple):
     router: Running
     callers: dict[str, Caller]
+    data: Path
+
+    def lines_of(self, request: str, count: int) -> list[dict[str, Any]]:
+        """What the audit log has of a request, when it has ``count`` lines; a line that may come is waited for."""
+        path = path_of(self.data, "router-0", 1)
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            found[:] = [line for line in map(msgspec.json.decode, lines) if line.get("request") == request]
+            return len(found) >= count
+
+        until(is_there)
+        return found
+
+    def id_of(self, name: str) -> str:
+        """The id of a caller's key."""
+        return keys.id_of(self.callers[name].headers["authorization"])
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +158,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     data = tmp_path_factory.mktemp("guarded")
     made = callers(data)
     with running(data, 2, auth=AUTH) as router:
-        yield Guarded(router, made)
+        yield Guarded(router, made, data)
 
 
 def callers(data: Path) -> dict[str, Caller]:
@@ -144,7 +213,40 @@ def filled(route: str) -> tuple[str, str]:
 
 
 def test_the_list_has_every_route_and_no_other() -> None:
-    assert {f"{method} {path}" for method, path in routed()} == set(MAY)
+    assert {f"{method} {path}" for method, path in routed()} == set(MAY) == set(WRITTEN_DOWN)
+
+
+def test_every_route_says_how_it_is_written_down() -> None:
+    for operation in ROUTES:
+        assert operation.record == WRITTEN_DOWN[f"{operation.method} {falcon_template(operation.path)}"]
+
+
+@pytest.mark.parametrize("route", WRITTEN_DOWN)
+def test_a_route_writes_down_what_it_says(guarded: Guarded, route: str) -> None:
+    """Asked by a service and by the person; each request has a name of its own."""
+    method, path = filled(route)
+    keys_of = [*sorted(MAY[route] - {PERSON}), *([PERSON] if PERSON in MAY[route] else [])]
+    for who in keys_of or ["nobody"]:
+        name = "the person" if who == PERSON else who if who == "nobody" else f"a key to {who}"
+        mark = f"{route.replace(' ', ':')}:{who}".translate({ord(c): ":" for c in "/{}"})
+        headers = {**guarded.callers[name].headers, "x-request-id": mark}
+        status, _body = ask(guarded.router.http, method, path, headers)
+        by_record: dict[Record, list[Any]] = {
+            Record.NEVER: [],
+            Record.DELIVERY: [],
+            Record.READ: [] if who == PERSON else [status],
+            Record.NOTE: [status],
+            Record.DEED: ["begins", status],
+        }
+        expected = by_record[WRITTEN_DOWN[route]]
+        lines = guarded.lines_of(mark, len(expected))
+        assert [line.get("state", line.get("status")) for line in lines] == expected
+        for line in lines:
+            assert f"{line['method']} {falcon_template(line['route'])}" == route
+            assert line["from"] == "127.0.0.1"
+            assert line["who"] == ({"user": "ann"} if who == PERSON else {"key": guarded.id_of(name)})
+            if "{user_id}" in route:
+                assert line["whom"]["user"] == "ann"
 
 
 @pytest.mark.parametrize("route", MAY)
