@@ -21,7 +21,7 @@ import click
 from rich.console import Console
 
 from loadtest import machine, rounds
-from loadtest.capacity_page import Cell, Costs, page
+from loadtest.capacity_page import BOXES_OPEN, Cell, Costs, page
 from loadtest.children import ROOT, unwind_on_sigterm
 from loadtest.errors import BenchError
 from loadtest.looking import looking
@@ -91,6 +91,8 @@ class Level:
         phase = Phase(name="maximum", seconds=seconds, clients=_CLIENTS)
         settings = divided(self._shards, postmen=postmen, waiting_max=queue)
         with pobox(self._base, shards=self._shards, routers=1, environ=settings) as node:
+            if self._users <= self._shards * BOXES_OPEN:  # as it would be on a node that has run for a while
+                _greet(node, self._users)
             with Stored(node).watching() as stored:
                 run = self._load(node, phase, fan=_FAN)
             node.rest(limit_s=_LIMIT_S)

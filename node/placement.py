@@ -13,17 +13,33 @@ import msgspec
 
 from node.errors import ConfigError
 
+FORMAT = 1
+"""of all that lies in the data directory. It grows when an earlier program would do harm to what a later one wrote;
+what is only added (a column, a table, a file of its own) leaves it as it is"""
+
 
 class Placement(msgspec.Struct, frozen=True):
     version: int
     """of the table; part of the journal directory's name and of every frame"""
     shards: int
+    format: int = FORMAT
+
+
+class _Format(msgspec.Struct):
+    format: int = 1
 
 
 def load(data: Path) -> Placement | None:
-    """The placement of ``data``, None for a directory that never held a node."""
+    """The placement of ``data``, None for a directory that never held a node. Raises :class:`ConfigError` if it can't
+    be read, or is of a later format than this program knows."""
     try:
-        return msgspec.json.decode((data / "placement.json").read_bytes(), type=Placement)
+        content = (data / "placement.json").read_bytes()
+        found = msgspec.json.decode(content, type=_Format).format
+        if found > FORMAT:
+            raise ConfigError(
+                f"{data} is of format {found}, this pobox knows {FORMAT}: run the later pobox that made it so"
+            )
+        return msgspec.json.decode(content, type=Placement)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:

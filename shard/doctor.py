@@ -224,8 +224,10 @@ class Doctor:
             if line != "ok":
                 self._fault(path, str(line))
         version = db.pragma("user_version")
-        if not 1 <= version <= newest:  # the program goes on with an older one
+        if version < 1:  # the program goes on with an older one
             self._fault(path, f"has schema version {version}; this program knows {newest}")
+        elif version > newest:
+            self._note(path, f"has schema version {version}, of a later program: what that added is not looked at")
 
     def _check_version(self, path: Path, db: apsw.Connection) -> None:
         if db.pragma("user_version") == 1:  # the table comes with the first sync

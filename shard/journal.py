@@ -99,7 +99,7 @@ class Journal:
     def __init__(self, path: Path, *, sync: Sync = Sync.FULL, vfs: str | None = None) -> None:
         self.path = path
         self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs)
-        if self.db.pragma("user_version") != SCHEMA_VERSION:  # no write where none is needed: the disk may be full
+        if self.db.pragma("user_version") < SCHEMA_VERSION:  # no write where none is needed: the disk may be full
             self.db.execute(_SCHEMA).fetchall()
         self.db.execute(_CLOCK)
         self.db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)

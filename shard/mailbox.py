@@ -35,7 +35,8 @@ from shard.rows import COLUMNS, Place, Placed, Row, one, paged, placed_rows, pos
 from shard.sqlite import Locked, Sync, empty_file
 
 SCHEMA_VERSION = 3
-"""1 had no ``sync_version``, 2 no ``muted_until``: a box gets what it lacks when that is first needed"""
+"""1 had no ``sync_version``, 2 no ``muted_until``: a box gets what it lacks when that is first needed. A later program
+only adds, so what it added is left alone"""
 FILE = "messages.db"
 
 _SYNC_VERSION = """
@@ -289,7 +290,7 @@ class Mailbox:
         """Give a box of an older schema what it lacks; not at its opening, since it may lie on a full disk."""
         assert self._db.in_transaction
         found = self._db.pragma("user_version")
-        if found == SCHEMA_VERSION:
+        if found >= SCHEMA_VERSION:
             return
         self._db.execute(_SYNC_VERSION)
         self._db.execute("ALTER TABLE user_channels ADD COLUMN muted_until DATETIME")
@@ -391,7 +392,7 @@ class Mailbox:
 
     def _with_until(self, sql: str) -> str:
         """``sql`` for the schema that the box has."""
-        return sql.format(until="muted_until" if self._db.pragma("user_version") == SCHEMA_VERSION else "NULL")
+        return sql.format(until="muted_until" if self._db.pragma("user_version") >= SCHEMA_VERSION else "NULL")
 
     def last(self) -> tuple[int, str]:
         """Row and id of the message that came last; 0 and nothing if there is none.

@@ -19,6 +19,18 @@ def test_what_is_saved_is_loaded_and_an_empty_directory_has_none(tmp_path: Path)
     assert os.listdir(tmp_path) == ["placement.json"]
 
 
+def test_one_from_before_there_were_formats_is_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "placement.json").write_text('{"version":3,"shards":2}\n')
+    assert placement.load(tmp_path) == Placement(version=3, shards=2, format=1)
+
+
+def test_one_of_a_later_format_is_left_to_the_program_that_made_it(tmp_path: Path) -> None:
+    later = placement.FORMAT + 1
+    (tmp_path / "placement.json").write_text(f'{{"format":{later},"version":"of another kind"}}')
+    with pytest.raises(ConfigError, match=f"is of format {later}, this pobox knows {placement.FORMAT}"):
+        placement.load(tmp_path)
+
+
 @pytest.mark.parametrize("step", ["write", "fsync", "rename"])
 def test_a_write_that_fails_leaves_the_old_placement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -211,6 +211,22 @@ def test_a_box_of_an_older_schema_is_read_as_it_is_and_learns_to_mute_when_that_
     db.close()
 
 
+def test_a_box_of_a_later_schema_has_only_more_and_is_used_as_it_is(path: Path) -> None:
+    db = apsw.Connection(str(path))
+    db.execute("ALTER TABLE messages ADD COLUMN later TEXT")
+    db.execute("CREATE TABLE of_later(id INTEGER PRIMARY KEY)")
+    db.pragma("user_version", SCHEMA_VERSION + 1)
+    db.close()
+    box = Mailbox("ada", path)
+    change(box, row("a"), join=Standing("then", True))
+    assert box.issue(1, None)
+    assert muted(box, NOW_US)
+    box.close()
+    db = apsw.Connection(str(path))
+    assert db.pragma("user_version") == SCHEMA_VERSION + 1
+    db.close()
+
+
 @pytest.mark.parametrize("reopened", [False, True])
 def test_a_channel_knows_its_newest_message(path: Path, reopened: bool) -> None:
     box = Mailbox("ada", path)
