@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -32,6 +32,8 @@ OURS = frozenset({503, 507})
 PATIENCE_S = 60.0
 """for commands that change much: a node that starts again is back by then"""
 _TIMEOUT_S = 30.0
+_LONG_TIMEOUT_S = 120.0
+"""for an answer that takes the node a while to begin"""
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 10.0
 
@@ -107,18 +109,38 @@ class Api:
     ) -> T:
         """One request and the body of its answer; raises :class:`ApiError`."""
         headers = {"content-type": content_type} if content_type else {}
+        request = self._http.build_request(method, path, params=params, content=content, headers=headers)
+        return self._decoded(self._patiently(lambda: self._http.send(request)), answer)
+
+    def fetch(self, path: str, out: IO[bytes]) -> None:
+        """The body of the answer to a GET, however long, into ``out``; raises :class:`ApiError`, then it may hold a
+        part of it."""
+        request = self._http.build_request("GET", path, timeout=_LONG_TIMEOUT_S)
+        response = self._patiently(lambda: self._http.send(request, stream=True))
+        try:
+            for portion in response.iter_raw():
+                out.write(portion)
+        except httpx.TransportError as error:
+            raise ApiError(f"the answer from {self._server} ended early: {error}") from error
+        finally:
+            response.close()
+
+    def _patiently(self, ask: Callable[[], httpx.Response]) -> httpx.Response:
+        """The answer, if it is a good one."""
         waited_s = 0.0
         attempt = 0
         while True:
             attempt += 1
             try:
-                response = self._http.request(method, path, params=params, content=content, headers=headers)
+                response = ask()
+                if not response.is_success:
+                    response.read()
             except httpx.TransportError as error:
                 trouble = f"no answer from {self._server}: {error}"
                 delay_s = min(_RETRY_MAX_S, _RETRY_MIN_S * 2.0 ** min(attempt, 10))
             else:
                 if response.is_success:
-                    return self._decoded(response, answer)
+                    return response
                 trouble = said(response)
                 if response.status_code not in OURS:
                     raise Missing(trouble) if response.status_code == NotFound.status else ApiError(trouble)

@@ -21,6 +21,7 @@ _LAZY = {
     "audit": "node.commands_audit:audit",
     "backup": "shard.backup_command:backup",
     "restore": "shard.backup_command:restore",
+    "export": "node.commands_rights:export",
     "delete": "node.commands_rights:delete",
     "key": "node.commands_auth:key",
     "token": "node.commands_auth:token",

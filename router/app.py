@@ -117,7 +117,7 @@ def build(
         "receipts": Receipts(links),
         "users": UserList(links),
         "boxes": Boxes(links),
-        "exports": Exports(links),
+        "exports": Exports(links, turn),
         "channels": ChannelList(links, bodies, config.body_bytes_max),
         "members": MemberList(links, bodies, config.body_bytes_max),
         "memberships": Memberships(links, bodies, config.body_bytes_max),

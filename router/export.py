@@ -2,10 +2,12 @@
 
 The databases are copies that never change; ``manifest.json`` comes last, and names every file, its size and
 SHA-256. The JSON is read after the copies are made: what was delivered meanwhile may be in it and not in them.
+Files are read in turn with the downloads (:mod:`router.snapshot`), so that deliveries go first.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import zipfile
@@ -19,13 +21,14 @@ import msgspec
 from node import ops
 from node.clock import iso, now_us
 from node.errors import Unavailable
+from node.export import MANIFEST, Exported, Manifest
 from node.ids import check_name
 from node.model import Messages, PushDevices, ReadStatus, UserChannels
 from router import query
 from router.body import Request
 from router.links import Links
 from router.protocol import CONNECTION
-from router.snapshot import PORTION, Span, open_snapshot
+from router.snapshot import PORTION, Span, open_snapshot, others_first
 from router.sync import SNAPSHOT_TIMEOUT_S
 
 T = TypeVar("T")
@@ -35,27 +38,12 @@ MEDIA_TYPE = "application/zip"
 _encode = msgspec.json.Encoder().encode
 
 
-class Exported(msgspec.Struct):
-    """A file of the zip."""
-
-    name: str
-    size: int
-    sha256: str
-
-
-class Manifest(msgspec.Struct):
-    user: str
-    made: str
-    version: str
-    """of the box in ``messages.db``"""
-    files: list[Exported]
-
-
 class Exports:
     """``/api/v3/users/{userId}/export``."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, turn: asyncio.Lock) -> None:
         self._links = links
+        self._turn = turn
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """The zip, of unknown length."""
@@ -74,7 +62,7 @@ class Exports:
             resp.set_header("Content-Disposition", f'attachment; filename="{user_id}.zip"')
             resp.set_header("Cache-Control", "no-store")
             if req.method != "HEAD":
-                resp.stream = Zip(req, person, box.state.version, files, opened.pop_all())
+                resp.stream = Zip(req, person, box.state.version, files, opened.pop_all(), self._turn)
 
 
 class _Person:
@@ -150,7 +138,9 @@ class Zip(AsyncIterator[bytes]):
         version: str,
         files: list[tuple[str, Read]],
         opened: contextlib.ExitStack,
+        turn: asyncio.Lock,
     ) -> None:
+        self._turn = turn
         self._connection = req.scope[CONNECTION]
         self._person, self._version, self._files, self._opened = person, version, files, opened
         self._parts = self._all()
@@ -166,7 +156,9 @@ class Zip(AsyncIterator[bytes]):
         out = _Out()
         person = self._person
         manifest = Manifest(person.user, iso(now_us()), self._version, [])
-        parts: list[tuple[str, AsyncIterator[bytes]]] = [(name, _portions(read)) for name, read in self._files]
+        parts: list[tuple[str, AsyncIterator[bytes]]] = [
+            (name, _portions(read, self._turn)) for name, read in self._files
+        ]
         parts += [
             ("messages.ndjson", person.messages()),
             ("read_status.ndjson", person.statuses()),
@@ -187,10 +179,15 @@ class Zip(AsyncIterator[bytes]):
                         if content := out.take():
                             yield content
                 manifest.files.append(Exported(name, size, digest.hexdigest()))
-            made.writestr("manifest.json", _encode(manifest))
+            made.writestr(MANIFEST, _encode(manifest))
         yield out.take()
 
 
-async def _portions(read: Read) -> AsyncIterator[bytes]:
-    while portion := read(PORTION):
+async def _portions(read: Read, turn: asyncio.Lock) -> AsyncIterator[bytes]:
+    while True:
+        async with turn:
+            await others_first()
+            portion = read(PORTION)
+        if not portion:
+            return
         yield portion

@@ -96,7 +96,7 @@ class Body(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         await self._connection.writable()
         async with self._turn:
-            is_alone = await _others_first()
+            is_alone = await others_first()
             if not self._connection.gone and (portion := self._portions.take(PORTION * (_ALONE if is_alone else 1))):
                 return portion
         raise StopAsyncIteration
@@ -106,7 +106,7 @@ class Body(AsyncIterator[bytes]):
         self._snapshot.close()
 
 
-async def _others_first() -> bool:
+async def others_first() -> bool:
     """Until the loop has nothing else to do, or has done something else for some turns; whether it was idle at once."""
     for turn in range(_TURNS_MAX):
         began = perf_counter()

@@ -208,7 +208,7 @@ class Snapshots:
         try:
             if not await make(path):
                 return None
-            size = path.stat().st_size
+            size, _sha256 = await self._run(self._makers, lambda: seal(path), path)
         except BaseException:
             _unlink(path)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import sqlite3
@@ -14,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from router.export import Manifest
+from node.export import Manifest, verify
 from tests.support import Node
 
 
@@ -68,6 +69,42 @@ def test_an_export_holds_all_there_is_and_says_what_it_holds(node: Node, tmp_pat
         assert len(made.read("messages.ndjson").splitlines()) == 600
         made.extract("messages.db", tmp_path)
         made.extract("read_status.db", tmp_path)
-    assert sqlite3.connect(tmp_path / "messages.db").execute("SELECT count(*) FROM messages").fetchone() == (600,)
-    found = sqlite3.connect(tmp_path / "read_status.db").execute("SELECT message_id FROM read_status").fetchall()
-    assert found == [("m1",)]
+    assert asked(tmp_path / "messages.db", "SELECT count(*) FROM messages") == [(600,)]
+    assert asked(tmp_path / "read_status.db", "SELECT message_id FROM read_status") == [("m1",)]
+    assert not list(tmp_path.glob("*.db-*")), "no log and no index of one"
+
+
+def asked(path: Path, query: str) -> list[tuple[object, ...]]:
+    """By any SQLite, where it may not write."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return db.execute(query).fetchall()
+
+
+def export(node: Node, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "node", "export", *arguments, "--server", node.url]
+    return subprocess.run(command, capture_output=True, cwd=node.data.parent)
+
+
+@pytest.mark.slow
+def test_the_command_exports_and_checks_what_it_got(node: Node, tmp_path: Path) -> None:
+    body = {"users": ["ada"], "title": "t", "content": "c", "id": "m1"}
+    assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False).status_code == 202
+    made = export(node, "ada")
+    assert made.returncode == 0, made.stderr
+    file = node.data.parent / "ada.zip"
+    with file.open("rb") as zip:
+        manifest = verify(zip, "ada")
+    assert made.stdout.decode().startswith(f"ada.zip: {len(manifest.files)} files, ")
+    assert export(node, "ada").returncode == 2, "what is there is not written over"
+    piped = export(node, "ada", "-o", "-")
+    assert verify(io.BytesIO(piped.stdout), "ada").user == "ada"
+    other = export(node, "ada", "-o", str(tmp_path / "no" / "where.zip"))
+    assert other.returncode == 1
+    assert b"No such file or directory" in other.stderr
+    unknown = export(node, "nobody")
+    assert unknown.returncode == 1
+    assert b"Not found" in unknown.stderr
+    assert export(node, "../ada").returncode == 2
+    assert [path.name for path in node.data.parent.iterdir() if "export" in path.name or "zip" in path.name] == [
+        "ada.zip"
+    ]
