@@ -4,6 +4,9 @@
 the environment: ``[shard] postmen`` is ``POBOX_SHARD_POSTMEN``. Command line beats environment
 beats file beats default. A key that isn't known is an error. ``POBOX_KEY`` is no setting: it is what the command
 line shows a node to be let in.
+
+A setting that names a file with a secret, and is empty, is the credential of that name which systemd hands to a unit
+(``LoadCredential=``), if it does: a file in ``$CREDENTIALS_DIRECTORY``.
 """
 
 from __future__ import annotations
@@ -216,6 +219,13 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retry: Retry = Retry()
 
 
+_CREDENTIALS = {
+    ("tls", "certificate"): "pobox.tls-certificate",
+    ("tls", "key"): "pobox.tls-key",
+    ("auth", "jwks_file"): "pobox.jwks",
+    ("auth", "jwt_secret_file"): "pobox.jwt-secret",
+    ("backup", "credentials"): "pobox.store",
+}
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
 _SECTIONS = {
     "node": Node, "auth": Auth, "tls": Tls, "router": Router, "shard": Shard, "push": Push, "backup": Backup,
@@ -255,6 +265,10 @@ def load(
     for variable, (section, field) in known.items():
         if variable in environ:
             tables.setdefault(section, {})[field] = environ[variable]
+    for (section, field), credential in _CREDENTIALS.items():
+        handed = Path(environ.get("CREDENTIALS_DIRECTORY", "")) / credential
+        if handed.is_absolute() and handed.exists() and not tables.get(section, {}).get(field):
+            tables.setdefault(section, {})[field] = str(handed)
     for section, values in (overrides or {}).items():
         tables.setdefault(section, {}).update({k: v for k, v in values.items() if v is not None})
     sections = {}

@@ -70,6 +70,20 @@ def test_a_wrong_value_in_the_environment_is_refused(tmp_path: Path) -> None:
         config.load(_file(tmp_path, ""), {"POBOX_NODE_PORT": "70000"})
 
 
+def test_a_secret_that_is_named_nowhere_is_the_one_that_the_unit_was_handed(tmp_path: Path) -> None:
+    handed = tmp_path / "credentials"
+    handed.mkdir()
+    environ = {"CREDENTIALS_DIRECTORY": str(handed), "POBOX_TLS_CERTIFICATE": ""}
+    assert config.load(_file(tmp_path, ""), environ).tls == config.Tls()
+    for name in ("pobox.tls-certificate", "pobox.tls-key", "pobox.store"):
+        (handed / name).touch()
+    made = config.load(_file(tmp_path, '[backup]\ncredentials = "/elsewhere"\n'), environ)
+    assert made.tls.certificate == str(handed / "pobox.tls-certificate")
+    assert made.tls.key == str(handed / "pobox.tls-key")
+    assert made.backup.credentials == "/elsewhere"
+    assert config.load(_file(tmp_path, ""), {}).tls == config.Tls()
+
+
 def _values(kind: object) -> st.SearchStrategy[object]:
     return {
         bool: st.booleans(),
