@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from node.errors import NotFound, Problem
+from node.errors import Conflict, NotFound, Problem
 from node.shown import authorization, shown_key, trust
 
 
@@ -44,6 +44,13 @@ class ApiError(Exception):
 
 class Missing(ApiError):
     """What was asked for isn't there (404)."""
+
+
+class InTheWay(ApiError):
+    """The state of what is there doesn't allow it (409)."""
+
+
+_KINDS = {NotFound.status: Missing, Conflict.status: InTheWay}
 
 
 class Api:
@@ -143,7 +150,7 @@ class Api:
                     return response
                 trouble = said(response)
                 if response.status_code not in OURS:
-                    raise Missing(trouble) if response.status_code == NotFound.status else ApiError(trouble)
+                    raise _KINDS.get(response.status_code, ApiError)(trouble)
                 delay_s = retry_after_s(response)
             if waited_s + delay_s > self._patience_s:
                 raise ApiError(trouble)

@@ -2,9 +2,12 @@
 
 ``data/run/changes-<shard>``: 64-bit numbers in the byte order of the machine. The first is the epoch: later at every
 start of the shard, and later whenever something came for people who are not named. The second is what it was at the
-start. The others count, by the hash of the userId, what came for each. A shard counts after the journal has it and
+start. Then come counters, by the hash of the userId, of what came for each. A shard counts after the journal has it and
 before anybody is told. So who read epoch and counter, then asked the shard, and finds them unchanged, may give its
 answer once more.
+
+Behind them, by the same hash, there is a bit for each who may have a full box (whoever has the same hash has the same
+bit: ask the shard), and the number of those that are full.
 
 Aligned stores of eight bytes, one writer; readers never wait.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +28,10 @@ _HEAD = 2
 _LOOK_S = 0.01
 """how long a file is taken for the one that is there. It is replaced only when a shard starts, some time before that
 shard takes anything in."""
-SIZE = 8 * (_HEAD + SLOTS)
+_FULL = _HEAD + SLOTS
+_WORD = 64
+_COUNT = _FULL + SLOTS // _WORD
+SIZE = 8 * (_COUNT + 1)
 
 Mark = tuple[int, int]
 """epoch and counter"""
@@ -50,6 +57,9 @@ class Changes:
             os.close(fd)
         self._numbers = memoryview(self._map).cast("Q")
         self._numbers[0] = self._numbers[1] = max(time.time_ns(), self._numbers[0] + 1)
+        self._full = Counter[int]()
+        for at in range(_FULL, _COUNT + 1):
+            self._numbers[at] = 0
 
     def for_users(self, users: Iterable[str]) -> None:
         """Something came for each of ``users``, or was changed."""
@@ -64,6 +74,23 @@ class Changes:
     def for_anybody(self) -> None:
         """Something came, and it isn't said for whom."""
         self._numbers[0] += 1
+
+    def full(self, user: str) -> None:
+        """The box of ``user``, which was not, is full."""
+        self._count_full(user, 1)
+
+    def not_full(self, user: str) -> None:
+        """And no more."""
+        self._count_full(user, -1)
+
+    def _count_full(self, user: str, step: int) -> None:
+        place = _hash(user.encode()) % SLOTS
+        self._full[place] += step
+        word, bit = _FULL + place // _WORD, 1 << place % _WORD
+        self._numbers[word] = self._numbers[word] | bit if self._full[place] else self._numbers[word] & ~bit
+        if not self._full[place]:
+            del self._full[place]
+        self._numbers[_COUNT] += step
 
     def close(self) -> None:
         self._numbers.release()
@@ -88,6 +115,17 @@ class Watch:
         """The same for who wants to hear what has come by name, or is in the box, and can wait for the rest."""
         numbers = self._looked()
         return None if numbers is None else (numbers[1], numbers[_HEAD + _hash(user.encode()) % SLOTS])
+
+    def is_any_full(self) -> bool:
+        """Whether there is a full box; not, while there is nothing to look at."""
+        numbers = self._looked()
+        return numbers is not None and numbers[_COUNT] > 0
+
+    def may_be_full(self, user: str) -> bool:
+        """Whether to ask if the box of ``user`` is full."""
+        numbers = self._looked()
+        place = _hash(user.encode()) % SLOTS
+        return numbers is not None and bool(numbers[_FULL + place // _WORD] >> place % _WORD & 1)
 
     def _looked(self) -> memoryview | None:
         now = time.monotonic()

@@ -23,6 +23,7 @@ _LAZY = {
     "restore": "shard.backup_command:restore",
     "export": "node.commands_rights:export",
     "delete": "node.commands_rights:delete",
+    "quota": "node.commands_rights:quota",
     "key": "node.commands_auth:key",
     "token": "node.commands_auth:token",
 }

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from node.apiclient import PATIENCE_S, Api, ApiError, Missing, segment
+from node.apiclient import PATIENCE_S, Api, ApiError, InTheWay, Missing, segment
 from node.model import Accepted, DeadLetter, DeadLetters, DeadReason
 from node.show import Failures, server_option, table
 
@@ -83,16 +83,20 @@ def _each(
         raise click.UsageError("say which: one or more ID, or --user and --reason, or --all")
     names = list(ids) if ids else [found.id for found in _all(api, user, reason, _PAGE)]
     count = 0
-    missing = []
+    missing, full = [], []
     for name in names:
         try:
             action(f"{_PATH}/{_segment(name)}")
             count += 1
         except Missing:
             missing.append(name)
+        except InTheWay:
+            full.append(name)
     click.echo(f"{count} {done}")
     if ids and missing:
         raise ApiError(f"there is no such dead letter: {', '.join(missing)}")
+    if full:
+        raise ApiError(f"left as they are, since the mailbox is full: {', '.join(full)}")
 
 
 def _segment(name: str) -> str:

@@ -107,6 +107,11 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     archive_after_days: Annotated[int, Meta(ge=0)] = 0
     """a message that is older moves to ``archive/`` beside the box: still read over the API, no more synced to devices,
     and not in backups; 0: never"""
+    quota_messages: Annotated[int, Meta(ge=0)] = 0
+    """a box that holds so many takes nothing new, for whoever has no quota of their own; its archive is not counted. 0:
+    no limit"""
+    quota_bytes: Annotated[int, Meta(ge=0)] = 0
+    """the same, in bytes of titles, texts and metadata"""
     wal_pages_max: Count = 512
     """a mailbox is checkpointed when its write-ahead log is this long"""
     barrier_s: Seconds = 5.0

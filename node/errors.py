@@ -23,6 +23,8 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     detail: str
     field: str | None = None
     retry_after: int | None = None
+    users: list[str] | None = None
+    """whom it is about, where it is not about the whole"""
 
 
 class PoboxError(Exception):
@@ -31,8 +33,10 @@ class PoboxError(Exception):
     status = 500
     code = "internal"
     title = "Internal error"
+    type = "about:blank"
     field: str | None = None
     retry_after: int | None = None
+    users: list[str] | None = None
     headers: Mapping[str, str] = {}
     """what else the answer says of it, before its body"""
 
@@ -42,12 +46,14 @@ class PoboxError(Exception):
 
     def problem(self) -> Problem:
         return Problem(
+            type=self.type,
             title=self.title,
             status=self.status,
             code=self.code,
             detail=self.detail,
             field=self.field,
             retry_after=self.retry_after,
+            users=self.users,
         )
 
 
@@ -97,6 +103,20 @@ class Conflict(CallerError):
     status = 409
     code = "conflict"
     title = "This id was used with another body"
+
+
+class MailboxFull(CallerError):
+    """``users``: who has no room. A 409 and no 507, which is about the node's own disk and tried again by itself: what
+    is in the way here is the state of somebody's box, and the message may go to the others."""
+
+    status = 409
+    code = "mailbox_full"
+    title = "A mailbox is full"
+    type = "urn:pobox:mailbox-full"
+
+    def __init__(self, users: list[str] | None = None) -> None:
+        super().__init__(field="users")
+        self.users = users
 
 
 class TooLarge(CallerError):
@@ -156,6 +176,7 @@ class Refused(PoboxError):
         super().__init__(problem.detail)
         self.status, self.code, self.title = problem.status, problem.code, problem.title
         self.field, self.retry_after = problem.field, problem.retry_after
+        self.type, self.users = problem.type, problem.users
 
 
 PROBLEMS: tuple[type[PoboxError], ...] = (
@@ -166,6 +187,7 @@ PROBLEMS: tuple[type[PoboxError], ...] = (
     MethodNotAllowed,
     TooSlow,
     Conflict,
+    MailboxFull,
     TooLarge,
     WrongType,
     Unavailable,

@@ -53,10 +53,13 @@ class Accepted(Out):
 
 
 class LineError(Out):
+    """``users``: who has no room (409), the line could go to the others."""
+
     line: int
     error: str
     field: str | None = None
     status: int = 422
+    users: list[str] | None = None
 
 
 class BatchAccepted(Out):
@@ -146,6 +149,27 @@ class UserBox(Out):
 class Users(Out):
     users: list[UserBox]
     cursor: str | None
+
+
+class Quota(In):
+    """How much a person may have in the box: messages, and bytes of their titles, texts and metadata. 0: as much as
+    comes; left out: as the node's settings say."""
+
+    messages: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class Usage(Out):
+    """What a box holds, without its archive: ``bytes`` are of titles, texts and metadata. The quotas are None where
+    there is none; ``ownQuota``: they are not those of the node's settings. ``full``: nothing new is taken."""
+
+    id: str
+    messages: int
+    bytes: int
+    quota_messages: int | None
+    quota_bytes: int | None
+    own_quota: bool
+    full: bool
 
 
 class UserChannel(Out):
@@ -325,8 +349,9 @@ class PushDevices(Out):
     devices: list[PushDevice]
 
 
-DeadReason = Literal["busy", "damaged", "expired", "io_error"]
-"""why a message was given up: its mailbox was in use, damaged, or not to be read or written; or its time was over"""
+DeadReason = Literal["busy", "damaged", "expired", "full", "io_error"]
+"""why a message was given up: its mailbox was in use, damaged, full (a channel's message), or not to be read or
+written; or its time was over"""
 
 
 class DeadLetter(Out):

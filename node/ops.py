@@ -357,6 +357,26 @@ class ExportFile(msgspec.Struct, array_like=True, gc=False):
     size: int
 
 
+class AskFull(Request, tag=55):
+    """Whose boxes, of ``users``, are full. Done body: ``list[str]``."""
+
+    table: int
+    users: list[str]
+    slots: list[int]
+
+
+class AskUsage(AboutUser, tag=56):
+    """Done body: ``node.model.Usage``. Refusals: 404 (no such box)."""
+
+
+class SetQuota(AboutUser, tag=57):
+    """How much ``user`` may have: 0 for no limit, None for what the settings say. Also before there is a box. Done
+    body: None. Refusals: 503, 507."""
+
+    messages: int | None
+    bytes: int | None
+
+
 class Sample(msgspec.Struct, array_like=True, gc=False):
     name: str
     labels: dict[str, str]
@@ -498,6 +518,9 @@ AnyRequest = (
     | AskBackup
     | Restore
     | DeleteUser
+    | AskFull
+    | AskUsage
+    | SetQuota
     | Export
     | SetMute
     | AskDevices

@@ -23,6 +23,7 @@ from router.delivery import Deliverer, Delivery, Floor
 from router.fairness import Limiter
 from router.links import Links
 from router.metrics import Metrics
+from router.room import Room
 from router.sync import FloorVersions, Versions
 from router.tls import Certificate
 
@@ -73,7 +74,7 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
         except BadField as error:
             raise ConfigError(str(error)) from error
     links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
-    delivery: Deliverer = Floor() if floor else Delivery(links)
+    delivery: Deliverer = Floor() if floor else Room(Delivery(links), links)
     versions = FloorVersions(links) if floor else Versions(links)
     if settings.router.user_rate:
         # Each router counts for itself: each has its part.

@@ -43,6 +43,7 @@ from router.push import PushDeviceList
 from router.routes import ROUTES
 from router.statuses import Statuses
 from router.sync import Checks, Versions
+from router.usages import Usages
 from router.users import UserList
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-f:]+\](?::[0-9]+)?")
@@ -116,6 +117,7 @@ def build(
         ),
         "receipts": Receipts(links),
         "users": UserList(links),
+        "usages": Usages(links, bodies),
         "boxes": Boxes(links),
         "exports": Exports(links, turn),
         "channels": ChannelList(links, bodies, config.body_bytes_max),

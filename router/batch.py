@@ -108,7 +108,9 @@ class _Run:
     def _reject(self, line: int, error: PoboxError) -> None:
         if error.status >= _OURS:
             self.trouble = error
-        self.rejected.append(LineError(line=line, error=error.detail, field=error.field, status=error.status))
+        self.rejected.append(
+            LineError(line=line, error=error.detail, field=error.field, status=error.status, users=error.users)
+        )
 
 
 def _lines(body: bytes) -> Iterator[bytes]:

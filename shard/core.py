@@ -51,6 +51,7 @@ from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
 from shard.put_off import PutOff
+from shard.quotas import Quotas
 from shard.restore import Restores
 from shard.retry import Policy
 from shard.roster import Roster
@@ -103,6 +104,8 @@ class Shard:
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
         )
+        self.quotas = Quotas(self.journal, self.mailboxes, settings, self.changes)
+        self.mailboxes.opener.opened = self.quotas.opened
         self.roster = Roster(data, owned, self.mailboxes)
         self.mailboxes.opener.born = self.roster.born
         self.snapshots = Snapshots(
@@ -139,14 +142,14 @@ class Shard:
         self.channels = Channels(
             self.journal, self.members, check=self.check, accepting=self._accepting, enter=self._enter
         )
-        self.morgue = Morgue(self.journal, self.dead, accepting=self._accepting, enter=self._enter)
+        self.morgue = Morgue(self.journal, self.dead, self.quotas, accepting=self._accepting, enter=self._enter)
         self.office = Office(
             self.journal,
             self.members,
             self.backlog,
             self.expander,
             self.tail,
-            Ledger(self.put_off, self.dead, self.schedule),
+            Ledger(self.put_off, self.dead, self.schedule, self.quotas),
             table=placement.version,
             owned=owned,
             changes=self.changes,
@@ -170,6 +173,7 @@ class Shard:
             self.expander,
             self.loader,
             self.put_off,
+            self.quotas,
             wake=self._wake,
             count=settings.postmen,
             slice_ms=settings.slice_ms,
@@ -178,7 +182,9 @@ class Shard:
             stored=self._stored,
             gone=self.gone,
         )
-        self.desk = Desk(self.mailboxes, self.postmen, self.journal, accepting=self._accepting, enter=self._enter)
+        self.desk = Desk(
+            self.mailboxes, self.postmen, self.journal, self.quotas, accepting=self._accepting, enter=self._enter
+        )
         self.statuses = Statuses(
             disk,
             self.mailboxes,
@@ -244,7 +250,7 @@ class Shard:
             mailboxes=self.mailboxes,
             statuses=self.statuses,
             postmen=self.postmen,
-            changed=self.changes.for_user,
+            changed=self._is_another,
             reserve_bytes=settings.disk_reserve_bytes,
         )
         self.erasures = Erasures(
@@ -262,6 +268,7 @@ class Shard:
             restores=self.restores,
             history=self.history,
             dead=self.dead,
+            quotas=self.quotas,
             changed=self.changes.for_user,
         )
         self.exports = Exports(data, self.snapshots, self.statuses, self.mailboxes, self.desk.box)
@@ -291,6 +298,7 @@ class Shard:
             restores=self.restores,
             put_off=self.put_off,
             dead=self.dead,
+            quotas=self.quotas,
         )
 
     # -- life --------------------------------------------------------------------------------------
@@ -307,7 +315,8 @@ class Shard:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
             keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.archivist)
-            for work in (self.office, self.loader, self.expander, self.postmen, self.erasures, *keepers):
+            workers = (self.office, self.loader, self.expander, self.postmen, self.erasures, self.quotas)
+            for work in (*workers, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
@@ -373,6 +382,10 @@ class Shard:
         self.check(q.table, q.slots)
         return await self.roster.boxes(q)
 
+    async def full(self, q: ops.AskFull) -> list[str]:
+        self.check(q.table, q.slots)
+        return self.quotas.full_of(q.users)
+
     async def ping(self, _q: ops.Ping) -> ops.State:
         return ops.State(
             shard=self.index,
@@ -390,9 +403,15 @@ class Shard:
     def _stored(self, user: str, letters: list[letters_of.Letter]) -> None:
         """``letters`` are in the box of ``user``."""
         self.changes.for_user(user)
+        self.quotas.settle()
         self.backups.stored(user)
         if self.push.wants(user):
             self.push.stored(user, letters)
+
+    def _is_another(self, user: str) -> None:
+        """Another box took the place of ``user``'s."""
+        self.changes.for_user(user)
+        self.quotas.look_again(user)
 
     def _gather_s(self) -> float:
         """How long mail may wait for company. It must not fill the window; what stands behind it is company enough."""

@@ -15,7 +15,7 @@ import structlog
 from node import ops
 from node.clock import now_us
 from node.errors import DiskFull, NotFound, Unavailable
-from node.model import Message, Messages, UserChannels
+from node.model import Message, Messages, Usage, UserChannels
 from shard import archive, deeds
 from shard import backlog as letters_of
 from shard.journal import REMOVAL, Journal
@@ -23,6 +23,7 @@ from shard.mailbox import CORRUPT, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.opener import Lost
 from shard.postmen import Postmen
+from shard.quotas import Quotas
 from shard.trouble import NO_ROOM, OUT_OF_ORDER, word
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ class Desk:
         mailboxes: Mailboxes,
         postmen: Postmen,
         journal: Journal,
+        quotas: Quotas,
         *,
         accepting: Callable[[], None],
         enter: Callable[[letters_of.Letter, list[str]], None],
@@ -43,6 +45,7 @@ class Desk:
         self._mailboxes = mailboxes
         self._postmen = postmen
         self._journal = journal
+        self._quotas = quotas
         self._accepting = accepting
         self._enter = enter
 
@@ -89,6 +92,10 @@ class Desk:
     async def channels(self, q: ops.AskUserChannels) -> UserChannels:
         async with self.box(q.user) as box:
             return await self._mailboxes.read(lambda: box.channels(now_us()))
+
+    async def usage(self, q: ops.AskUsage) -> Usage:
+        async with self.box(q.user) as box:
+            return self._quotas.usage(q.user, await self._mailboxes.read(box.usage))
 
     async def remove(self, q: ops.Remove) -> None:
         """Journaled first, like everything that changes a box."""

@@ -192,6 +192,8 @@ class Doctor:
             )
             self._check_memberships(user, path, {str(row[0]): Standing(row[1], bool(row[2]), row[3]) for row in rows})
             self._check_archive(path, db)
+            if db.execute(mailbox.IS_METERED).fetchone() is not None and not mailbox.counts_right(db):
+                self._fault(path, "keeps a wrong count of what it holds")
 
     def _check_archive(self, path: Path, db: apsw.Connection) -> None:
         """What the box says is archived is in the file of its year."""

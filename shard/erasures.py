@@ -39,6 +39,7 @@ from shard.mailboxes import Mailboxes
 from shard.members import Members
 from shard.postmen import Postmen
 from shard.push import Push
+from shard.quotas import Quotas
 from shard.restore import Restores
 from shard.roster import Roster
 from shard.statuses import Statuses
@@ -72,6 +73,7 @@ class Erasures:
         restores: Restores,
         history: History,
         dead: DeadLetters,
+        quotas: Quotas,
         changed: Callable[[str], None],
     ) -> None:
         self._disk = disk
@@ -88,6 +90,7 @@ class Erasures:
         self._restores = restores
         self._history = history
         self._dead = dead
+        self._quotas = quotas
         self._changed = changed
         self._thread = ThreadPoolExecutor(1, "erasures")
         self._asked: deque[tuple[str, asyncio.Future[None]]] = deque()
@@ -202,11 +205,13 @@ class Erasures:
             for channel in self._members.of(user):
                 self._members.change(channel, [], [user], seq, now)
             drop_all(db, user)
+            self._quotas.drop(user)
             return seq, self._dead.delete_all(user)
 
         with self._members.as_committed():
             seq, moved = await self._journal.write(work)
         self._dead.committed(moved)
+        self._quotas.dropped(user)
         self._gone.up_to[user], self._gone.phases[user] = seq, MARKED
         self._push.subscriptions.of.pop(user, None)
         self._changed(user)

@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from shard import dead_letters, gone, schedule, sqlite, subscriptions, vapid
+from shard import dead_letters, gone, quotas, schedule, sqlite, subscriptions, vapid
 from shard.journal import MESSAGE, Journal
 from shard.members import Members
 
@@ -145,6 +145,7 @@ class _Mover:
         self._members = [Members(journal.db) for journal in journals]
         for journal in journals:
             dead_letters.make_tables(journal.db)
+            quotas.make_tables(journal.db)
         self._schedules = [schedule.Schedule(journal.db) for journal in journals]
         self._fewer: list[Counter[str]] = []
         """of each old shard, by message: targets who were deleted and are not off its receipt yet"""
@@ -164,6 +165,7 @@ class _Mover:
                 moved.memberships += self._move_members(source)
                 self._move_subscriptions(source)
                 self._move_deletions(source)
+                self._move_quotas(source)
             for source in sources:
                 moved.letters += self._move_letters(source)
                 self._move_troubles(source)
@@ -205,6 +207,11 @@ class _Mover:
     def _move_subscriptions(self, source: Journal) -> None:
         for subscription in subscriptions.stored(source.db):
             subscriptions.add(self._journals[self._owner(subscription.user)].db, subscription)
+
+    def _move_quotas(self, source: Journal) -> None:
+        quotas.make_tables(source.db)
+        for table, row in quotas.rows(source.db):
+            quotas.put(self._journals[self._owner(row[0])].db, table, row)
 
     def _move_deletions(self, source: Journal) -> None:
         """Those that are not finished. The letters from before stay behind, so the new clock knows of none."""

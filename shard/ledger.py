@@ -1,8 +1,8 @@
 """What became of letters that could not be stored, as the next commit of the journal notes it: who is tried again when,
-and what is dead.
+and what is dead; and whose box became full by those that were.
 
 Nothing here makes a flush of its own but twice a second, and a full disk leaves it for later. The one rule: a row of
-the journal goes in no earlier transaction than the deaths of its targets are noted in.
+the journal goes in no earlier transaction than the deaths of its targets are noted in, and who is full by it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from shard.dead_letters import DeadLetters, Death, Moved
 from shard.journal import ranges
+from shard.mailbox import Held
 from shard.put_off import PutOff
+from shard.quotas import Quotas
 from shard.schedule import Retry, Schedule
 
 _DEATHS_MAX = 1_000
@@ -26,19 +28,22 @@ class Page(NamedTuple):
     retries: list[Retry]
     ended: list[str]
     withdrawn: list[tuple[int, str, str]]
+    full: list[tuple[str, Held | None]]
     purge: list[int]
 
 
 class Ledger:
-    def __init__(self, put_off: PutOff, dead: DeadLetters, schedule: Schedule) -> None:
+    def __init__(self, put_off: PutOff, dead: DeadLetters, schedule: Schedule, quotas: Quotas) -> None:
         self._put_off = put_off
         self._dead = dead
         self._schedule = schedule
+        self._quotas = quotas
         self._called = False
 
     def call(self) -> None:
         """It is time to note what there is."""
-        self._called = bool(self._put_off.deaths or self._put_off.withdrawn) or self._put_off.is_changed
+        put_off = self._put_off
+        self._called = bool(put_off.deaths or put_off.withdrawn) or put_off.is_changed or self._quotas.is_changed
 
     @property
     def is_due(self) -> bool:
@@ -58,7 +63,8 @@ class Ledger:
         self._called = bool(put_off.deaths)
         retries, ended = put_off.take_changes()
         withdrawn, put_off.withdrawn = put_off.withdrawn, []
-        return Page(deaths, retries, ended, withdrawn, [] if put_off.deaths else purge)
+        full = self._quotas.take_changes()
+        return Page(deaths, retries, ended, withdrawn, full, [] if put_off.deaths else purge)
 
     def write(self, page: Page) -> list[Moved]:
         """In the transaction that purges the page's rows, before it does."""
@@ -67,6 +73,7 @@ class Ledger:
             self._schedule.write(page.retries, page.ended)
         if page.withdrawn:
             self._dead.withdraw(page.withdrawn)
+        self._quotas.write(page.full)
         if page.purge:
             moved.append(self._dead.purged(ranges(sorted(page.purge))))
         return moved
@@ -80,3 +87,4 @@ class Ledger:
         self._put_off.deaths[:0] = page.deaths
         self._put_off.withdrawn += page.withdrawn
         self._put_off.not_written(page.retries, page.ended)
+        self._quotas.not_written(page.full)

@@ -102,6 +102,9 @@ class Listener:
             ops.Export: shard.exports.files,
             ops.DeleteUser: shard.erasures.delete,
             ops.Restore: shard.restores.restore,
+            ops.AskFull: shard.full,
+            ops.AskUsage: shard.desk.usage,
+            ops.SetQuota: shard.quotas.set,
         }
 
     async def start(self, path: Path) -> None:

@@ -47,6 +47,13 @@ Arrival = tuple[int, str, str]
 """row number, id, channel_id"""
 
 
+class Held(NamedTuple):
+    """What is in a box; ``bytes`` of titles, texts and metadata."""
+
+    messages: int
+    bytes: int
+
+
 class Standing(NamedTuple):
     """How a person is in a channel: since when, and whether it is muted; till a moment, or without end."""
 
@@ -92,10 +99,23 @@ _SHELVE = "INSERT INTO archived(message_id, year) VALUES(?,?) ON CONFLICT DO UPD
 _SHELVED = "SELECT message_id, year FROM json_each(?) JOIN archived ON message_id=value"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
+_BYTES = " + ".join(f"coalesce(length(CAST({{0}}{name} AS BLOB)),0)" for name in ("title", "content", "metadata"))
+_COUNT_ALL = f"SELECT count(*), coalesce(sum({_BYTES.format('')}),0) FROM messages"
+_METER = f"""
+CREATE TABLE usage(id INTEGER PRIMARY KEY CHECK(id=1), messages INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO usage(id, messages, bytes) SELECT 1, * FROM ({_COUNT_ALL});
+CREATE TRIGGER usage_more AFTER INSERT ON messages BEGIN
+    UPDATE usage SET messages=messages+1, bytes=bytes + {_BYTES.format("new.")}; END;
+CREATE TRIGGER usage_less AFTER DELETE ON messages BEGIN
+    UPDATE usage SET messages=messages-1, bytes=bytes - ({_BYTES.format("old.")}); END;
+"""
+"""the database keeps count itself, whoever writes: also a program of an older release"""
+IS_METERED = "SELECT 1 FROM sqlite_schema WHERE name='usage'"
+
 _OPEN = f"""
 SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),
     (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels)),
-    (SELECT EXISTS({IS_ARCHIVING}))"""
+    (SELECT EXISTS({IS_ARCHIVING})), (SELECT EXISTS({IS_METERED}))"""
 _OPEN_VERSION = ", (SELECT version FROM sync_version), (SELECT clean FROM sync_version)"
 _ISSUE = """
 INSERT INTO sync_version(id, version, clean) VALUES(1,?,1)
@@ -153,6 +173,11 @@ def facts_of(db: apsw.Connection) -> tuple[int, int, str]:
     return count, int(removed), f"sha256:{digest.hexdigest()}"
 
 
+def counts_right(db: apsw.Connection) -> bool:
+    """Whether the box that ``db`` has open, and that keeps count, holds what it says."""
+    return db.execute("SELECT messages, bytes FROM usage").fetchone() == db.execute(_COUNT_ALL).fetchone()
+
+
 def later(now_us: int, *earlier: str | None) -> str:
     """An ISO time: ``now_us``, or later than the latest of ``earlier`` if the clock is behind it.
 
@@ -172,8 +197,8 @@ class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
     __slots__ = (
-        "_changes", "_channels", "_db", "_file", "_removed", "clean", "newborn", "path", "removals", "shelves",
-        "used_s", "user", "version",
+        "_changes", "_channels", "_db", "_file", "_removed", "clean", "metered", "newborn", "path", "removals",
+        "shelves", "used_s", "user", "version",
     )  # fmt: skip
 
     def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
@@ -200,10 +225,12 @@ class Mailbox:
             self._removed = bool(found[0])
             self.shelves = bool(found[4])
             """whether some of its messages are in an archive beside it (``shard.archive``)"""
+            self.metered = bool(found[5])
+            """whether it keeps count of what it holds"""
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
-            self.version: str | None = found[5]
+            self.version: str | None = found[6]
             """the last that was issued; None before the first"""
-            self.clean = bool(found[6])
+            self.clean = bool(found[7])
             """nothing was changed since"""
             self._changes = self._db.total_changes()
         except BaseException:
@@ -343,6 +370,27 @@ class Mailbox:
         if not self.shelves:
             return {}
         return dict(self._db.execute(_SHELVED, (msgspec.json.encode(message_ids).decode(),)))
+
+    def meter(self) -> None:
+        """Keep count from now on; it takes a look at everything, once. Raises ``apsw.FullError``."""
+        self.begin()
+        try:
+            self._db.execute(_METER).fetchall()
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        self.metered = True
+
+    def usage(self) -> Held:
+        """What it holds: at once where it keeps count, else by a look at everything."""
+        row = self._db.execute("SELECT messages, bytes FROM usage" if self.metered else _COUNT_ALL).fetchone()
+        assert row is not None
+        return Held(*row)
+
+    def knows(self, message_id: str) -> bool:
+        """Whether it has a message, or had it."""
+        return self.has(message_id) or self._is_removed(message_id) or message_id in self.shelved([message_id])
 
     def _is_removed(self, message_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM removed WHERE message_id=?", (message_id,)).fetchone() is not None

@@ -25,6 +25,7 @@ from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
 from shard.put_off import PutOff
+from shard.quotas import Quotas
 from shard.restore import Restores
 from shard.snapshots import Snapshots
 from shard.sync import Devices
@@ -57,6 +58,7 @@ class Metrics:
         restores: Restores,
         put_off: PutOff,
         dead: DeadLetters,
+        quotas: Quotas,
     ) -> None:
         self._settings = settings
         self._office = office
@@ -76,6 +78,7 @@ class Metrics:
         self._restores = restores
         self._put_off = put_off
         self._dead = dead
+        self._quotas = quotas
         self.questions: Counter[str] = Counter()
         """asked of this shard, by kind; deliveries are none"""
 
@@ -204,6 +207,7 @@ class Metrics:
             counter(
                 "pobox_mailboxes_opened_total", "Mailboxes opened, to stay open or for one transaction", opened, "for"
             ),
+            gauge("pobox_mailboxes_full", "Mailboxes that hold as much as their quota", len(self._quotas.full)),
             counter("pobox_mailboxes_damaged_total", "Mailboxes found damaged and set aside", boxes.damaged),
             counter(
                 "pobox_mailbox_holds_total", "How often a mailbox was held for something that takes long", boxes.holds

@@ -13,10 +13,11 @@ import msgspec
 
 from node import ops
 from node.clock import now_us
-from node.errors import NotFound
+from node.errors import MailboxFull, NotFound
 from shard import backlog as letters_of
 from shard.dead_letters import DeadLetters, Moved
 from shard.journal import MESSAGE, Journal
+from shard.quotas import Quotas
 
 _decode = msgspec.msgpack.Decoder(ops.Letter).decode
 
@@ -28,12 +29,14 @@ class Morgue:
         self,
         journal: Journal,
         dead: DeadLetters,
+        quotas: Quotas,
         *,
         accepting: Callable[[], None],
         enter: Callable[[letters_of.Letter, list[str]], None],
     ) -> None:
         self._journal = journal
         self._dead = dead
+        self._quotas = quotas
         self._accepting = accepting
         self._enter = enter
 
@@ -42,6 +45,8 @@ class Morgue:
 
     async def requeue(self, q: ops.RequeueDeadLetter) -> None:
         self._accepting()
+        if q.user in self._quotas.full:
+            raise MailboxFull([q.user])
 
         def work() -> tuple[int, ops.Letter, bytes, Moved] | None:
             known, old = self._dead.requeue(q.user, q.id)

@@ -47,6 +47,8 @@ class Opener:
     def __init__(self, disk: Disk, template: bytes, *, wal_pages_max: int, vfs: str | None = None) -> None:
         self.born: Callable[[str], None] = lambda _user: None
         """is told of each user who got a box, in the thread that made it"""
+        self.opened: Callable[[Mailbox], None] = lambda _box: None
+        """is told of each box that was opened, in the thread that did"""
         self._disk = disk
         self._template = template
         self._wal_pages_max = wal_pages_max
@@ -118,6 +120,11 @@ class Opener:
             born = True
             box = Mailbox(user, path, self._vfs)
         box.newborn = born
+        try:
+            self.opened(box)
+        except BaseException:
+            box.close()
+            raise
         return box
 
     def _see_to_backups(self, user: str, path: Path) -> None:

@@ -30,6 +30,7 @@ from shard.mailbox import CORRUPT, Mailbox
 from shard.mailboxes import PORTION, Mailboxes
 from shard.opener import Errand
 from shard.put_off import PutOff
+from shard.quotas import Quotas
 from shard.rows import Row
 from shard.trouble import BUSY, NAMED, NO_ROOM, VOLUME, word
 
@@ -47,6 +48,7 @@ class Postmen:
         expander: Expander,
         loader: Loader,
         put_off: PutOff,
+        quotas: Quotas,
         *,
         wake: asyncio.Event,
         count: int,
@@ -62,6 +64,7 @@ class Postmen:
         self._expander = expander
         self._loader = loader
         self._put_off = put_off
+        self._quotas = quotas
         self._count = count
         self._slice_s = slice_ms / 1000
         self._gather = gather
@@ -306,13 +309,18 @@ class Postmen:
 
     async def _visit(self, visits: list[tuple[str, list[Letter]]]) -> None:
         """Store letters in boxes that are opened for nothing else, in a thread."""
+        left_out: dict[str, list[Letter]] = {}
+
+        def write(box: Mailbox, letters: list[Letter]) -> None:
+            left_out[box.user] = self._write(box, letters)
+
         errands: list[tuple[str, Errand]] = [
-            (addressee, partial(self._write, letters=letters)) for addressee, letters in visits
+            (addressee, partial(write, letters=letters)) for addressee, letters in visits
         ]
         failures = await self._mailboxes.visit(errands)
         for (addressee, letters), error in zip(visits, failures, strict=True):
             if error is None:
-                self._stored(addressee, letters)
+                self._stored(addressee, letters, left_out[addressee])
             elif isinstance(error, NAMED):
                 self._trouble(addressee, letters, error)
             else:
@@ -344,28 +352,40 @@ class Postmen:
 
     def _store(self, box: Mailbox, letters: list[Letter]) -> None:
         """One transaction; nothing runs beside it, and nothing is counted unless it was committed."""
-        self._write(box, letters)
+        left_out = self._write(box, letters)
         self._mailboxes.wrote(box.user, len(letters))
-        self._stored(box.user, letters)
+        self._stored(box.user, letters, left_out)
 
-    def _stored(self, user: str, letters: list[Letter]) -> None:
-        """They are in the box of ``user``."""
+    def _stored(self, user: str, letters: list[Letter], left_out: list[Letter]) -> None:
+        """They are in the box of ``user``, but for those that were left out."""
         self.transactions += 1
         oldest = letters[0]
         if oldest.accepted_us:
             self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
+        if left_out:
+            letters = [letter for letter in letters if letter not in left_out]
+            self._put_off.left_out(user, left_out)
         self._backlog.stored_for_one(letters)
         self._tell_stored(user, letters)
         if self._put_off:
             self._put_off.stored(user)
 
-    def _write(self, box: Mailbox, letters: list[Letter]) -> None:
-        """The transaction; in the thread of whoever holds the box."""
+    def _write(self, box: Mailbox, letters: list[Letter]) -> list[Letter]:
+        """The transaction; in the thread of whoever holds the box. Returns what of ``letters`` was left out: of
+        channels, and the box is full."""
+        left_out: list[Letter] = []
         box.begin()
         try:
             rows: list[Row] = []
+            careful = self._quotas.is_on and self._quotas.may_refuse(box, letters)
             for letter in letters:
                 if letter.row is not None:
+                    if careful and letter.channel is not None:
+                        box.insert(rows)
+                        rows = []
+                        if self._quotas.refuses(box, letter.id):
+                            left_out.append(letter)
+                            continue
                     rows.append(letter.row)
                     continue
                 if rows:
@@ -378,6 +398,9 @@ class Postmen:
         except BaseException:
             box.rollback()
             raise
+        if self._quotas.is_on:
+            self._quotas.look(box)
+        return left_out
 
     def _apply(self, box: Mailbox, letter: Letter) -> None:
         if letter.kind == MEMBERSHIP:

@@ -25,7 +25,7 @@ from shard.dead_letters import Death
 from shard.journal import MESSAGE
 from shard.retry import Policy, Tries, pause_s
 from shard.schedule import Retry
-from shard.trouble import BUSY, DAMAGED, EXPIRED, FOR_EVERYBODY, REASONS, VOLUME
+from shard.trouble import BUSY, DAMAGED, EXPIRED, FOR_EVERYBODY, FULL, REASONS, VOLUME
 
 log = structlog.get_logger()
 
@@ -211,6 +211,24 @@ class PutOff:
         self.deaths.append(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now, letter.size))
         self._backlog.gave_up(letter)
         return True
+
+    def left_out(self, user: str, letters: list[Letter]) -> None:
+        """The box of ``user`` is full, and takes none of ``letters``."""
+        now = now_us()
+        for letter in letters:
+            self.given_up[FULL] += 1
+            self.deaths.append(Death(letter.seq, user, letter.id, FULL, 1, now, now, letter.size))
+            self._backlog.gave_up(letter)
+
+    @property
+    def failures(self) -> int:
+        """Tries that failed, and letters times targets that were given up for it."""
+        return self.failed_tries.total() + self.given_up.total() - self.given_up[FULL]
+
+    @property
+    def lost(self) -> int:
+        """Letters times targets that were given up, not counting what a full box left out."""
+        return self.given_up.total() - self.given_up[FULL]
 
     def withdraw(self, letter: Letter, user: str) -> None:
         """``user``, who is a target of ``letter``, is there no more."""

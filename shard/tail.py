@@ -45,7 +45,7 @@ _DROP_USER = "DELETE FROM tail_users WHERE user=? AND seq=?"
 _OF_USER = "SELECT seq FROM tail_users WHERE user=? AND seq>? ORDER BY seq LIMIT ?"
 _OF_CHANNEL = "SELECT seq FROM tail WHERE channel=? AND seq>? AND seq<? ORDER BY seq LIMIT ?"
 _HAS_CHANNELS = "SELECT EXISTS(SELECT 1 FROM tail WHERE channel IS NOT NULL)"
-_ONE = "SELECT targets, body FROM letters WHERE seq=?"
+_ONE = "SELECT targets, channel, body FROM letters WHERE seq=?"
 _OTHERS = f"""
 SELECT seq, kind, id, targets, channel, users, body FROM letters l
 WHERE seq>? AND NOT EXISTS(SELECT 1 FROM tail t WHERE t.lane IN {tuple(range(len(LANES)))} AND t.seq=l.seq)
@@ -130,8 +130,8 @@ class Tail:
         found: list[Letter] = []
         size = 0
         for seq in sorted(seqs)[:READ_MAX]:
-            for targets, body in self._db.execute(_ONE, (seq,)):
-                found.append(letters_of.message(seq, targets, None, _body(body), len(body)))
+            for targets, channel, body in self._db.execute(_ONE, (seq,)):
+                found.append(letters_of.message(seq, targets, channel, _body(body), len(body)))
                 size += len(body)
             if size >= _BYTES_MAX:
                 break

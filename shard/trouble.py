@@ -31,7 +31,9 @@ FOR_EVERYBODY = (NO_ROOM, VOLUME)
 """not one box's own trouble: no letter uses up a try by it"""
 EXPIRED = "expired"
 """of a letter: its sender wants it no more"""
-REASONS = (BUSY, DAMAGED, EXPIRED, IO)
+FULL = "full"
+"""of a channel's letter: the mailbox holds as much as it may; nothing that failed"""
+REASONS = (BUSY, DAMAGED, EXPIRED, FULL, IO)
 """why a letter may be given up"""
 
 

@@ -61,12 +61,11 @@ class Watch:
     def look(self, now: float) -> None:
         """Take the readings at the loop's time ``now``."""
         settings, backlog, put_off = self._settings, self._backlog, self._put_off
-        failed = put_off.failed_tries.total() + put_off.given_up.total()
         self.readings = {
             LANES: max(backlog.waiting / settings.waiting_max, backlog.bytes / max(1, settings.waiting_bytes_max)),
             MEMORY: self._memory().percent / 100,
-            FAILURES: self._failures.look(backlog.stored, failed, now),
-            DEAD: self._deaths.look(put_off.given_up.total(), now),
+            FAILURES: self._failures.look(backlog.stored, put_off.failures, now),
+            DEAD: self._deaths.look(put_off.lost, now),
             DAMAGED: self._damages.look(self._mailboxes.damaged, now),
             LOCKS: self._mailboxes.longest_wait_s(),
         }

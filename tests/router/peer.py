@@ -46,6 +46,7 @@ class Peer:
         """by user"""
         self.boxes: dict[str, Path] = {}
         """the file that each user's box is for devices; its name is its version"""
+        self.full: set[str] = set()
         self.alerts: list[ops.Alert] = []
         self.pushes: dict[tuple[str, str], ops.PutPush] = {}
         self._data = data
@@ -78,7 +79,7 @@ class Peer:
         changing = (
             ops.Deliver, ops.Remove, ops.PutChannel, ops.DropChannel, ops.ChangeMembers, ops.ChangeStatuses,
             ops.PutPush, ops.DropPush,
-            ops.SetMute, ops.ForgetDevice, ops.DeleteUser,
+            ops.SetMute, ops.ForgetDevice, ops.DeleteUser, ops.SetQuota,
         )  # fmt: skip
         return [frame for frame in self.frames if isinstance(frame, changing)]
 
@@ -363,6 +364,11 @@ _ANSWERS: dict[type, Callable[[Peer, Any], Any]] = {
     ops.ListDeadLetters: lambda _peer, _request: [],
     ops.RequeueDeadLetter: Peer._no_dead_letter,
     ops.DropDeadLetter: Peer._no_dead_letter,
+    ops.AskFull: lambda peer, request: [user for user in request.users if user in peer.full],
+    ops.AskUsage: lambda _peer, request: model.Usage(
+        id=request.user, messages=1, bytes=2, quota_messages=None, quota_bytes=3, own_quota=True, full=False
+    ),
+    ops.SetQuota: lambda _peer, _request: None,
 }
 
 

@@ -9,7 +9,7 @@ import { t } from "../words.js";
 import { confirm, found, heading, input, nothing, table } from "./parts.js";
 import { moment } from "./users.js";
 
-const REASONS = ["busy", "damaged", "expired", "io_error"];
+const REASONS = ["busy", "damaged", "expired", "full", "io_error"];
 
 export function dead() {
   const user = input({ type: "search", placeholder: t("deadOfUser"), "aria-label": t("user"), maxLength: 128 });
