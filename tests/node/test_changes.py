@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node import changes as changes_module
 from node.changes import SIZE, Changes, Watch
@@ -99,3 +103,31 @@ def test_a_file_that_was_replaced_is_found_out_soon(path: Path, monkeypatch: pyt
     assert watch.mark("ada") not in (None, old)
     first.close()
     again.close()
+
+
+_NAMES = st.sampled_from([f"user-{number}" for number in range(12)])
+
+
+@given(st.lists(_NAMES))
+def test_who_is_full_is_seen_and_nobody_who_shares_a_bit_with_somebody_is_forgotten(turned: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as place, mock.patch.object(changes_module, "SLOTS", 5):
+        path = Path(place) / "run" / "changes-0"
+        changes, watch = Changes(path), Watch(path)
+        full = set[str]()
+        for user in turned:
+            if user in full:
+                full.remove(user)
+                changes.not_full(user)
+            else:
+                full.add(user)
+                changes.full(user)
+            assert watch.is_any_full() == bool(full)
+            assert all(watch.may_be_full(user) for user in full)
+        for user in sorted(full):
+            changes.not_full(user)
+        assert not any(watch.may_be_full(user) for user in turned)
+        changes.full("ada")
+        changes.close()
+        again = Changes(path)
+        assert not Watch(path).is_any_full(), "a shard that starts says anew who is full"
+        again.close()
