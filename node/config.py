@@ -107,6 +107,8 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     archive_after_days: Annotated[int, Meta(ge=0)] = 0
     """a message that is older moves to ``archive/`` beside the box: still read over the API, no more synced to devices,
     and not in backups; 0: never"""
+    retention_days: Annotated[int, Meta(ge=0)] = 0
+    """a message that was made and accepted longer ago is deleted by itself, from the archive too; 0: never"""
     quota_messages: Annotated[int, Meta(ge=0)] = 0
     """a box that holds so many takes nothing new, for whoever has no quota of their own; its archive is not counted. 0:
     no limit"""
@@ -272,7 +274,7 @@ def load(
             tables.setdefault(section, {})[field] = environ[variable]
     for (section, field), credential in _CREDENTIALS.items():
         handed = Path(environ.get("CREDENTIALS_DIRECTORY", "")) / credential
-        if handed.is_absolute() and handed.exists() and not tables.get(section, {}).get(field):
+        if handed.is_absolute() and os.access(handed, os.R_OK) and not tables.get(section, {}).get(field):
             tables.setdefault(section, {})[field] = str(handed)
     for section, values in (overrides or {}).items():
         tables.setdefault(section, {}).update({k: v for k, v in values.items() if v is not None})

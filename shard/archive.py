@@ -78,6 +78,33 @@ def forget(box: Mailbox, message_id: str) -> None:
                 db.execute("DELETE FROM messages WHERE id=?", (message_id,))
 
 
+def outdated(box: Mailbox, before: str, most: int) -> dict[int, list[str]]:
+    """By year, up to ``most`` of what lies in the files, named or not, and was made and accepted before ``before``."""
+    found: dict[int, list[str]] = {}
+    for year in sorted(_years(box)):
+        if f"{year:04}" <= before[:4] and (left := most - sum(map(len, found.values()))) > 0:
+            with _opened(_directory(box), year) as db:
+                rows = db.execute(
+                    "SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1 LIMIT ?2", (before, left)
+                ).fetchall()
+            if rows:
+                found[year] = [str(message_id) for (message_id,) in rows]
+    return found
+
+
+def drop(box: Mailbox, ids: dict[int, list[str]]) -> None:
+    """Take messages, by year, out of the files; that the box doesn't name them any more is on disk. A file without any
+    goes."""
+    directory = _directory(box)
+    for year, some in ids.items():
+        with _opened(directory, year) as db, db:
+            db.executemany("DELETE FROM messages WHERE id=?", [(message_id,) for message_id in some])
+            is_empty = db.execute("SELECT 1 FROM messages LIMIT 1").fetchone() is None
+        if is_empty:
+            path_of(directory, year).unlink()
+            sync_directory(directory)
+
+
 def sweep(box: Mailbox) -> int:
     """Take everything out of the files that the box doesn't name; how many messages that were."""
     swept = 0

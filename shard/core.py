@@ -53,8 +53,10 @@ from shard.push import Push
 from shard.put_off import PutOff
 from shard.quotas import Quotas
 from shard.restore import Restores
+from shard.retention import Retention
 from shard.retry import Policy
 from shard.roster import Roster
+from shard.rounds import Chore, Rounds
 from shard.schedule import Schedule
 from shard.snapshots import Snapshots
 from shard.sqlite import Sync
@@ -203,11 +205,19 @@ class Shard:
             wrote=self.mailboxes.wrote,
             changed=self.changes.for_user,
         )
-        self.archivist = Archivist(
+        self.archivist = Archivist(settings.archive_after_days)
+        self.retention = Retention(
+            disk,
+            settings.retention_days,
+            forget=self.statuses.forget_marks,
+            oldest_us=lambda: self.house.journal_oldest_us,
+            receipt_us=int(settings.receipt_s * 1e6),
+        )
+        self.rounds = Rounds(
             data,
             owned,
             self.mailboxes,
-            days=settings.archive_after_days,
+            self._chores(),
             may_work=lambda: not self.backlog.waiting,
             changed=self.changes.for_user,
         )
@@ -250,6 +260,7 @@ class Shard:
             mailboxes=self.mailboxes,
             statuses=self.statuses,
             postmen=self.postmen,
+            retention=self.retention,
             changed=self._is_another,
             reserve_bytes=settings.disk_reserve_bytes,
         )
@@ -299,6 +310,7 @@ class Shard:
             put_off=self.put_off,
             dead=self.dead,
             quotas=self.quotas,
+            retention=self.retention,
         )
 
     # -- life --------------------------------------------------------------------------------------
@@ -314,7 +326,7 @@ class Shard:
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
         async with asyncio.TaskGroup() as group:
-            keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.archivist)
+            keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.rounds)
             workers = (self.office, self.loader, self.expander, self.postmen, self.erasures, self.quotas)
             for work in (*workers, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
@@ -337,7 +349,7 @@ class Shard:
     def close(self) -> None:
         self.put_off.close()
         self.barrier.close()
-        self.archivist.close()
+        self.rounds.close()
         self.backups.close()
         self.restores.close()
         self.erasures.close()
@@ -420,6 +432,17 @@ class Shard:
             return 0.0
         fill = max(self.office.fill(), window.fill / 2)
         return gather_s(self.office.rate_now(), self._settings.gather_max_s, fill)
+
+    def _chores(self) -> list[Chore]:
+        """What there is to do once a day. What is past its time goes first: it need not be archived."""
+        settings, chores = self._settings, list[Chore]()
+        if settings.retention_days:
+            chores.append(self.retention)
+        if settings.archive_after_days:
+            chores.append(self.archivist)
+        if self.quotas.is_on:
+            chores.append(self.quotas)
+        return chores
 
     def _accepting(self) -> None:
         refusal = self.office.refusal()

@@ -97,6 +97,11 @@ CREATE TABLE IF NOT EXISTS archived(message_id TEXT PRIMARY KEY NOT NULL, year I
 IS_ARCHIVING = "SELECT 1 FROM sqlite_schema WHERE name='archived'"
 _SHELVE = "INSERT INTO archived(message_id, year) VALUES(?,?) ON CONFLICT DO UPDATE SET year=excluded.year"
 _SHELVED = "SELECT message_id, year FROM json_each(?) JOIN archived ON message_id=value"
+_EXPIRED = """
+CREATE TABLE IF NOT EXISTS expired(message_id TEXT PRIMARY KEY NOT NULL, expired_at DATETIME) WITHOUT ROWID"""
+IS_EXPIRING = "SELECT 1 FROM sqlite_schema WHERE name='expired'"
+_EXPIRE = "INSERT INTO expired(message_id, expired_at) VALUES(?,?) ON CONFLICT DO NOTHING"
+_OUTDATED = "SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1 ORDER BY created_at LIMIT ?2"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
 _BYTES = " + ".join(f"coalesce(length(CAST({{0}}{name} AS BLOB)),0)" for name in ("title", "content", "metadata"))
@@ -115,7 +120,7 @@ IS_METERED = "SELECT 1 FROM sqlite_schema WHERE name='usage'"
 _OPEN = f"""
 SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),
     (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels)),
-    (SELECT EXISTS({IS_ARCHIVING})), (SELECT EXISTS({IS_METERED}))"""
+    (SELECT EXISTS({IS_ARCHIVING})), (SELECT EXISTS({IS_METERED})), (SELECT EXISTS({IS_EXPIRING}))"""
 _OPEN_VERSION = ", (SELECT version FROM sync_version), (SELECT clean FROM sync_version)"
 _ISSUE = """
 INSERT INTO sync_version(id, version, clean) VALUES(1,?,1)
@@ -197,8 +202,8 @@ class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
     __slots__ = (
-        "_changes", "_channels", "_db", "_file", "_removed", "clean", "metered", "newborn", "path", "removals",
-        "shelves", "used_s", "user", "version",
+        "_changes", "_channels", "_db", "_expiring", "_file", "_removed", "clean", "metered", "newborn", "path",
+        "removals", "shelves", "used_s", "user", "version",
     )  # fmt: skip
 
     def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
@@ -228,9 +233,10 @@ class Mailbox:
             self.metered = bool(found[5])
             """whether it keeps count of what it holds"""
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
-            self.version: str | None = found[6]
+            self._expiring = bool(found[6])
+            self.version: str | None = found[7]
             """the last that was issued; None before the first"""
-            self.clean = bool(found[7])
+            self.clean = bool(found[8])
             """nothing was changed since"""
             self._changes = self._db.total_changes()
         except BaseException:
@@ -296,8 +302,8 @@ class Mailbox:
     def insert(self, rows: list[Row]) -> None:
         """Store messages; those that are there already, or were removed, are left as they are."""
         assert self._db.in_transaction
-        if self._removed:
-            gone = {row[0] for row in rows if self._is_removed(row[0])}
+        if self._removed or self._expiring:
+            gone = {row[0] for row in rows if self._is_gone(row[0])}
             rows = [row for row in rows if row[0] not in gone]
         if self.shelves:
             shelved = self.shelved([row[0] for row in rows])
@@ -390,10 +396,46 @@ class Mailbox:
 
     def knows(self, message_id: str) -> bool:
         """Whether it has a message, or had it."""
-        return self.has(message_id) or self._is_removed(message_id) or message_id in self.shelved([message_id])
+        return self.has(message_id) or self._is_gone(message_id) or message_id in self.shelved([message_id])
 
-    def _is_removed(self, message_id: str) -> bool:
-        return self._db.execute("SELECT 1 FROM removed WHERE message_id=?", (message_id,)).fetchone() is not None
+    def outdated(self, before: str, most: int) -> list[str]:
+        """Up to ``most`` messages that were made and accepted before ``before``, the oldest first."""
+        return [row[0] for row in self._db.execute(_OUTDATED, (before, most))]
+
+    def expire(self, message_ids: list[str], at: str) -> None:
+        """Let go for good of messages, here or archived; of each a name stays, till :meth:`forget_expired`."""
+        assert self._db.in_transaction
+        self._db.execute(_EXPIRED)
+        ids = [(message_id,) for message_id in message_ids]
+        self._db.executemany("DELETE FROM messages WHERE id=?", ids)
+        if self.shelves:
+            self._db.executemany("DELETE FROM archived WHERE message_id=?", ids)
+        self._db.executemany(_EXPIRE, [(message_id, at) for message_id in message_ids])
+        self.removals += 1
+        self._expiring = True
+
+    def expired(self) -> list[str]:
+        """The names that are left of them."""
+        return [row[0] for row in self._db.execute("SELECT message_id FROM expired")] if self._expiring else []
+
+    def forget_expired(self, before: str) -> None:
+        """Drop the names of those that went before ``before``."""
+        if not self._expiring:
+            return
+        self.begin()
+        try:
+            self._db.execute("DELETE FROM expired WHERE expired_at<?", (before,))
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+
+    def _is_gone(self, message_id: str) -> bool:
+        """Whether it was removed, or is past its time."""
+        found = self._db.execute("SELECT 1 FROM removed WHERE message_id=?", (message_id,)).fetchone()
+        if found is None and self._expiring:
+            found = self._db.execute("SELECT 1 FROM expired WHERE message_id=?", (message_id,)).fetchone()
+        return found is not None
 
     def read(self, message_id: str) -> Message | None:
         return one(self._db, message_id)

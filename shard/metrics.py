@@ -27,6 +27,7 @@ from shard.push import Push
 from shard.put_off import PutOff
 from shard.quotas import Quotas
 from shard.restore import Restores
+from shard.retention import Retention
 from shard.snapshots import Snapshots
 from shard.sync import Devices
 from shard.watch import Watch
@@ -59,6 +60,7 @@ class Metrics:
         put_off: PutOff,
         dead: DeadLetters,
         quotas: Quotas,
+        retention: Retention,
     ) -> None:
         self._settings = settings
         self._office = office
@@ -79,6 +81,7 @@ class Metrics:
         self._put_off = put_off
         self._dead = dead
         self._quotas = quotas
+        self._retention = retention
         self.questions: Counter[str] = Counter()
         """asked of this shard, by kind; deliveries are none"""
 
@@ -207,6 +210,7 @@ class Metrics:
             counter(
                 "pobox_mailboxes_opened_total", "Mailboxes opened, to stay open or for one transaction", opened, "for"
             ),
+            counter("pobox_messages_expired_total", "Messages that were past their time", self._retention.expired),
             gauge("pobox_mailboxes_full", "Mailboxes that hold as much as their quota", len(self._quotas.full)),
             counter("pobox_mailboxes_damaged_total", "Mailboxes found damaged and set aside", boxes.damaged),
             counter(

@@ -170,6 +170,21 @@ class StatusFile:
         """Those of ``message_ids`` that have a read mark."""
         return {row[0] for row in self._db.execute(_READ_AMONG, (_json(message_ids),))}
 
+    # -- what is past its time -----------------------------------------------------------------------
+
+    def forget(self, message_ids: list[str], now_us: int) -> int:
+        """Forget the marks on messages that are no more, durably; how many there were. Raises :class:`DiskFull`,
+        :class:`Unsure`."""
+        marks = [_marks(row) for row in self._db.execute(_MARKS, (_json(sorted(set(message_ids))),))]
+        for mark in marks:
+            mark.read = Mark("", 0, "")
+        if marks:
+            with self._transaction():
+                read_stats.keep(self._db, marks, clock.iso(now_us))
+                ids = [(mark.message_id,) for mark in marks]
+                self._db.executemany("DELETE FROM read_status WHERE message_id=?", ids)
+        return len(marks)
+
     # -- what a device says --------------------------------------------------------------------------
 
     def merge(

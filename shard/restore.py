@@ -36,6 +36,7 @@ from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, Standing, facts_of
 from shard.mailboxes import Mailboxes
 from shard.members import Members
 from shard.postmen import Postmen
+from shard.retention import Retention
 from shard.statuses import Statuses
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class Restores:
         mailboxes: Mailboxes,
         statuses: Statuses,
         postmen: Postmen,
+        retention: Retention,
         changed: Callable[[str], None],
         reserve_bytes: int,
     ) -> None:
@@ -73,6 +75,7 @@ class Restores:
         self._mailboxes = mailboxes
         self._statuses = statuses
         self._postmen = postmen
+        self._retention = retention
         self._changed = changed
         self._reserve_bytes = reserve_bytes
         self._thread = ThreadPoolExecutor(1, "restore")
@@ -177,6 +180,7 @@ class Restores:
         letters.update(history.since(self._disk.data, user, after, base.at_us))
         with full_is_507(), contextlib.closing(Mailbox(user, fresh)) as box:
             count = deeds.apply(box, [letters[position] for position in sorted(letters)], at_us)
+            self._retention.clear(box, now_us())
             box.checkpoint(self._disk)
             return ops.BoxFacts(*box.facts()), count
 

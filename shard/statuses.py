@@ -146,6 +146,12 @@ class Statuses:
             with full_is_507():
                 return bool(await self._work(user, lambda file: file.copy_to(path), create=False))
 
+    async def forget_marks(self, user: str, message_ids: list[str]) -> None:
+        """Forget what ``user`` did to messages that are no more."""
+        async with self._hold(user):
+            await self._work(user, lambda file: file.forget(message_ids, now_us()), create=False)
+            self._tallies.pop(user, None)
+
     async def replace(self, user: str, fresh: Path, aside: str) -> None:
         """Put the file ``fresh``, which is whole and flushed, in the place of ``user``'s, which is kept beside it with
         ``aside`` at the end of its name. What devices hold of it they are told to forget."""

@@ -18,8 +18,8 @@ export function open() {
 
 /** What only the node knows. Without it the rest is shown all the same. */
 export async function load() {
-  const [openChannels, devices] = await Promise.all([node("openChannels"), node("devices")]);
-  set({ open: openChannels.result ?? null, devices: devices.result ?? null });
+  const [openChannels, devices, usage] = await Promise.all([node("openChannels"), node("devices"), node("usage")]);
+  set({ open: openChannels.result ?? null, devices: devices.result ?? null, usage: usage.result ?? null });
 }
 
 /** Mute for one of the spans, or hear it again (""). */

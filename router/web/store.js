@@ -12,7 +12,7 @@ let state = {
   opened: null, // the message that is shown, or null
   toast: null, // {text, undo}
   holders: null, // {id, devices}: which devices have the message that is shown, if the node said
-  preferences: { open: null, devices: null, busy: null, leaving: null }, // what the node said for the panel, and what is under way
+  preferences: { open: null, devices: null, usage: null, busy: null, leaving: null }, // what the node said for the panel, and what is under way
   dialog: null, // "help", "settings", "preferences"
   drawer: false, // the side pane, where there is no room to show it always
 };

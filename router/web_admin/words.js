@@ -1,5 +1,6 @@
 // Every word that is read here, in the language of the inbox.
 
+import { size as sizeIn } from "/inbox/room.js";
 import { language, locale } from "/inbox/words.js";
 
 const EN = {
@@ -82,6 +83,10 @@ const EN = {
   openInbox: "Open the inbox",
   deliverTo: "Deliver a message",
   memberOf: "Member of",
+  room: "Room",
+  roomMessages: (held, most, n) => (most === null ? `${held} ${n === 1 ? "message" : "messages"}` : `${held} of ${most} messages`),
+  roomBytes: (held, most) => (most === null ? held : `${held} of ${most}`),
+  roomFull: "The box is full: whoever sends to it is refused.",
   inNoChannel: "In no channel",
   leave: (channel) => `Leave ${channel}`,
   didLeave: (user, channel) => `${user} left ${channel}`,
@@ -232,6 +237,10 @@ const ZH = {
   openInbox: "打开收件箱",
   deliverTo: "投递消息",
   memberOf: "所在频道",
+  room: "空间",
+  roomMessages: (held, most) => (most === null ? `${held} 条消息` : `${held} / ${most} 条消息`),
+  roomBytes: (held, most) => (most === null ? held : `${held} / ${most}`),
+  roomFull: "信箱已满：不再接收新消息。",
   inNoChannel: "不在任何频道中",
   leave: (channel) => `退出 ${channel}`,
   didLeave: (user, channel) => `${user} 已退出 ${channel}`,
@@ -304,7 +313,6 @@ const ZH = {
 const NUMBER = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
 const SMALL = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
 const PERCENT = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 0 });
-const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
 
 /** The words for `key`; those that depend on something are made of `values`. */
 export function t(key, ...values) {
@@ -322,10 +330,7 @@ export function percent(share) {
 }
 
 export function size(bytes) {
-  const step = bytes > 0 ? Math.min(UNITS.length - 1, Math.floor(Math.log10(bytes) / 3)) : 0;
-  const value = bytes / 1000 ** step;
-  const maximumFractionDigits = value < 10 && step > 0 ? 1 : 0;
-  return new Intl.NumberFormat(locale, { style: "unit", unit: UNITS[step], maximumFractionDigits }).format(value);
+  return sizeIn(bytes, locale);
 }
 
 function nOf(n, noun) {

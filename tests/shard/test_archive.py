@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node import ops
-from node.clock import iso
+from node.clock import DAY_US, iso
 from node.slots import slot_of
 from shard import archive
 from shard.doctor import Doctor
@@ -27,6 +27,8 @@ from .test_mailbox import change, ids
 
 DAY_S = 86_400
 BEFORE = iso(START_US)
+NOW_US = START_US + DAY_US
+"""when a day has passed since"""
 
 
 def row(message_id: str, day: int, *, channel: str = "direct") -> Row:
@@ -173,7 +175,7 @@ def test_pages_are_the_same_with_and_without_an_archive(
 def test_a_shard_archives_what_is_old_and_everybody_is_told() -> None:
     async def play() -> None:
         with laid_out() as data:
-            async with Running(data, archive_after_days=0) as running:
+            async with Running(data, archive_after_days=1) as running:
                 for number in range(5):
                     await running.deliver(delivery(letter(f"old{number}", at=-500 * DAY_S), ["ada", "bob"]))
                 await running.deliver(delivery(letter("new"), ["ada"]))
@@ -184,7 +186,7 @@ def test_a_shard_archives_what_is_old_and_everybody_is_told() -> None:
                 async with running.shard.mailboxes.hold("bob", create=False):
                     pass
                 running.shard.mailboxes.discard("bob")  # one is open, one is not
-                await running.while_alive(running.shard.archivist.round(BEFORE, sweep=True))
+                await running.while_alive(running.shard.rounds.round(NOW_US, sweep=True))
                 assert running.shard.archivist.moved == 5 + 4
                 assert await running.ids("ada") == before
                 assert (await counts(running, "ada")).unread == 1
@@ -212,16 +214,16 @@ def test_the_archive_of_a_box_that_was_lost_is_kept_with_it() -> None:
     async def go() -> None:
         with laid_out() as data:
             path = box_path(data, "ada")
-            async with Running(data) as running:
+            async with Running(data, archive_after_days=1) as running:
                 for number in range(3):
                     await running.deliver(delivery(letter(f"m{number}", at=-400 * DAY_S), ["ada"]))
                 await running.settled()
-                await running.shard.archivist.round(BEFORE, sweep=True)
+                await running.shard.rounds.round(NOW_US, sweep=True)
                 assert in_files(path.parent) == ["m0", "m1"]
                 running.shard.mailboxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
                 await running.deliver(delivery(letter("new"), ["ada"]))
                 await running.settled()
-                await running.shard.archivist.round(BEFORE, sweep=True)
+                await running.shard.rounds.round(NOW_US, sweep=True)
                 assert await running.ids("ada") == ["new"]
                 kept = [place.name for place in path.parent.glob("archive.damaged-*")]
                 assert len(kept) == 1
@@ -249,12 +251,12 @@ def test_no_box_is_closed_while_the_archivist_is_in_it(monkeypatch: pytest.Monke
     async def go() -> None:
         monkeypatch.setattr(archive, "move", slow)
         with laid_out() as data:
-            async with Running(data) as running:
+            async with Running(data, archive_after_days=1) as running:
                 await running.deliver(delivery(letter("m"), ["ada"]))
                 await running.settled()
                 close = Mailbox.close
                 monkeypatch.setattr(Mailbox, "close", lambda box: (told.append("closed"), close(box))[1])
-                work = asyncio.create_task(running.shard.archivist.round(BEFORE, sweep=False))
+                work = asyncio.create_task(running.shard.rounds.round(NOW_US, sweep=False))
                 await until(lambda: told, "the archivist", running.life)
                 work.cancel()
                 await running.kill()

@@ -28,5 +28,6 @@ case "$BASE" in
 esac
 umount -R /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --make-rshared / # as at a real start: what is mounted for a unit (its credentials) is to be seen
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=other SYSTEMD_UNIT_PATH=/etc/systemd/system \
   SYSTEMD_LOG_TARGET=console /lib/systemd/systemd --system --unit=pobox.target

@@ -102,7 +102,10 @@ def port() -> int:
 def manager(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Manager]:
     if (reason := why_not()) is not None:
         pytest.skip(reason)
-    with managed(tmp_path_factory.mktemp("tree"), port, shards=2, routers=2) as manager:
+    tree = tmp_path_factory.mktemp("tree")
+    (tree / "etc/credstore").mkdir(parents=True)
+    (tree / "etc/credstore/pobox.jwt-secret").write_text("known to root alone")
+    with managed(tree, port, shards=2, routers=2) as manager:
         manager.await_active("pobox.target", "pobox-layout.service", *SERVICES)
         yield manager
 
@@ -119,6 +122,11 @@ class TestForReal:
             assert client.post("/api/v3/messages", json=body).status_code == 202
             for user in users:
                 assert client.get(f"/api/v3/users/{user}/messages/first").json()["title"] == "Hello"
+
+    def test_a_secret_of_roots_is_handed_to_the_unit_that_needs_it(self, manager: Manager) -> None:
+        handed = Path(f"/proc/{manager.pid}/root/run/credentials/pobox-router@0.service")
+        assert [path.name for path in handed.iterdir()] == ["pobox.jwt-secret"], "what is not there is none"
+        assert (handed.stat().st_uid, handed.stat().st_mode & 0o777) == (990, 0o500)
 
     def test_a_shard_that_hangs_is_started_again(self, manager: Manager) -> None:
         main = manager.show("pobox-shard@0.service", "MainPID")

@@ -61,6 +61,9 @@ class Person:
         """A channel that anybody may join."""
         self._http.put(f"/api/v3/channels/{channel}", json={"name": name, "open": True}).raise_for_status()
 
+    def quota(self, **quota: int) -> None:
+        self._http.put(f"/api/v3/users/{self.name}/quota", json=quota).raise_for_status()
+
     def statuses(self) -> dict[str, dict[str, Any]]:
         """What the node knows of what they did, by message."""
         answer = self._http.get(f"/api/v3/sync/{self.name}/read-status").raise_for_status().json()

@@ -106,6 +106,24 @@ def test_devices_and_what_they_have(person: Person) -> None:
     expect(dialog.get_by_role("button", name="Forget")).to_have_count(0)
 
 
+def test_room_in_the_mailbox_is_shown_as_a_bar_and_said_to_be_full(person: Person) -> None:
+    person.deliver("First")
+    page = person.open()
+    expect(titles(page)).to_have_count(1)
+    dialog = panel(page)
+    expect(dialog.get_by_text("1 message", exact=True)).to_be_visible()
+    expect(dialog.get_by_role("progressbar")).to_have_count(0)
+    page.keyboard.press("Escape")
+    person.quota(messages=2, bytes=1_000_000)
+    person.deliver("Second")
+    expect(titles(page)).to_have_count(2)
+    dialog = panel(page)
+    expect(dialog.get_by_role("progressbar", name="2 of 2 messages")).to_be_visible()
+    expect(dialog.get_by_role("progressbar", name="of 1 MB")).to_be_visible()
+    expect(dialog.get_by_text("Your mailbox is full")).to_be_visible()
+    assert serious(page) == []
+
+
 @pytest.mark.parametrize(
     "options",
     [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}],

@@ -111,6 +111,11 @@ export class Server {
     return (await this.#get(`users/${this.#user}/devices`)).devices;
   }
 
+  /** How much is in the box, and how much may be. */
+  async usage() {
+    return this.#get(`users/${this.#user}`);
+  }
+
   /** Which devices have a message. */
   async holders(messageId) {
     return (await this.#get(`${this.#message(messageId)}/devices`)).devices;

@@ -3,6 +3,7 @@
 import { fill, h, icon, iconButton } from "../dom.js";
 import { isMuted, SPANS } from "../mutes.js";
 import * as preferences from "../preferences.js";
+import { room } from "../room.js";
 import * as settings from "../settings.js";
 import * as store from "../store.js";
 import { ago, moment } from "../time.js";
@@ -34,7 +35,7 @@ export function follow() {
   });
 }
 
-function draw(place, { side, news, preferences: { open, devices, busy, leaving } }) {
+function draw(place, { side, news, preferences: { open, devices, usage, busy, leaving } }) {
   const offline = news?.online === false;
   const mine = side.channels.filter(({ joined }) => joined).toSorted(byName);
   const others = (open ?? []).filter(({ id }) => !mine.some((channel) => channel.id === id)).toSorted(byName);
@@ -56,6 +57,7 @@ function draw(place, { side, news, preferences: { open, devices, busy, leaving }
       (devices ?? []).map((device) => known(device, offline)),
       devices === null ? t(offline ? "needsNetwork" : "loadingList") : t("noDevices"),
     ),
+    usage === null ? null : h("section", { "aria-labelledby": "panel-room" }, h("h3", { id: "panel-room" }, t("room")), room(usage, t, locale)),
   );
 }
 

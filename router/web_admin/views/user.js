@@ -1,6 +1,8 @@
 // One person: the channels they are in, and what came last.
 
 import { fill, h, icon, iconButton } from "/inbox/dom.js";
+import { room } from "/inbox/room.js";
+import { locale } from "/inbox/words.js";
 import * as actions from "../actions.js";
 import * as address from "../address.js";
 import * as api from "../api.js";
@@ -39,18 +41,21 @@ export function user(id) {
 
 async function load(id) {
   try {
-    const [{ channels }, { messages }] = await Promise.all([
+    const [usage, { channels }, { messages }] = await Promise.all([
+      api.get(api.path("users", id)),
       api.get(api.path("users", id, "channels")),
       api.get(api.path("users", id, "messages"), { limit: LAST }),
     ]);
-    if (store.get().chosen === id) store.set({ shown: { channels, messages } });
+    if (store.get().chosen === id) store.set({ shown: { usage, channels, messages } });
   } catch (problem) {
     if (store.get().chosen === id) store.set({ shown: { problem } });
   }
 }
 
-function parts(id, { channels, messages }) {
+function parts(id, { usage, channels, messages }) {
   return [
+    h("h2", {}, t("room")),
+    room(usage, t, locale),
     h("h2", {}, t("memberOf")),
     channels.length ? h("ul", { class: "chips" }, ...channels.map((one) => chip(id, one))) : h("p", {}, t("inNoChannel")),
     h("h2", {}, t("lastMessages")),
