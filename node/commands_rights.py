@@ -13,8 +13,8 @@ import click
 from node import export as exports
 from node.apiclient import PATIENCE_S, Api, ApiError, segment
 from node.ids import is_name
-from node.placement import sync_directory
 from node.model import Quota, Usage
+from node.placement import sync_directory
 from node.show import Failures, counted, server_option
 
 
