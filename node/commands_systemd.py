@@ -23,6 +23,7 @@ _UNITS = Path("etc/systemd/system")
 _ETC = Path("etc/pobox")
 _SHIPPED_PYTHON = "/opt/pobox/bin/python"
 _SHIPPED_DATA = "/var/lib/pobox"
+_TIMER = "pobox-backup.timer"
 _EACH, _ALL = "30-instance.conf", "20-node.conf"
 """the drop-ins that are written here: of an instance, and of all of a kind. Of two with one name the first would
 take the place of the second."""
@@ -39,8 +40,8 @@ def systemd() -> None:
 @click.option("--data", default=_SHIPPED_DATA, help="the data directory")
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path("/"), help="of an image")
 def install(shards: int, routers: int, data: str, root: Path) -> None:
-    """Write the units for SHARDS shards, and say how to start them. Address and port are those of
-    /etc/pobox/pobox.toml, if there is one."""
+    """Write the units for SHARDS shards, and say how to start them. Address, port and the time of the daily backup are
+    those of /etc/pobox/pobox.toml, if there is one."""
     settings = root / _ETC / "pobox.toml"
     config = loaded(settings if settings.exists() else None, {"shards": shards, "routers": routers, "data": data})
     try:
@@ -76,6 +77,8 @@ def write(root: Path, config: Config, *, cores: list[int], python: str) -> None:
         place = root / f"etc/{kind}.d"
         place.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / f"pobox.{kind}", place / "pobox.conf")
+    if config.backup.at:
+        _drop_in(units, _TIMER, "Timer", OnCalendar=["", f"*-*-* {config.backup.at}:00 UTC"])
     settings = {"POBOX_NODE_DATA": node.data, "POBOX_NODE_SHARDS": node.shards, "POBOX_NODE_ROUTERS": node.routers}
     (root / _ETC).mkdir(parents=True, exist_ok=True)
     (root / _ETC / "node.env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
@@ -104,6 +107,8 @@ def write(root: Path, config: Config, *, cores: list[int], python: str) -> None:
     for name in [*shards, *(f"{router}{kind}" for router in routers for kind in (".socket", ".service"))]:
         template = name.partition("@")[0] + "@" + name[name.rindex(".") :]
         (wanted / name).symlink_to(Path("..") / template)
+    if config.backup.at:
+        (wanted / _TIMER).symlink_to(Path("..") / _TIMER)
 
 
 def _forget(units: Path) -> None:

@@ -21,8 +21,9 @@ import apsw
 import httpx
 import structlog
 
-from node import listen, ops, paths, placement, process, rundir
+from node import daily, listen, ops, paths, placement, process, rundir
 from node.child import Child, ending
+from node.clock import now_us
 from node.config import Config, environment
 from node.console import Console
 from node.errors import ConfigError, PoboxError
@@ -31,6 +32,8 @@ from node.link import Link
 SQLITE_MIN = (3, 51, 3)
 _POLL_S = 0.05
 _ANSWER_MAX_S = 2.0
+_LOOK_S = 60.0  # the clock may be set
+_AGAIN_S = 3_600.0
 _PATIENCE_S = 10.0  # between two lines that say who is waited for
 
 _log = structlog.get_logger()
@@ -47,6 +50,9 @@ class Commands:
 
     def router(self, index: int, fd: int) -> list[str]:
         return [sys.executable, "-m", "router", "--index", str(index), "--fd", str(fd), "--supervised"]
+
+    def backup(self) -> list[str]:
+        return [sys.executable, "-m", "node", "backup", "daily"]
 
 
 class StartFailed(Exception):
@@ -105,6 +111,8 @@ class Supervisor:
         self._layout: Child | None = None
         self._shards: list[Child] = []
         self._routers: list[Child] = []
+        self._backup: Child | None = None
+        self._daily: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
         self._hurry = asyncio.Event()
         self._over: asyncio.Future[None] | None = None
@@ -165,14 +173,37 @@ class Supervisor:
         await self._patiently("routers", self._await_routers(url))
         for child in [*self._shards, *self._routers]:
             child.settled = True
+        self._daily = asyncio.create_task(self._back_up_daily())
+        self._daily.add_done_callback(self._watch)
         self._on_ready(url, is_new)
 
+    async def _back_up_daily(self) -> None:
+        """Start the daily backup when its time comes; one that failed, or may have been missed, at once or in an hour.
+        Whether there is anything to do the command knows itself."""
+        at = self._config.backup.at
+        missed = any(paths.backups_dir(self._data).glob("*/*"))
+        while at:
+            if not missed:
+                due_us = daily.next_us(at, now_us())
+                while now_us() < due_us:
+                    await asyncio.sleep(min(_LOOK_S, (due_us - now_us()) / 1e6 + 0.001))
+            self._backup = self._child("backup", self._commands.backup())
+            code = await asyncio.shield(self._backup.once())
+            missed = code != 0
+            if missed:
+                _log.error("the daily backup is not done: it is tried again", ending=ending(code), in_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
+
     async def _fall(self) -> None:
+        if self._daily is not None:
+            self._daily.cancel()
+            await asyncio.wait({self._daily})
         # With this copy open, a router that closed its own would still have callers queue up.
         for listener in self._listeners:
             listener.close()
         layout = [self._layout] if self._layout is not None else []
-        for step in (self._routers, self._shards, layout):
+        backup = [self._backup] if self._backup is not None else []
+        for step in ([*self._routers, *backup], self._shards, layout):
             await asyncio.gather(*(child.stop(self._hurry) for child in step))
         rundir.clear_pids(self._data)
 

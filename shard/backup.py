@@ -1,4 +1,5 @@
-"""The daily backup of a shard's boxes and of its journal, made in the background.
+"""The backup of a shard's boxes and of its journal, made in the background when somebody asks: once a day, mostly
+(:mod:`node.daily`).
 
 It gives way: a box at a time, in portions, in a thread of its own, with pauses that are longer than the work while
 mail is being stored. A box that was not written since its last backup is not even opened.
@@ -22,7 +23,7 @@ import apsw
 import structlog
 
 from node import ops
-from node.clock import DAY_US, now_us
+from node.clock import now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError
 from node.placement import Placement, sync_directory
@@ -47,8 +48,6 @@ log = structlog.get_logger()
 _PORTION_PAGES = 500
 _PASSES = 3
 _FEW = 64
-_LATE_US = 26 * 3_600_000_000
-_AGAIN_US = 3_600_000_000
 _LOOK_S = 1.0
 _FORGET_S = 60.0
 
@@ -92,8 +91,6 @@ class Backups:
             thread=self._thread,
         )
         self._touched: set[str] | None = None
-        self._not_before_us = 0
-        """after one that failed, what is late waits until then"""
         self.state = ops.BackupState()
         self.whole_us = last_whole(disk.data, placement, index)
         """when the last whole set was made, 0 for never"""
@@ -115,15 +112,11 @@ class Backups:
             self._touched.add(user)
 
     async def run(self) -> None:
-        """Make a backup when it is time, or asked for, until cancelled."""
-        before_us, forgot_at = now_us(), 0.0
+        """Make a backup when it is asked for, until cancelled."""
+        forgot_at = 0.0
         if self._part(_today()).begun.exists():
             await self.begin(ops.BackUp(0))  # a kill cut it short
         while True:
-            now = now_us()
-            if self._is_time(before_us, now):
-                await self.begin(ops.BackUp(0))
-            before_us = now
             if self._asked.is_set():
                 self._asked.clear()
                 await self._make()
@@ -137,15 +130,6 @@ class Backups:
     def _forget_history(self) -> None:
         before_us = now_us() - int(self._settings.history_s * 1e6)
         history.forget(self._disk.data, before_us, self._placement, self._index)
-
-    def _is_time(self, before_us: int, now: int) -> bool:
-        """Whether the time of the day came since ``before_us``; or was missed, on a node that has made backups."""
-        if not self._settings.at:
-            return False
-        hours, minutes = map(int, self._settings.at.split(":"))
-        due_us = now - now % DAY_US + (hours * 60 + minutes) * 60_000_000
-        is_late = self.whole_us > 0 and now - self.whole_us > _LATE_US
-        return before_us < due_us <= now or (is_late and now >= self._not_before_us)
 
     # -- one set -----------------------------------------------------------------------------------
 
@@ -166,7 +150,6 @@ class Backups:
         except (PoboxError, OSError, apsw.Error, files.Damaged) as error:
             state.error = str(error) or (error.title if isinstance(error, PoboxError) else repr(error))
             log.error("the backup is not whole", day=state.day, error=state.error)
-            self._not_before_us = now_us() + _AGAIN_US
         finally:
             self._touched = None
             state.running, state.ended_us = False, now_us()

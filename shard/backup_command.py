@@ -18,8 +18,9 @@ import click
 import obstore
 
 from node import commands_serve, ops, paths, placement
+from node import daily as daily_rule
 from node.audit_deed import written_down
-from node.clock import iso, us_of
+from node.clock import iso, now_us, us_of
 from node.config import Config
 from node.errors import ConfigError, PoboxError
 from node.ids import check_name
@@ -56,8 +57,33 @@ def backup() -> None:
 
 @backup.command()
 @on_data
+def daily(config: Config) -> None:
+    """Make today's backup if it is due, and send it to [backup] store if it isn't there: what a timer starts, once a
+    day or as often as it likes. Exit code 1 if something is left to do."""
+    data, at = Path(config.node.data), config.backup.at
+    if not at:
+        click.echo("[backup] at is empty: there is no daily backup")
+        return
+    _layout(config)
+    paths.backups_dir(data).mkdir(mode=0o700, exist_ok=True)
+    with _plainly(), offsite.alone(data, "daily backup"):
+        if daily_rule.is_due(at, backup_set.last_set_us(data), now_us()):
+            _make(config)
+        if config.backup.store and not offsite.is_pushed(data):
+            _push(config, None)
+
+
+@backup.command()
+@on_data
 def now(config: Config) -> None:
     """Have the running node make today's backup, and wait for it."""
+    _make(config)
+    if config.backup.store:
+        _push(config, None)
+
+
+def _make(config: Config) -> None:
+    """Exits with code 1 if it is not whole."""
     layout = _layout(config)
     states = asyncio.run(_gather(_back_up(config, shard) for shard in range(layout.shards)))
     for shard, state in enumerate(states):
@@ -70,8 +96,6 @@ def now(config: Config) -> None:
             click.echo(f"shard {shard}: not whole: {state.error}", err=True)
     if any(state.failed or not state.whole for state in states):
         raise SystemExit(1)
-    if config.backup.store:
-        _push(config, None)
 
 
 @backup.command()

@@ -98,6 +98,11 @@ def last_whole(data: Path, layout: Placement, shard: int) -> int:
     return max((part.ended_us for part in found if part and part.shards == layout.shards), default=0)
 
 
+def last_set_us(data: Path) -> int:
+    """As of when the last whole set is, of all shards; 0 if there is none."""
+    return max((min(part.ended_us for part in parts) for _day, _layout, parts in whole_sets(data)), default=0)
+
+
 def whole_sets(data: Path) -> list[tuple[str, int, list[Manifest]]]:
     """Day, layout and parts of every whole set, oldest first."""
     sets = []

@@ -32,6 +32,7 @@ from node.ids import check_name
 from node.placement import Placement, save, sync_directory, write_all, write_durably
 from node.slots import owned_by
 from shard import backup_files as files
+from shard.backup_set import Manifest as Part
 from shard.backup_set import first_day, part_of, whole_sets
 from shard.roster import names_in
 from shard.sqlite import MODE_AT, WAL_MODE
@@ -42,6 +43,7 @@ _WHOLE_MAX = 4 * 1024 * 1024
 _LEVEL = 3
 _GRACE = timedelta(days=2)
 _RESTORING = "restoring.json"
+_PUSHED = "pushed.json"
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True):
@@ -98,7 +100,7 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
     if not sets:
         raise Incomplete("there is no whole backup to send")
     day, layout, parts = sets[-1]
-    with _alone(data):
+    with alone(data, "push"):
         there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
         done = Pushed()
         for part in parts:
@@ -117,7 +119,22 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
             obstore.put(store, f"manifests/{day}-{layout}/shard-{part.shard}", content)
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
         done.removed = _prune(store, keep_days)
+        write_durably(paths.backups_dir(data) / _PUSHED, _mark_of(day, layout, parts))
     return done
+
+
+def is_pushed(data: Path) -> bool:
+    """Whether the last whole set is there already, as far as is noted here."""
+    sets = whole_sets(data)
+    try:
+        return bool(sets) and (paths.backups_dir(data) / _PUSHED).read_bytes() == _mark_of(*sets[-1])
+    except FileNotFoundError:
+        return False
+
+
+def _mark_of(day: str, layout: int, parts: list[Part]) -> bytes:
+    """What tells this set from any other."""
+    return msgspec.json.encode((day, layout, [part.ended_us for part in parts]))
 
 
 def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item, Path]]:
@@ -268,13 +285,14 @@ def _fetch(store: Any, item: Item, target: Path) -> int:
 
 
 @contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    fd = os.open(paths.backups_dir(data) / "push.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def alone(data: Path, what: str) -> Iterator[None]:
+    """Do ``what`` while nobody else does. Raises :class:`Incomplete`."""
+    fd = os.open(paths.backups_dir(data) / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Incomplete("another push is under way") from None
+            raise Incomplete(f"another {what} is under way") from None
         yield
     finally:
         os.close(fd)

@@ -142,6 +142,37 @@ def test_a_whole_node_is_made_of_what_is_off_site_alone(s3: tuple[dict[str, str]
     assert SECRET not in node.output() + (tmp_path / "data.log").read_text()
 
 
+def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_for(
+    s3: tuple[dict[str, str], Path], tmp_path: Path
+) -> None:
+    settings, bucket = s3
+    now = time.gmtime(time.time() - 60)
+    settings = {**settings, "POBOX_BACKUP_STORE": "s3://bucket/daily", "POBOX_BACKUP_AT": time.strftime("%H:%M", now)}
+    bucket, data = bucket.with_name("daily"), tmp_path / "data"
+    away = {**settings, "POBOX_BACKUP_ENDPOINT": "http://127.0.0.1:9"}
+    with Node(data, shards=1, env=settings) as node:
+        deliver(node, "m", ["ann"])
+        with pobox(away, data, "backup", "daily") as process:
+            output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "1 boxes" in output, "it was made, and could not be sent"
+        assert "files of" in said(settings, data, "backup", "daily")
+        assert len(list(bucket.glob("manifests/*/*"))) == 1
+        assert said(settings, data, "backup", "daily") == ""
+        said(settings, data, "backup", "now")
+        assert said(settings, data, "backup", "daily") == "", "one that was asked for is today's too"
+        made = [path.stat().st_mtime_ns for path in data.glob("backups/*/*/*.json")]
+        running = [pobox(settings, data, "backup", "daily") for _ in range(3)]
+        for process in running:
+            process.communicate(timeout=120)
+        assert [path.stat().st_mtime_ns for path in data.glob("backups/*/*/*.json")] == made
+    with pobox({**settings, "POBOX_BACKUP_AT": "00:00"}, tmp_path / "none", "backup", "daily") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "placement.json is missing" in output
+    assert "there is no daily backup" in said({**settings, "POBOX_BACKUP_AT": ""}, data, "backup", "daily")
+
+
 def test_a_restore_from_a_place_that_is_none_says_so_and_makes_nothing(tmp_path: Path) -> None:
     other = tmp_path / "other"
     with pobox({}, other, "restore", "--all", "--from", f"file://{tmp_path}/none") as process:

@@ -1,6 +1,6 @@
 """A small child in place of a layout, a shard or a router: what a supervisor sees of the real ones.
 
-How it behaves comes from the environment: ``FAKE_<KIND>`` of ``layout``, ``shard``, ``router`` is
+How it behaves comes from the environment: ``FAKE_<KIND>`` of ``layout``, ``shard``, ``router``, ``backup`` is
 ``dies``, ``stubborn`` (ignores SIGTERM), ``slow`` (takes 0.5 s to stop) or unset.
 """
 
@@ -56,7 +56,7 @@ async def _child(kind: str, index: int, fd: int) -> None:
     print(f"{kind} {index} starts with {configuration.load().node.shards} shards", flush=True)
     if behaviour == "dies":
         sys.exit(f"the {kind} has no luck")
-    if kind == "layout":
+    if kind in ("layout", "backup"):
         return
     stop = asyncio.Event()
     if behaviour != "stubborn":

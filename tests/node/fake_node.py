@@ -24,6 +24,9 @@ class FakeCommands(Commands):
     def router(self, index: int, fd: int) -> list[str]:
         return [*CHILD, "router", str(index), str(fd)]
 
+    def backup(self) -> list[str]:
+        return [*CHILD, "backup", "0", "-1"]
+
 
 if __name__ == "__main__":
     supervisor = functools.partial(Supervisor, commands=FakeCommands())

@@ -57,6 +57,16 @@ def test_a_node_comes_up_says_where_it_is_and_goes_down_in_order(fake: MakeNode)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_backup_that_may_have_been_missed_is_started_and_on_a_new_node_none(fake: MakeNode) -> None:
+    node = fake(shards=1, env={"POBOX_BACKUP_AT": "03:10"}).start()
+    assert "[backup]" not in node.output()
+    node.stop()
+    (node.data / "backups/20260101/1").mkdir(parents=True)
+    node.start(env={"FAKE_BACKUP": "dies", "POBOX_BACKUP_AT": "03:10"})
+    eventually(lambda: "the daily backup is not done" in node.output(), "a try that fails")
+    assert node.output().count("[backup] backup 0 starts") == 1
+
+
 def test_only_a_new_node_says_what_to_do_next(fake: MakeNode) -> None:
     node = fake(shards=1).start()
     assert "deliver --users" in node.output()

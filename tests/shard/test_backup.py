@@ -10,8 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from node import ops, paths
-from node.clock import now_us
+from node import ops
 from node.config import Backup
 from shard import backup_files as files
 from shard import backup_set
@@ -167,42 +166,20 @@ def test_a_set_that_was_cut_short_is_none_and_is_made_after_the_start() -> None:
     asyncio.run(go())
 
 
-@pytest.mark.parametrize(
-    ("at", "before", "now", "is_time"),
-    [("03:10", "03:09", "03:10", True), ("03:10", "03:10", "03:11", False), ("", "03:09", "03:10", False)],
-)
-def test_it_is_time_when_the_minute_comes(at: str, before: str, now: str, is_time: bool) -> None:
-    def us(clock: str) -> int:
-        hours, minutes = map(int, clock.split(":"))
-        return (20_000 * 1_440 + hours * 60 + minutes) * 60_000_000
-
+def test_after_a_failure_the_last_whole_one_is_as_old_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
         with laid_out() as data:
-            running = Running(data, backup=Backup(at=at))
-            assert running.shard.backups._is_time(us(before), us(now)) is is_time
-            assert not paths.backups_dir(data).exists()
-            running.shard.close()
-            running.disk.close()
-
-    asyncio.run(go())
-
-
-def test_after_a_failure_the_last_whole_one_is_as_old_as_it_is_and_the_next_try_comes_in_an_hour(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def go() -> None:
-        with laid_out() as data:
-            async with Running(data, backup=Backup(at="03:10")) as running:
+            async with Running(data) as running:
                 backups = running.shard.backups
                 assert (await back_up(running)).whole
-                whole_us = backups.whole_us = now_us() - 3 * 86_400_000_000
-                assert backups._is_time(now_us(), now_us())
+                whole_us = backups.whole_us
                 monkeypatch.setattr(running.disk, "free_bytes", lambda: 0)
                 assert (await back_up(running)).error == "The disk is full"
                 assert backups.whole_us == whole_us
-                assert not backups._is_time(now_us(), now_us())
-                in_an_hour_us = now_us() + 3_600_000_000
-                assert backups._is_time(in_an_hour_us, in_an_hour_us)
+                assert backup_set.last_set_us(data) == 0, "what is being made anew is not whole"
+                monkeypatch.undo()
+                assert (await back_up(running)).whole
+                assert backup_set.last_set_us(data) == backups.whole_us > whole_us
 
     asyncio.run(go())
 

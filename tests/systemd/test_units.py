@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from node.commands_systemd import write
-from node.config import Config, Node
+from node.config import Backup, Config, Node
 from tests.support import eventually
 from tests.systemd.manager import UNITS, Manager, install, managed, why_not
 
@@ -47,7 +47,8 @@ def test_fewer_shards_leave_nothing_of_the_others(tree: Path) -> None:
     units = tree / UNITS
     wanted = {path.name for path in (units / "pobox.target.wants").iterdir()}
     assert wanted == {
-        "pobox-router@0.service", "pobox-router@0.socket", "pobox-shard@0.service", "pobox-shard@1.service",
+        "pobox-backup.timer", "pobox-router@0.service", "pobox-router@0.socket", "pobox-shard@0.service",
+        "pobox-shard@1.service",
     }  # fmt: skip
     assert not list(units.glob("pobox-shard@[2-9].service.d"))
     assert "POBOX_NODE_SHARDS=2\n" in text(tree / "etc/pobox/node.env")
@@ -62,6 +63,15 @@ def test_another_python_and_data_directory_are_in_drop_ins(tmp_path: Path) -> No
     assert "ReadWritePaths=/mail\n" in text(units / "pobox-.service.d/20-node.conf")
 
 
+def test_the_time_of_the_daily_backup_is_that_of_the_settings(tmp_path: Path) -> None:
+    units = tmp_path / UNITS
+    write(tmp_path, Config(backup=Backup(at="22:05")), cores=[0], python=sys.executable)
+    assert "OnCalendar=\nOnCalendar=*-*-* 22:05:00 UTC\n" in text(units / "pobox-backup.timer.d/20-node.conf")
+    write(tmp_path, Config(backup=Backup(at="")), cores=[0], python=sys.executable)
+    assert not (units / "pobox.target.wants/pobox-backup.timer").is_symlink()
+    assert not (units / "pobox-backup.timer.d").exists()
+
+
 @pytest.mark.slow
 @needs_analyze
 def test_systemd_finds_nothing_to_say(tree: Path) -> None:
@@ -71,7 +81,7 @@ def test_systemd_finds_nothing_to_say(tree: Path) -> None:
         shutil.copy("/bin/true", place)
     shutil.copytree("/lib/systemd/system", tree / "lib/systemd/system", symlinks=True)
     units = [*(f"pobox-shard@{n}.service" for n in (0, 5)), "pobox-router@1.service", "pobox-router@1.socket"]
-    units += ["pobox-layout.service", "pobox.target", "pobox.slice"]
+    units += ["pobox-layout.service", "pobox-backup.service", "pobox-backup.timer", "pobox.target", "pobox.slice"]
     command = ["systemd-analyze", "verify", f"--root={tree}", "--man=no", "--recursive-errors=no", *units]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -80,7 +90,9 @@ def test_systemd_finds_nothing_to_say(tree: Path) -> None:
 
 @pytest.mark.slow
 @needs_analyze
-@pytest.mark.parametrize("unit", ["pobox-shard@.service", "pobox-router@.service", "pobox-layout.service"])
+@pytest.mark.parametrize(
+    "unit", ["pobox-shard@.service", "pobox-router@.service", "pobox-layout.service", "pobox-backup.service"]
+)
 def test_a_service_may_do_little_else(tree: Path, unit: str) -> None:
     name = unit.replace("@.", "@0.")
     command = ["systemd-analyze", "security", "--offline=yes", f"--root={tree}", f"--threshold={_EXPOSURE_MAX}", name]
@@ -127,6 +139,20 @@ class TestForReal:
         handed = Path(f"/proc/{manager.pid}/root/run/credentials/pobox-router@0.service")
         assert [path.name for path in handed.iterdir()] == ["pobox.jwt-secret"], "what is not there is none"
         assert (handed.stat().st_uid, handed.stat().st_mode & 0o777) == (990, 0o500)
+
+    def test_the_daily_backup_is_made_when_its_timer_says_and_once(self, manager: Manager) -> None:
+        assert manager.show("pobox-backup.timer", "ActiveState") == "active"
+        assert "*-*-* 03:10:00 UTC" in manager.show("pobox-backup.timer", "TimersCalendar")
+        backups = Path(f"/proc/{manager.pid}/root/var/lib/pobox/backups")
+
+        def run() -> list[tuple[str, int]]:
+            assert manager.run("start", "pobox-backup.service") == ""
+            assert manager.show("pobox-backup.service", "Result") == "success"
+            return sorted((path.name, path.stat().st_mtime_ns) for path in backups.glob("*/*/*.json"))
+
+        first = run()
+        assert [name for name, _when in first] == ["shard-0.json", "shard-1.json"]
+        assert run() == first
 
     def test_a_shard_that_hangs_is_started_again(self, manager: Manager) -> None:
         main = manager.show("pobox-shard@0.service", "MainPID")
