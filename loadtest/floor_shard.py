@@ -100,7 +100,7 @@ class Peer(Framed):
         elif isinstance(request, ops.Ping):
             self._answer(request.rid, self._state)
         else:
-            self.send(ops.encode(ops.Failed(request.rid, Unavailable("deliveries only").problem())))
+            self.send(ops.failed(request.rid, Unavailable("deliveries only")))
 
     def _taken(self, rid: int, targets: int) -> None:
         self._state.journal_rows += 1

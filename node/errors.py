@@ -27,6 +27,13 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """whom it is about, where it is not about the whole"""
 
 
+class Shut(msgspec.Struct, array_like=True, frozen=True):
+    """Of a shard's refusal: for the next ``for_s`` seconds no letter of a priority below ``below`` is taken."""
+
+    below: int
+    for_s: float
+
+
 class PoboxError(Exception):
     """Anything that is answered to a caller as a problem document."""
 
@@ -39,6 +46,8 @@ class PoboxError(Exception):
     users: list[str] | None = None
     headers: Mapping[str, str] = {}
     """what else the answer says of it, before its body"""
+    shut: Shut | None = None
+    """for whom else it holds, which no caller is told"""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.title)
@@ -172,11 +181,12 @@ class ConfigError(Exception):
 class Refused(PoboxError):
     """A shard's refusal, as it came over the wire: the problem is passed on as it is."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, shut: Shut | None = None) -> None:
         super().__init__(problem.detail)
         self.status, self.code, self.title = problem.status, problem.code, problem.title
         self.field, self.retry_after = problem.field, problem.retry_after
         self.type, self.users = problem.type, problem.users
+        self.shut = shut
 
 
 PROBLEMS: tuple[type[PoboxError], ...] = (

@@ -59,7 +59,7 @@ class _Wire(Framed):
         if isinstance(answer, ops.Done):
             asked.answer.set_result(answer.body)
         else:
-            asked.answer.set_exception(Refused(answer.problem))
+            asked.answer.set_exception(Refused(answer.problem, answer.shut))
 
     def closed(self) -> None:
         self.fail_all()

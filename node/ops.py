@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from node.errors import Problem
+from node.errors import PoboxError, Problem, Shut
 
 
 class Letter(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -63,6 +63,8 @@ class Deliver(Request, tag=1):
     letter: msgspec.Raw
     priority: int = 5
     """the letter's own, seen before the letter is: under pressure the low ones are refused"""
+    shed: int = 0
+    """letters that the router has refused since the last one, for what this shard said a moment ago"""
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):
@@ -540,8 +542,14 @@ class Done(msgspec.Struct, array_like=True, tag=0, gc=False):
 class Failed(msgspec.Struct, array_like=True, tag=1, gc=False):
     rid: int
     problem: Problem
+    shut: Shut | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(AnyRequest).decode
 decode_answer = msgspec.msgpack.Decoder(Done | Failed).decode
+
+
+def failed(rid: int, error: PoboxError) -> bytes:
+    """The frame that refuses request ``rid``."""
+    return encode(Failed(rid, error.problem(), error.shut))

@@ -2,7 +2,8 @@
 
 An id that the caller gave is claimed at its home shard first: a conflicting body (409) or an
 unknown channel (404) is refused there, before anybody else has written anything. An id made here a
-moment ago can't be known to anyone, so all shards with targets are asked at once. Whatever fails on
+moment ago can't be known to anyone, so all shards with targets are asked at once. What one of them had
+no room for a moment ago goes to none (:mod:`router.shedding`). Whatever fails on
 the way, sending the same id again is safe.
 """
 
@@ -44,6 +45,7 @@ class Delivery:
         """See :class:`Deliverer`."""
         users = letters.targets(message)
         given = given_id(message, key)
+        self._links.check_room(message.priority, users)
         id = given or new_id()
         letter = letters.letter(message, id, clock.now_us())
         digest = letters.digest(message, users)  # also of an id made here: the caller may send it again
@@ -85,13 +87,13 @@ class _Call:
         shares = split(self._links.table, users)
         if len(shares) == 1:
             ((shard, share),) = shares.items()
-            return (await self._links.ask(shard, self._frame(share), ops.Taken)).targets
+            return (await self._links.ask(shard, self._frame(shard, share), ops.Taken)).targets
         return await self._rest(shares)
 
     async def to_users_with_claim(self, users: list[str], home: int) -> int:
         """The home first, then the others; how many targets."""
         shares = split(self._links.table, users)
-        first = self._frame(shares.pop(home, ([], [])), claim=True)
+        first = self._frame(home, shares.pop(home, ([], [])), claim=True)
         self._links.check([home, *shares])
         taken = await self._links.ask(home, first, ops.Taken)
         try:
@@ -103,10 +105,10 @@ class _Call:
         """To every shard's members, ``home`` first; how many targets. Once the channel is known at
         ``home``, a shard that doesn't know it has no members of it."""
         self._links.check(self._links.shards)
-        first = self._frame(([], []), claim=not self._fresh, channel=channel)
+        first = self._frame(home, ([], []), claim=not self._fresh, channel=channel)
         taken = await self._links.ask(home, first, ops.Taken)
-        rest = self._frame(([], []), channel=channel)
-        others = [(shard, rest) for shard in self._links.shards if shard != home]
+        shards = [shard for shard in self._links.shards if shard != home]
+        others = [(shard, self._frame(shard, ([], []), channel=channel)) for shard in shards]
         try:
             parts = await self._links.ask_each(others, ops.Taken, unknown=_NOBODY)
         except Overloaded as error:
@@ -114,10 +116,10 @@ class _Call:
         return taken.targets + sum(part.targets for part in parts)
 
     async def _rest(self, shares: dict[int, Share]) -> int:
-        requests = [(shard, self._frame(share)) for shard, share in shares.items()]
+        requests = [(shard, self._frame(shard, share)) for shard, share in shares.items()]
         return sum(part.targets for part in await self._links.ask_each(requests, ops.Taken))
 
-    def _frame(self, share: Share, *, claim: bool = False, channel: str | None = None) -> ops.Deliver:
+    def _frame(self, shard: int, share: Share, *, claim: bool = False, channel: str | None = None) -> ops.Deliver:
         users, slots = share
         return ops.Deliver(
             0,
@@ -131,6 +133,7 @@ class _Call:
             slots,
             self._letter,
             self._priority,
+            self._links.shedding[shard].report(),
         )
 
 

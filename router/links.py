@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from node.link import Link, body_of
 from node.paths import changes_path, socket_path
 from node.placement import Placement
 from node.slots import slot_of, table_for
+from router.shedding import Shedding
 
 T = TypeVar("T")
 
@@ -27,6 +29,8 @@ class Links:
         self.shards = range(placement.shards)
         self.watches = [Watch(changes_path(data, shard)) for shard in self.shards]
         """what each shard counts of who got something"""
+        self.shedding = [Shedding() for _ in self.shards]
+        """what each of them has no room for just now"""
         self._links = [Link(socket_path(data, shard), timeout_s=timeout_s) for shard in self.shards]
 
     def start(self) -> None:
@@ -53,7 +57,11 @@ class Links:
 
     async def ask(self, shard: int, request: ops.AnyRequest, answer: type[T], *, timeout_s: float | None = None) -> T:
         """As :meth:`node.link.Link.ask`."""
-        return await self._links[shard].ask(request, answer, timeout_s=timeout_s)
+        try:
+            return await self._links[shard].ask(request, answer, timeout_s=timeout_s)
+        except Refused as error:
+            self._note(shard, error)
+            raise
 
     async def ask_each(
         self, requests: Sequence[tuple[int, ops.AnyRequest]], answer: type[T], *, unknown: T | None = None
@@ -65,13 +73,15 @@ class Links:
         one that has no room, nobody is asked.
         """
         self.check([shard for shard, _request in requests])
-        futures = [self._links[shard].send_request(request) for shard, request in requests]
+        futures = [(shard, self._links[shard].send_request(request)) for shard, request in requests]
         failure: PoboxError | None = None
         answers = []
-        for future in futures:
+        for shard, future in futures:
             try:
                 answers.append(body_of(await future, answer))
             except PoboxError as error:
+                if isinstance(error, Refused):
+                    self._note(shard, error)
                 if unknown is not None and isinstance(error, Refused) and error.status == NotFound.status:
                     answers.append(unknown)
                 else:
@@ -84,3 +94,19 @@ class Links:
         """Raises :class:`Unavailable` or :class:`Overloaded` if one of ``shards`` can't be asked now."""
         for shard in shards:
             self._links[shard].check()
+
+    def check_room(self, priority: int, users: Sequence[str] | None) -> None:
+        """Raises :class:`Refused` if a shard of ``users`` (None: any shard) said a moment ago that it takes nothing of
+        ``priority``."""
+        now = asyncio.get_running_loop().time()
+        shut = {shard: why for shard in self.shards if (why := self.shedding[shard].refusal(priority, now)) is not None}
+        if not shut:
+            return
+        concerned = iter(shut) if users is None or len(shut) == len(self.shards) else map(self.home, users)
+        for shard in concerned:
+            if shard in shut:
+                self.shedding[shard].count()
+                raise Refused(shut[shard])
+
+    def _note(self, shard: int, error: Refused) -> None:
+        self.shedding[shard].refused(error, asyncio.get_running_loop().time())

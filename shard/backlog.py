@@ -199,6 +199,11 @@ class Backlog:
             self.stored_rate = max(_RATE_MIN, 0.7 * self.stored_rate + 0.3 * stored / (passed_s - rested_s))
 
     @property
+    def drain_s(self) -> float:
+        """How long it takes to store all that waits."""
+        return self.waiting / self.stored_rate
+
+    @property
     def done(self) -> int:
         return len(self._done)
 

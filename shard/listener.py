@@ -117,7 +117,7 @@ class Listener:
     def ask(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
         self.shard.metrics.questions[type(request).__name__] += 1
         if len(self._tasks) >= _QUESTIONS_MAX and not isinstance(request, ops.AskMetrics):
-            answer(ops.encode(ops.Failed(request.rid, Overloaded().problem())))
+            answer(ops.failed(request.rid, Overloaded()))
             return
         task = asyncio.create_task(self._answer(request, answer))
         self._tasks.add(task)
@@ -130,17 +130,17 @@ class Listener:
             body = await self._handlers[type(request)](request)
             frame = ops.encode(ops.Done(request.rid, msgspec.Raw(ops.encode(body))))
         except PoboxError as error:
-            frame = ops.encode(ops.Failed(request.rid, error.problem()))
+            frame = ops.failed(request.rid, error)
         except (apsw.FullError, DiskFull):
-            frame = ops.encode(ops.Failed(request.rid, DiskFull().problem()))
+            frame = ops.failed(request.rid, DiskFull())
         except Unsure as error:
             self._failed(error)
             return
         except Exception:
             log.exception("a question failed", question=type(request).__name__)
-            frame = ops.encode(ops.Failed(request.rid, PoboxError().problem()))
+            frame = ops.failed(request.rid, PoboxError())
         if len(frame) > FRAME_MAX:
-            frame = ops.encode(ops.Failed(request.rid, Unavailable("the answer is too large").problem()))
+            frame = ops.failed(request.rid, Unavailable("the answer is too large"))
         answer(frame)
 
     async def stop(self) -> None:

@@ -43,6 +43,8 @@ _PURGE_MAX = 5_000
 _RATE_S = 0.5
 _LULL_S = 0.1
 _FULL_PAUSE_S = 0.5
+SHED = "shed"
+"""where a code says why a letter was refused: routers did it, for what they had been told a moment before"""
 
 Answer = Callable[[bytes], None]
 _body = msgspec.msgpack.Decoder(ops.Letter).decode
@@ -109,7 +111,7 @@ class Office:
         self.letters = self.accepted = 0
         """journaled since the start: letters, and letters times targets"""
         self.refused: Counter[str] = Counter()
-        """letters, by the code of the problem"""
+        """letters, by the code of the problem, or :data:`SHED`"""
         self.accept_s = Histogram()
         """from a letter's coming in to its being on disk"""
         self.commit_s = Histogram()
@@ -118,10 +120,13 @@ class Office:
 
     def take(self, request: ops.Deliver, answer: Answer) -> None:
         """Accept a letter; ``answer`` is called with the frame when it is on disk, or refused."""
+        if request.shed:
+            self.refused[SHED] += request.shed
+            self._pressure.shed(request.shed, self._room())
         error = self._refusal(request)
         if error is not None:
             self.refused[error.code] += 1
-            answer(ops.encode(ops.Failed(request.rid, error.problem())))
+            answer(ops.failed(request.rid, error))
             return
         self._entries.append((request, answer, perf_counter()))
         self._entries_bytes += memoryview(request.letter).nbytes
@@ -145,16 +150,17 @@ class Office:
         """Why nothing of ``priority`` that is to be journaled is taken just now, None if it is."""
         if self.closed is not None:
             return self.closed
+        refusal = self._pressure.ask(priority, self._room(), self._backlog.drain_s)
+        return None if refusal is None else refusal.error()
+
+    def _room(self) -> Room:
         backlog = self._backlog
-        waiting = backlog.waiting
-        room = Room(
-            letters=waiting / self._waiting_max,
+        return Room(
+            letters=backlog.waiting / self._waiting_max,
             bytes=backlog.bytes / self._bytes_max,
             rows=self._journal.rows / self._rows_max,
-            wait=waiting / (backlog.stored_rate * self._wait_max_s),
+            wait=backlog.drain_s / self._wait_max_s,
         )
-        refusal = self._pressure.ask(priority, room)
-        return None if refusal is None else refusal.error()
 
     def fill(self) -> float:
         """How much of the room for waiting mail is taken; 1 is all of it."""
@@ -241,7 +247,7 @@ class Office:
                     frame = self._enter(request, now, seen, rows, receipts, room, fresh, later)
                 except PoboxError as error:
                     self.refused[error.code] += 1
-                    answers.append((answer, ops.encode(ops.Failed(request.rid, error.problem()))))
+                    answers.append((answer, ops.failed(request.rid, error)))
                 else:
                     answers.append((answer, frame))
             self._journal.add(rows, receipts)
@@ -250,10 +256,10 @@ class Office:
             self._journal.rollback()
             self._to_purge += purge
             self._ledger.give_back(page)
-            refusal = DiskFull().problem()
+            refusal = DiskFull()
             self.refused[DiskFull.code] += len(group)
             for request, answer, _since in group:
-                answer(ops.encode(ops.Failed(request.rid, refusal)))
+                answer(ops.failed(request.rid, refusal))
             return False
         self._ledger.committed(moved)
         if not page.purge:

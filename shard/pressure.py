@@ -23,9 +23,13 @@ the shard idle. Levels rise at once and fall when the reading has been five poin
 five seconds; shedding by the rate changes at most once in that time. So for any input there is a
 bound to the changes.
 
+A refusal holds for a moment: it says below which priority nobody is taken, and for how long routers may say so
+themselves (``router.shedding``). No longer than it takes to free a small part of the room, so that the shard is
+never idle for it. What they refuse in the meantime they report, and it counts as a letter refused for memory does.
+
 Use: one :class:`Pressure` a shard; :meth:`Pressure.look` twice a second, :meth:`Pressure.ask` for
-each letter before it is journaled (and with priority 10 for what isn't a letter). Without ``look`` the
-window stands still, and so do the levels.
+each letter before it is journaled (and with priority 10 for what isn't a letter), :meth:`Pressure.shed` for what
+routers report. Without ``look`` the window stands still, and so do the levels.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from collections import deque
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-from node.errors import DiskFull, NodeError, Overloaded
+from node.errors import DiskFull, NodeError, Overloaded, Shut
 
 TICK_S = 0.5
 """how often to look"""
@@ -53,6 +57,9 @@ _ROOM_OF = (*[0.80] * 4, *[0.90] * 2, *[0.95] * 2, *[1.00] * 3)
 """the same by priority"""
 _NEARLY = 0.70
 _EMPTY = 0.10
+_SHUT_MAX_S = TICK_S / 2
+_SHUT_PART = 0.02
+"""of what waits: while so much is stored, a refusal holds"""
 _RETRY_MAX_S = 30
 
 
@@ -124,20 +131,25 @@ class Reading(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a letter isn't taken. ``floor``: the lowest priority that is, :data:`NOTHING` if none."""
+    """Why a letter isn't taken. ``floor``: the lowest priority that is, :data:`NOTHING` if none. ``shut_s``: so long
+    nobody below it need ask again."""
 
     reason: Reason
     floor: int
     retry_after_s: int
+    shut_s: float = 0.0
 
     def error(self) -> NodeError:
         """What the caller is told: 507 if it is the disk that is full, or nearly so, otherwise 503."""
-        if self.reason is Reason.DISK and self.floor == NOTHING:
-            return DiskFull(retry_after=self.retry_after_s)
         accepted = "nothing" if self.floor == NOTHING else f"only priority {self.floor} and above"
         detail = f"For now {accepted} is accepted: {_WORDS[self.reason]}"
-        kind = DiskFull if self.reason is Reason.DISK else Overloaded
-        return kind(detail, retry_after=self.retry_after_s)
+        error: NodeError
+        if self.reason is not Reason.DISK:
+            error = Overloaded(detail, retry_after=self.retry_after_s)
+        else:
+            error = DiskFull("" if self.floor == NOTHING else detail, retry_after=self.retry_after_s)
+        error.shut = Shut(self.floor, self.shut_s)
+        return error
 
 
 class Steps:
@@ -172,10 +184,10 @@ class RefusalRate:
         self._came_before = self._refused_before = 0
         self._came = self._refused = 0
 
-    def count(self, refused: bool) -> None:
-        """A letter came."""
-        self._came += 1
-        self._refused += refused
+    def count(self, refused: bool, letters: int = 1) -> None:
+        """So many letters came."""
+        self._came += letters
+        self._refused += letters if refused else 0
 
     def turn(self, now: float) -> float:
         """Move the window; the rate."""
@@ -243,23 +255,29 @@ class Pressure:
         else:
             self._memory_floor = 1
 
-    def ask(self, priority: int, room: Room) -> Refusal | None:
-        """Whether a letter of ``priority`` (1 to 10) is taken: None, or why it isn't. Counts it."""
+    def ask(self, priority: int, room: Room, drain_s: float = math.inf) -> Refusal | None:
+        """Whether a letter of ``priority`` (1 to 10) is taken: None, or why it isn't. Counts it. ``drain_s``: how long
+        it takes to store all that waits."""
         share = max(room if priority < 8 else room[:3])
+        shut_s = min(_SHUT_MAX_S, _SHUT_PART * drain_s)
         if priority < self._slow_floor:
-            refusal = Refusal(self._slow_reason, self._slow_floor, self._retry_after_s)
+            refusal = Refusal(self._slow_reason, self._slow_floor, self._retry_after_s, _SHUT_MAX_S)
         elif share >= _ROOM_OF[priority]:
             reason = _ROOM_REASONS[room.index(share)]
             floor = _FLOORS[bisect_right(_ROOM, share)]
-            refusal = Refusal(reason, min(8, floor) if reason is Reason.WAIT else floor, self._retry_after_s)
+            refusal = Refusal(reason, min(8, floor) if reason is Reason.WAIT else floor, self._retry_after_s, shut_s)
         elif priority < self._memory_floor and (self.level >= Level.CRITICAL or self._nearly(share, _EMPTY)):
             self._window.count(self._nearly(share, _NEARLY))
-            return Refusal(Reason.MEMORY, self._memory_floor, max(self._retry_after_s, int(HOLD_S)))
+            return Refusal(Reason.MEMORY, self._memory_floor, max(self._retry_after_s, int(HOLD_S)), shut_s)
         else:
             self._window.count(False)
             return None
         self._window.count(True)
         return refusal
+
+    def shed(self, letters: int, room: Room) -> None:
+        """So many were refused by routers, for what :meth:`ask` said a moment before."""
+        self._window.count(self._nearly(max(room), _NEARLY), letters)
 
     def _nearly(self, share: float, mark: float) -> bool:
         return share >= mark or self._slow_nearly

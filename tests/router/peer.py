@@ -397,5 +397,5 @@ class _End(Framed):
             body = self._peer.answer(request)
             answer = ops.Done(request.rid, msgspec.Raw(ops.encode(body)))
         except errors.PoboxError as error:
-            answer = ops.Failed(request.rid, error.problem())
+            answer = ops.Failed(request.rid, error.problem(), error.shut)
         self.send(ops.encode(answer))

@@ -11,6 +11,7 @@ import pytest
 from node import errors, ops
 from node.slots import slot_of, table_for
 from tests.router.conftest import Running, running, until
+from tests.router.peer import Peer
 from tests.router.test_bad_input import MESSAGES, refused
 
 USERS = [f"user-{i}" for i in range(60)]
@@ -229,3 +230,45 @@ def test_an_error_nobody_expected_is_answered_without_a_word_about_it(router: Ru
     router.peers[0].refusal = errors.PoboxError()
     problem = refused(router.http.post(MESSAGES, json=body()), 500)
     assert problem["detail"] == "Internal error"
+
+
+def full(router: Running) -> Peer:
+    """The shard of ann, which says that it has room for priority 8 and above."""
+    peer = router.peers[home("ann")]
+    peer.refusal = errors.Overloaded("For now only priority 8 and above is accepted", retry_after=7)
+    peer.refusal.shut = errors.Shut(8, 0.5)
+    return peer
+
+
+def test_what_a_shard_has_no_room_for_is_refused_by_the_router_until_it_may_ask_again(router: Running) -> None:
+    """In the shard's own words. What is more important, and what is for another shard, goes through."""
+    peer, answers = full(router), []
+
+    def was_shed() -> bool:
+        answers.append(router.http.post(MESSAGES, json=body(users=["ann"])))
+        return len(answers) > len(peer.deliveries())
+
+    until(was_shed)
+    assert answers[-1].status_code == 503
+    assert answers[-1].json() == answers[0].json()
+    assert answers[-1].headers["retry-after"] == "7"
+    assert router.http.post(MESSAGES, json=body(users=["ann"], title="")).status_code == 422
+    elsewhere = next(user for user in USERS if home(user) != peer.index)
+    assert router.http.post(MESSAGES, json=body(users=[elsewhere])).status_code == 202
+    peer.refusal = None
+    assert router.http.post(MESSAGES, json=body(users=["ann"], priority=8)).status_code == 202
+    assert sum(frame.shed for frame in peer.deliveries()) == 1, "the shard is told how many they were"
+    until(lambda: router.http.post(MESSAGES, json=body(users=["ann"])).status_code == 202)
+
+
+@pytest.mark.parametrize("changes", [{}, {"id": "m-1"}, {"users": None, "channelId": "news"}])
+def test_nothing_is_sent_to_any_shard_when_one_has_no_room(router: Running, changes: dict[str, Any]) -> None:
+    full(router)
+
+    def was_shed() -> bool:
+        router.http.post(MESSAGES, json=body(users=["ann"]))
+        before = router.deliveries()
+        assert router.http.post(MESSAGES, json=body(**changes)).status_code in (404, 503)
+        return router.deliveries() == before
+
+    until(was_shed)

@@ -185,7 +185,7 @@ class Running:
         def answer(frame: bytes) -> None:
             said = ops.decode_answer(frame)
             if isinstance(said, ops.Failed):
-                future.set_exception(Refused(said.problem))
+                future.set_exception(Refused(said.problem, said.shut))
             else:
                 future.set_result(msgspec.msgpack.decode(said.body, type=ops.Taken).targets)
 

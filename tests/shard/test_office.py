@@ -13,6 +13,7 @@ from loadtest.holding import held
 from node.errors import Refused
 from node.placement import Placement
 from shard import office
+from shard.pressure import Pressure
 
 from .running import Running, delivery, laid_out, letter, stored, until, users_of
 
@@ -143,6 +144,32 @@ def test_above_its_bounds_it_says_so_and_below_them_it_accepts_again(bound: str)
                 await running.let_go()
                 assert await running.deliver(delivery(letter("m3"), ["ada"])) == 1
             assert stored(data)["ada"] == ["m0", "m1", "m2"]
+
+    asyncio.run(play())
+
+
+def test_what_routers_refused_in_its_name_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a refusal says for whom else it holds."""
+    told: list[tuple[int, float]] = []
+    monkeypatch.setattr(Pressure, "shed", lambda _self, letters, room: told.append((letters, room.letters)))
+
+    async def play() -> None:
+        with laid_out() as data:
+            async with Running(data, waiting_max=10) as running:
+                held(running.shard.postmen)
+                await asyncio.sleep(0)
+                for number in range(8):
+                    request = delivery(letter(f"m{number}"), ["ada"])
+                    request.shed = 3 if number == 1 else 0
+                    await running.deliver(request)
+                request = delivery(letter("n", priority=2), ["ada"])
+                request.shed = 20
+                with pytest.raises(Refused) as refused:
+                    await running.deliver(request)
+                assert refused.value.shut is not None
+                assert refused.value.shut.below == 4
+                assert told == [(3, 0.1), (20, 0.8)]
+                assert running.shard.office.refused == {"shed": 23, "overloaded": 1}
 
     asyncio.run(play())
 

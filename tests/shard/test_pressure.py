@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from node.errors import Refused
+from router.shedding import Shedding
 from shard.pressure import (
     HOLD_S,
     NOTHING,
@@ -172,6 +174,26 @@ def test_the_more_important_is_never_refused_for_the_less(
         assert 1 <= refusal.retry_after_s <= 30
         assert refusal.error().retry_after == refusal.retry_after_s
         assert priority < 8 or memory >= 97 or max(*room[:3], journal, disk) >= 1
+        assert all(pressure.ask(below, room) for below in range(1, min(11, refusal.floor))), "it speaks for all below"
+
+
+@given(share=st.floats(0.8, 2.0), drain_s=st.floats(0, 1_000))
+def test_a_refusal_holds_no_longer_than_it_takes_to_free_a_small_part_of_the_room(share: float, drain_s: float) -> None:
+    refusal = Pressure().ask(1, Room(share, 0.0, 0.0, 0.0), drain_s)
+    assert refusal is not None
+    assert 0 <= refusal.shut_s <= min(0.25, 0.02 * drain_s)
+    shut = refusal.error().shut
+    assert shut is not None
+    assert (shut.below, shut.for_s) == (refusal.floor, refusal.shut_s)
+
+
+@pytest.mark.parametrize(("room", "rate"), [(FULL, 0.8), (Room(0.71, 0.0, 0.0, 0.0), 0.8), (HALF, 0.0), (FREE, 0.0)])
+def test_what_routers_refused_counts_as_refused_only_while_the_room_is_nearly_full(room: Room, rate: float) -> None:
+    pressure = Pressure()
+    pressure.ask(10, FREE)
+    pressure.shed(4, room)
+    pressure.look(reading(), 1.0)
+    assert pressure.rate == rate
 
 
 def test_shedding_does_not_feed_on_itself() -> None:
@@ -196,12 +218,13 @@ def test_shedding_does_not_feed_on_itself() -> None:
 
 class Shard:
     """One queue, emptied at ``capacity`` letters a second; memory is ``base`` percent and ``each_full`` more when
-    the queue is full."""
+    the queue is full. Letters come by ``routers``, straight if there are none."""
 
     STEP_S = 0.05
 
-    def __init__(self, *, capacity: int, queue_s: float, base: float, each_full: float, low: int, seed: int) -> None:
+    def __init__(self, *, capacity: int, queue_s: float, base: float, each_full: float, low: int, seed: int, routers: int) -> None:
         self.pressure = Pressure()
+        self.routers = [Shedding() for _ in range(routers)]
         self._capacity = capacity
         self._most = capacity * queue_s
         self._memory = base, each_full
@@ -212,7 +235,7 @@ class Shard:
         self._look_at = 0.0
         self._state: object = None
         self.now = 0.0
-        self.stored = 0
+        self.stored = self.asked = 0
         self.changes = -1
         self.refused: Counter[int] = Counter()
 
@@ -243,14 +266,30 @@ class Shard:
         tenth = self._random.randrange(10)
         choose = self._random.randint
         priority = choose(8, 10) if tenth == 0 else choose(1, 3) if tenth <= self._low else choose(4, 7)
-        if self.pressure.ask(priority, self._room()) is None:
-            self._queue.append(self.now)
-        else:
+        router = self._random.choice(self.routers) if self.routers else None
+        if router is not None and router.refusal(priority, self.now) is not None:
+            router.count()
             self.refused[priority] += 1
+            return
+        if router is not None and (letters := router.report()):
+            self.pressure.shed(letters, self._room())
+        self.asked += 1
+        refusal = self.pressure.ask(priority, self._room(), len(self._queue) / self._capacity)
+        if refusal is None:
+            self._queue.append(self.now)
+            return
+        self.refused[priority] += 1
+        if router is not None:
+            error = refusal.error()
+            router.refused(Refused(error.problem(), error.shut), self.now)
 
     def _room(self) -> Room:
         share = len(self._queue) / self._most
         return Room(share, share / 2, share / 3, share / 4)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
 
     @property
     def over_s(self) -> float:
@@ -264,13 +303,14 @@ SHARDS = st.fixed_dictionaries(
         "base": st.sampled_from([20.0, 60.0, 70.0, 75.0, 82.0]),
         "low": st.integers(0, 9),
         "seed": st.integers(0, 9),
+        "routers": st.integers(0, 3),
     }
 )
 
 
 @settings(max_examples=15)
 @given(SHARDS)
-@example({"queue_s": 2.0, "base": 82.0, "low": 4, "seed": 0})
+@example({"queue_s": 2.0, "base": 82.0, "low": 4, "seed": 0, "routers": 0})
 def test_at_five_times_the_load_the_shard_works_on_and_takes_all_that_is_important(drawn: dict[str, float]) -> None:
     shard = _shard(drawn, each_full=87.0 - drawn["base"])
     shard.run(30, 5.0)
@@ -280,7 +320,7 @@ def test_at_five_times_the_load_the_shard_works_on_and_takes_all_that_is_importa
 
 @settings(max_examples=15)
 @given(SHARDS, st.floats(1.1, 5))
-@example({"queue_s": 2.0, "base": 82.0, "low": 4, "seed": 0}, 2.0)
+@example({"queue_s": 2.0, "base": 82.0, "low": 4, "seed": 0, "routers": 0}, 2.0)
 def test_under_steady_overload_the_levels_do_not_flap(drawn: dict[str, float], load: float) -> None:
     shard = _shard(drawn, each_full=min(30.0, 92.0 - drawn["base"]))
     shard.run(120, load)
@@ -300,6 +340,19 @@ def test_when_the_load_is_gone_everything_is_taken_again(drawn: dict[str, float]
     assert shard.pressure.rate == 0.0
 
 
+@settings(max_examples=15)
+@given(SHARDS)
+def test_routers_keep_most_of_what_is_refused_away_from_the_shard(drawn: dict[str, float]) -> None:
+    """It stores as much as before, and is asked little more than what it takes."""
+    straight, kept = (_shard(drawn | {"routers": routers}, each_full=0.0) for routers in (0, 2))
+    for shard in (straight, kept):
+        shard.run(drawn["queue_s"] + 10, 5.0)
+    assert kept.stored >= 0.98 * straight.stored
+    assert sum(kept.refused.values()) > 0
+    came_refused = kept.asked - (kept.stored + kept.waiting)
+    assert came_refused <= 0.25 * sum(kept.refused.values())
+
+
 def _shard(drawn: dict[str, float], *, each_full: float) -> Shard:
     return Shard(
         capacity=CAPACITY,
@@ -308,6 +361,7 @@ def _shard(drawn: dict[str, float], *, each_full: float) -> Shard:
         each_full=each_full,
         low=int(drawn["low"]),
         seed=int(drawn["seed"]),
+        routers=int(drawn["routers"]),
     )
 
 
