@@ -2,8 +2,9 @@
 
 Three lanes by priority: high (8-10), normal (4-7), low (1-3). A lane is a queue of *users*, not of
 letters: whoever comes up gets all that waits for him, whatever its lane, in the order in which it
-was accepted. Lanes take turns by weight (8 : 4 : 1), so a high letter overtakes any backlog and low
-mail never starves. Under load a letter may wait a little so that one transaction carries more; high
+was accepted. Who has got his mail, by another lane or by a read, goes to the end of the line with what comes next: so
+each transaction carries as much as it can. Lanes take turns by weight (8 : 4 : 1), so a high letter overtakes any
+backlog and low mail never starves. Under load a letter may wait a little so that one transaction carries more; high
 mail never does.
 """
 
@@ -56,6 +57,7 @@ class Lanes(Generic[Item]):
 
     def __init__(self) -> None:
         self._mail: tuple[dict[str, list[Item]], ...] = ({}, {}, {})
+        self._since: tuple[dict[str, float], ...] = ({}, {}, {})  # of those who have mail: an entry from before is void
         self._queue: tuple[deque[tuple[float, str]], ...] = (deque(), deque(), deque())
         self._turn = 0
         self.count = 0
@@ -66,12 +68,13 @@ class Lanes(Generic[Item]):
 
     def put_many(self, users: list[str], item: Item, now: float) -> None:
         """The same letter for many users; the hot path of a fan-out."""
-        mail, queue = self._mail[item.lane], self._queue[item.lane]
+        mail, since, queue = self._mail[item.lane], self._since[item.lane], self._queue[item.lane]
         get, append = mail.get, queue.append
         for user in users:
             waiting = get(user)
             if waiting is None:
                 mail[user] = [item]
+                since[user] = now
                 append((now, user))
             else:
                 waiting.append(item)
@@ -82,17 +85,20 @@ class Lanes(Generic[Item]):
         first = TURNS[self._turn]
         self._turn = (self._turn + 1) % len(TURNS)
         for lane in (first, HIGH, NORMAL, LOW):
-            queue, mail = self._queue[lane], self._mail[lane]
-            patience = 0.0 if lane == HIGH else gather
-            while queue:
-                since, user = queue[0]
-                if user not in mail:  # went with a read, or by another lane
-                    queue.popleft()
-                    continue
-                if since + patience > now:
-                    break
-                queue.popleft()
-                return user, self.take_user(user)
+            head = self._head(lane)
+            if head is not None and head[0] + (0.0 if lane == HIGH else gather) <= now:
+                self._queue[lane].popleft()
+                return head[1], self.take_user(head[1])
+        return None
+
+    def _head(self, lane: int) -> tuple[float, str] | None:
+        """Who is first in the lane, and since when he waits."""
+        queue, since = self._queue[lane], self._since[lane]
+        while queue:
+            head = queue[0]
+            if since.get(head[1]) == head[0]:
+                return head
+            queue.popleft()  # it went with a read, or by another lane
         return None
 
     def put_back(self, user: str, items: list[Item]) -> None:
@@ -103,12 +109,17 @@ class Lanes(Generic[Item]):
                 mail[user].append(item)
             else:
                 mail[user] = [item]
+                self._since[item.lane][user] = float("-inf")
                 self._queue[item.lane].appendleft((float("-inf"), user))
         self.count += len(items)
 
     def take_user(self, user: str) -> list[Item]:
         """Everything that waits for ``user``, in the order of acceptance; empty if nothing does."""
-        piles = [pile for mail in self._mail if (pile := mail.pop(user, None))]
+        piles = []
+        for mail, since in zip(self._mail, self._since, strict=True):
+            if (pile := mail.pop(user, None)) is not None:
+                del since[user]
+                piles.append(pile)
         if not piles:
             return []
         items = piles[0] if len(piles) == 1 else [item for pile in piles for item in pile]
@@ -127,22 +138,15 @@ class Lanes(Generic[Item]):
 
     def waits_s(self, now: float) -> list[float]:
         """How long the first in each lane has waited; 0 where nobody does."""
-        waits = []
-        for queue, mail in zip(self._queue, self._mail, strict=True):
-            while queue and queue[0][1] not in mail:
-                queue.popleft()
-            since = queue[0][0] if queue else now
-            waits.append(now - since if since > float("-inf") else 0.0)
-        return waits
+        heads = [self._head(lane) for lane in (HIGH, NORMAL, LOW)]
+        return [0.0 if head is None or head[0] == float("-inf") else now - head[0] for head in heads]
 
     def due_in_s(self, now: float, gather: float) -> float | None:
         """Seconds until somebody is due (0 or less: now), None if nothing waits."""
         soonest: float | None = None
         for lane in (HIGH, NORMAL, LOW):
-            queue, mail = self._queue[lane], self._mail[lane]
-            while queue and queue[0][1] not in mail:
-                queue.popleft()
-            if queue:
-                due = queue[0][0] + (0.0 if lane == HIGH else gather) - now
+            head = self._head(lane)
+            if head is not None:
+                due = head[0] + (0.0 if lane == HIGH else gather) - now
                 soonest = due if soonest is None else min(soonest, due)
         return soonest

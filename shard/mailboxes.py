@@ -1,9 +1,10 @@
 """The boxes of a shard: which are open, who holds one, and what is done to them in the background.
 
 At most ``open_max`` boxes are open, and fewer while memory is short (``shard.warmth``); the one that was used longest
-ago goes first. When even that one was used a moment ago, mail for others doesn't push it out: their boxes are opened,
-written and closed at one go (:meth:`Mailboxes.visit`). Otherwise a message to everybody would have each box opened
-anew. A box that nobody has used for a long while is cold: it is checkpointed and closed.
+ago goes first. But mail for another doesn't push it out unless that one was used in half that time: its box is opened,
+written and closed at one go (:meth:`Mailboxes.visit`), and stays open when more mail comes soon. Otherwise a message to
+everybody, or mail for more people than may be open, would have each box opened anew. A box that nobody has used for a
+long while is cold: it is checkpointed and closed.
 
 A box has one holder at a time. On the loop a delivery needs no holding, since nothing runs beside it; whatever
 waits in a thread (opening, reading, checkpoint) holds the box, and whoever comes next waits in
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import resource
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +43,6 @@ PORTION = 32
 """boxes that are opened at one go"""
 _CLOSE_PORTION = 64
 """boxes that are closed at one go: some 50 us each, on the loop"""
-_RECENT_S = 5.0
 
 
 class Mailboxes:
@@ -57,6 +58,7 @@ class Mailboxes:
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.open_max = max(16, min(open_max, (fds - _FDS_KEPT) // _FDS_A_BOX))
         self._open: OrderedDict[str, Mailbox] = OrderedDict()
+        self._used_s: OrderedDict[str, float] = OrderedDict()  # of boxes that are closed: when, of late
         self._lines = Lines(self._wait)
         self._openers = ThreadPoolExecutor(1, "opener")
         self._visitor = ThreadPoolExecutor(1, "visitor")  # a reader doesn't wait behind a message to everybody
@@ -133,12 +135,13 @@ class Mailboxes:
         box.used_s = monotonic()
         self._open.move_to_end(box.user)
 
-    def is_crowded(self) -> bool:
-        """Whether opening a box would close one that was used a moment ago."""
+    def is_crowded(self, user: str) -> bool:
+        """Whether to open the box of ``user`` would close one that is used about as often."""
         if len(self._open) < self.open_max:
             return False
+        now = monotonic()
         oldest = next(iter(self._open.values()))
-        return monotonic() - oldest.used_s < _RECENT_S
+        return now - self._used_s.get(user, -math.inf) > (now - oldest.used_s) / 2
 
     def is_at_rest(self, user: str) -> bool:
         """Whether the box is neither open nor held, nor waited for."""
@@ -162,7 +165,9 @@ class Mailboxes:
             for (user, _errand), visit in zip(errands, visits, strict=True):
                 if visit.kept is not None:
                     self._opened(user, visit.kept)
-                elif visit.born:
+                    continue
+                self._closed(user, monotonic())
+                if visit.born:
                     self._newborn[user] = self._barriers_begun
             self._evict()
         for (user, _errand), visit in zip(errands, visits, strict=True):
@@ -238,6 +243,7 @@ class Mailboxes:
             return
         self.opened += 1
         self._open[user] = outcome
+        self._used_s.pop(user, None)
         outcome.used_s = monotonic()
         if user not in self._unsound:
             self._written[user] = outcome.log_pages()
@@ -337,7 +343,16 @@ class Mailboxes:
 
     def _close(self, user: str) -> None:
         self._written.pop(user, None)
-        self._open.pop(user).close()
+        box = self._open.pop(user)
+        self._closed(user, box.used_s)
+        box.close()
+
+    def _closed(self, user: str, used_s: float) -> None:
+        """Remember when a box was used that is closed now; of as many as may be open."""
+        self._used_s[user] = used_s
+        self._used_s.move_to_end(user)
+        while len(self._used_s) > self.open_max:
+            self._used_s.popitem(last=False)
 
     def discard(self, user: str, error: Exception | None = None) -> None:
         """Close a box that can't be trusted; with ``error`` its file is set aside."""

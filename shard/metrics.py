@@ -111,7 +111,10 @@ class Metrics:
             counter("pobox_letters_accepted_total", "Letters put into the journal", office.letters),
             counter("pobox_deliveries_accepted_total", "Letters times targets put into the journal", office.accepted),
             counter(
-                "pobox_letters_refused_total", "Letters refused, by the code of the problem", office.refused, "code"
+                "pobox_letters_refused_total",
+                "Letters refused, by the code of the problem; shed are those that routers refused in its name",
+                office.refused,
+                "code",
             ),
             histogram("pobox_accept_seconds", "From a letter's coming in to its being in the journal", office.accept_s),
             gauge("pobox_waiting", "Letters times targets accepted and not yet stored", backlog.waiting),

@@ -23,6 +23,7 @@ from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 log = structlog.get_logger()
 
 Errand = Callable[[Mailbox], None]
+_WHOLE_MAX = 32_768
 
 
 class Lost(apsw.BusyError):
@@ -55,6 +56,8 @@ class Opener:
         self._vfs = vfs
         self.damaged = 0
         """boxes that were set aside"""
+        self._whole: set[str] = set()
+        """whose boxes were opened, of late: since then no power cut can have taken anything from them"""
         self.lost: deque[str] = deque()
         """whose boxes are to be restored; the same one maybe often"""
 
@@ -107,7 +110,7 @@ class Opener:
             born = True
         else:
             # What was backed up was durable before: it is no birth that was cut off.
-            if size <= len(self._template) and not backup_files.exist(path.parent):
+            if size <= len(self._template) and user not in self._whole and not backup_files.exist(path.parent):
                 born = torn_at_birth(path.read_bytes(), self._template)
         if born:
             self.give_birth(path)
@@ -125,6 +128,9 @@ class Opener:
         except BaseException:
             box.close()
             raise
+        if len(self._whole) >= _WHOLE_MAX:
+            self._whole.clear()
+        self._whole.add(user)
         return box
 
     def _see_to_backups(self, user: str, path: Path) -> None:
@@ -135,6 +141,7 @@ class Opener:
 
     def give_birth(self, path: Path) -> None:
         """An empty box, or the template's bytes once more for one that lost some of them."""
+        self._whole.discard(path.parent.name)
         shelf = path.with_name(archive.DIRECTORY)
         with full_is_507():
             self._disk.make_directory(path.parent)
@@ -147,6 +154,7 @@ class Opener:
     def set_aside(self, path: Path, error: Exception) -> None:
         """Keep a damaged file under another name, for whoever wants to look into it."""
         self.damaged += 1
+        self._whole.discard(path.parent.name)
         stamp = self._disk.set_aside(path)
         notes.drop(path.parent, notes.LAST)  # what devices have says nothing about a box that is begun anew
         log.error("mailbox damaged, set aside", user=path.parent.name, error=str(error), stamp=stamp)

@@ -275,7 +275,7 @@ class Postmen:
                 except NAMED as error:
                     self._mailboxes.volumes.ended(user, None, error)
                     self._trouble(user, letters, error)
-            elif len(letters) <= _PORTION and self._may_visit(user) and self._mailboxes.is_crowded():
+            elif len(letters) <= _PORTION and self._may_visit(user) and self._mailboxes.is_crowded(user):
                 visits.append((user, letters))
                 if len(visits) == PORTION:
                     break

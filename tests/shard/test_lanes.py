@@ -71,6 +71,8 @@ class LanesAgainstAModel(RuleBasedStateMachine):
         assert (taken is None) == (due_in_s is None or due_in_s > 0)
         if taken is not None:
             assert taken[1]
+            since = {item.lane: at for item, at in reversed(self.waiting[taken[0]])}
+            assert any(lane == HIGH or at + gather <= self.now for lane, at in since.items()), "before its time"
             self._gone(*taken)
             return
         for mail in self.waiting.values():
@@ -143,6 +145,23 @@ def test_a_high_letter_takes_the_users_other_mail_with_it_in_order() -> None:
     assert taken is not None
     assert [item.seq for item in taken[1]] == [0, 1, 2, 3]
     assert lanes.take(100.0, 0.0) is None
+
+
+@pytest.mark.parametrize("by_reader", [True, False])
+def test_who_has_got_his_mail_goes_to_the_end_of_the_line(by_reader: bool) -> None:
+    """Or he would come up again at once, with one letter, while others wait."""
+    lanes: Lanes[Item] = Lanes()
+    for number, user in enumerate(("ada", "bo", "cy")):
+        lanes.put(user, Item(number, NORMAL), 0.0)
+    if by_reader:
+        lanes.take_user("ada")
+    else:
+        lanes.put("ada", Item(3, HIGH), 1.0)
+        assert (lanes.take(1.0, GATHER_S) or ("", []))[0] == "ada"
+    lanes.put("ada", Item(4, NORMAL), 2.0)
+    assert lanes.waits_s(10.0)[NORMAL] == 10.0
+    assert [(lanes.take(10.0, 0.0) or ("", []))[0] for _ in range(3)] == ["bo", "cy", "ada"]
+    assert lanes.take(10.0, 0.0) is None
 
 
 def test_mail_that_was_put_off_comes_back_to_its_place() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from shard import mailboxes
 from shard.disk import Disk
 from shard.layout import lay_out
 from shard.mailbox import Mailbox, template
@@ -408,9 +409,9 @@ def test_a_visit_pushes_no_box_out_and_leaves_none_open(tmp_path: Path) -> None:
     async def play() -> None:
         boxes = _make(tmp_path / "data", wal_pages_max=64)
         for number in range(16):
-            assert not boxes.is_crowded()
+            assert not boxes.is_crowded("v0")
             await _open(boxes, f"u{number}")
-        assert boxes.is_crowded()
+        assert boxes.is_crowded("v0")
         before = set(boxes._open)
         errands: list[tuple[str, Errand]] = [(f"v{n}", lambda box: change(box, row("a"))) for n in range(20)]
         assert await boxes.visit(errands) == [None] * 20
@@ -420,6 +421,42 @@ def test_a_visit_pushes_no_box_out_and_leaves_none_open(tmp_path: Path) -> None:
             assert box is not None
             assert ids(box) == ["a"]
             assert not await boxes._checkpoint("v7"), "no barrier has covered its birth"
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_box_stays_open_once_it_is_used_more_often_than_the_one_that_would_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr(mailboxes, "monotonic", lambda: clock[0])
+
+    async def come(boxes: Mailboxes, user: str) -> bool:
+        """Whether mail for ``user`` finds the box open, or has it opened to stay so."""
+        clock[0] += 1.0
+        if boxes.is_at_rest(user) and boxes.is_crowded(user):
+            await boxes.visit([(user, lambda box: None)])
+            return False
+        await _open(boxes, user)
+        return True
+
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        regulars = [f"u{number}" for number in range(16)]
+        many = [f"v{number}" for number in range(20)]
+        for user in regulars:
+            assert await come(boxes, user)
+        for _ in range(3):
+            assert [await come(boxes, user) for user in regulars] == [True] * 16
+            assert [await come(boxes, user) for user in many] == [False] * 20, "none is used more often than another"
+            assert set(boxes._open) == set(regulars)
+        assert [await come(boxes, "often") for _ in range(3)] == [False, True, True]
+        assert len(boxes) == 16
+        assert len(boxes._used_s) <= 16
+        clock[0] += 100.0
+        moved = [await come(boxes, user) for _ in range(2) for user in many[:10]]
+        assert moved == [False] * 10 + [True] * 10, "whoever comes instead of others is soon at home"
         boxes.close()
 
     asyncio.run(play())

@@ -252,7 +252,7 @@ def test_a_read_waits_for_letters_that_were_taken_up_together_with_visits(monkey
                 for number in range(16):
                     await running.deliver(delivery(letter(f"own-{number}"), [f"u{number}"]))
                 await running.settled()
-                assert boxes.is_crowded()
+                assert boxes.is_crowded("cold")
                 going = threading.Event()
                 visit_many = boxes.opener.visit_many
                 visited: list[int] = []

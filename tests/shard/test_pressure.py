@@ -222,7 +222,9 @@ class Shard:
 
     STEP_S = 0.05
 
-    def __init__(self, *, capacity: int, queue_s: float, base: float, each_full: float, low: int, seed: int, routers: int) -> None:
+    def __init__(
+        self, *, capacity: int, queue_s: float, base: float, each_full: float, low: int, seed: int, routers: int
+    ) -> None:
         self.pressure = Pressure()
         self.routers = [Shedding() for _ in range(routers)]
         self._capacity = capacity
