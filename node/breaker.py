@@ -7,10 +7,10 @@ which nothing is heard counts as failed, so an asker that goes away leaves nothi
 
 Who asks gets a ticket and gives it back with the outcome. An outcome from before the last change of
 state is ignored: what was asked before the trouble says nothing about now. An answer that refuses is
-an answer: it counts as a success.
+an answer: it counts as a success. One that says nothing about who was asked decides nothing.
 
 Use: in a router one for each shard, in a shard one for each volume of mailboxes. ``enter`` before asking,
-then ``succeeded`` or ``failed``; ``look`` every quarter of a second with the time of the oldest request
+then ``succeeded``, ``failed`` or ``undecided``; ``look`` every quarter of a second with the time of the oldest request
 that still waits. Some requests take long in good health; so where silence counts, ping whenever
 nothing was heard for half a second: the answer to the ping ends the silence.
 """
@@ -81,6 +81,11 @@ class Breaker:
         self._failures += 1
         if self._failures >= self._failures_max:
             self._open(now)
+
+    def undecided(self, ticket: int, now: float) -> None:
+        """It ended in a way that says nothing: a probe has to be sent once more, after the same pause."""
+        if ticket == self._ticket and self.state is State.HALF_OPEN:
+            self._become(State.OPEN, now)
 
     def look(self, now: float, waiting_since: float | None) -> None:
         """Notice silence. ``waiting_since``: when the oldest unanswered request was sent, None if there is none."""

@@ -14,14 +14,19 @@ from pathlib import Path
 
 import click
 
-from node import gitlog
+from node import gitlog, placement, tokens
 from node.apiclient import PATIENCE_S, Api
+from node.audit_deed import written_down
+from node.commands_serve import on_data
+from node.config import Config
 from node.demo_mail import READER, WELCOME, Mail, generated, of_log
 from node.ingest import create_channels
 from node.model import Accepted, NewMessage
 from node.show import Failures, counted, printable, server_option
+from node.shown import shown_key
 
 _GIT_S = 60.0
+_TOKEN_S = 86_400
 _AT_ONCE = 0.5
 """share of the messages that are there when somebody looks for the first time"""
 _FEW = 12
@@ -37,12 +42,14 @@ _OWN = Path(__file__).parents[1]
 )
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, help="messages a second")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=200, help="the newest so many commits")
+@on_data
 @server_option
-def demo(repo: Path | None, speed: float, limit: int, server: str) -> None:
+def demo(config: Config, repo: Path | None, speed: float, limit: int, server: str) -> None:
     """Fill an inbox with the log of a git repository, live.
 
     A top-level folder is a channel, an author is a user, a commit is a message; you are a member of every channel.
-    Half of them come at once, the others at --speed.
+    Half of them come at once, the others at --speed. Where people need a token, the link has one if the node's data is
+    here (--data).
     """
     mail = _mail(repo, limit)
     messages = mail.messages
@@ -50,13 +57,28 @@ def demo(repo: Path | None, speed: float, limit: int, server: str) -> None:
         create_channels(api, mail.members_with(READER))
         for message in (*messages[: int(len(messages) * _AT_ONCE)], WELCOME):
             _send(api, message)
-        click.echo(f"Your inbox: {server.rstrip('/')}/inbox/?user={READER}")
+        token = _token(config) if shown_key() else ""
+        click.echo(f"Your inbox: {server.rstrip('/')}/inbox/?user={READER}{token}")
         click.echo(
             f"{mail.source}: {counted(len(messages), 'message')}, "
             f"{counted(len(mail.members), 'channel')}, {counted(len(mail.users), 'author')}"
         )
         _live(api, messages[int(len(messages) * _AT_ONCE) :], speed)
     click.echo("That was all of it; run again, it doubles nothing.")
+
+
+def _token(config: Config) -> str:
+    """What the link needs more where people have to say who they are."""
+    data = Path(config.node.data)
+    if placement.load(data) is None:
+        click.echo(
+            f"{data} holds no node: on its machine, pobox token {READER} makes the token that the inbox asks for"
+        )
+        return ""
+    with written_down(config, "tokens.issue", user=READER) as done:
+        shown = tokens.issue(data, READER, _TOKEN_S)
+        done.what["seconds"] = _TOKEN_S
+    return f"#token={shown}"
 
 
 def _mail(repo: Path | None, limit: int) -> Mail:

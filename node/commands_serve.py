@@ -86,11 +86,11 @@ def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:
     if is_new:
         pobox = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
         server = "" if node.port == 8080 else f" --server {url}"
+        data = "" if node.data == "data" or config.auth.mode == "open" else f" --data {node.data}"
         click.echo("  next, in another terminal:")
         if config.auth.mode == "keys":
-            data = "" if node.data == "data" else f" --data {node.data}"
             click.echo(f"    export POBOX_KEY=$({pobox} key create --name first --scope deliver,channels,read{data})")
-        click.echo(f"    {pobox} demo{server}      fills an inbox to look at, live")
+        click.echo(f"    {pobox} demo{server}{data}      fills an inbox to look at, live")
         click.echo(f"    {pobox} deliver --users ada --title Hello --content 'The first letter'{server}")
         click.echo(f"    {pobox} read ada{server}")
     sys.stdout.flush()

@@ -205,12 +205,13 @@ class SyncCheck(Out):
 
 class Device(Out):
     """``lastSync``: when it last asked, to within five minutes. ``version`` is what it said that it has, None if it
-    never did; ``newest``: that is the box as it is now."""
+    never did; ``newest``: that is the box as it is now. ``push``: it is told of new messages."""
 
     name: str
     last_sync: str
     version: str | None
     newest: bool
+    push: bool
 
 
 class Devices(Out):

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.apiclient import ApiError
+from node.errors import ConfigError
 from node.shown import key_option
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -33,7 +34,7 @@ class Failures(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ApiError as error:
+        except (ApiError, ConfigError) as error:
             raise click.ClickException(printable(str(error))) from error
 
 

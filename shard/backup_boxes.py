@@ -20,11 +20,12 @@ import msgspec
 import structlog
 
 from node import ops, paths
-from node.clock import now_us
+from node.clock import DAY_US, now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError, Unsure
 from node.placement import Placement
 from shard import backup_files as files
+from shard import leftovers
 from shard.backlog import Backlog
 from shard.backup_set import first_day
 from shard.copying import Copy, seal
@@ -78,6 +79,7 @@ class BoxCopies:
             began = time.monotonic()
             # Looked at before the files are: what comes after changes them.
             known = {user: self._backlog.last_seq if self._is_settled(user) else None for user in batch}
+            await self._in_thread(lambda: self._age_out(batch))  # noqa: B023
             changed = await self._in_thread(lambda: [u for u in known if not self._link(u, known[u], state)])  # noqa: B023
             await self._give_way(began)
             for user in changed:
@@ -90,6 +92,13 @@ class BoxCopies:
                     state.failed += 1
                     log.error("no backup of a mailbox", user=user, error=str(error) or repr(error))
                 await self._give_way(began)
+
+    def _age_out(self, users: list[str]) -> None:
+        """What restores left goes with the backups of its day."""
+        now = now_us()
+        for user in users:
+            with contextlib.suppress(OSError):
+                leftovers.age_out(paths.user_dir(self._disk.data, user), now - self._keep_days * DAY_US, now)
 
     def _is_settled(self, user: str) -> bool:
         return self._postmen.is_settled(user) and not self._mailboxes.is_held(user)

@@ -22,7 +22,7 @@ from node.model import UserBox
 from node.placement import Placement
 from node.slots import owned_by
 from shard import backlog as letters_of
-from shard import dead_letters, gone, replay
+from shard import dead_letters, gone, history, replay
 from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
@@ -133,6 +133,7 @@ class Shard:
             count_max=retry.dead_letters_max,
             bytes_max=retry.dead_letters_bytes_max,
             keep_s=retry.dead_letters_s,
+            names_s=config.backup.history_s + history.SEGMENT_S if config.backup.history_s else 0,
         )
         self.put_off = PutOff(
             Policy(retry.base_s, retry.cap_s, retry.jitter, retry.tries_max),
@@ -205,6 +206,7 @@ class Shard:
             wrote=self.mailboxes.wrote,
             changed=self.changes.for_user,
         )
+        self.devices.roll.pushed = lambda user, device: self.push.subscriptions.find(user, device) is not None
         self.archivist = Archivist(settings.archive_after_days)
         self.retention = Retention(
             disk,

@@ -5,8 +5,9 @@ it either waits or is dead. The journal's row may stay, for other targets; ``dea
 more, so that no replay tries again what died. Requeued, a letter is a new row of the journal, in the transaction that
 takes it from here.
 
-What was requeued, deleted or dropped leaves its name for as long as somebody may ask for the receipt: a target that
-failed is counted by these rows alone, and who asks twice to requeue hears the same twice.
+What was requeued, deleted or dropped leaves its name for as long as somebody may ask for the receipt, or a box may be
+restored from the history: a target that failed is counted by these rows alone, who asks twice to requeue hears the same
+twice, and what was given up comes back in no restored box.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ DELETE FROM dead_letters WHERE rowid IN (
     SELECT rowid FROM dead_letters WHERE state<>{DEAD} AND died_us<?
         AND NOT EXISTS(SELECT 1 FROM receipts r WHERE r.id=message_id) LIMIT ?)"""
 _OF_USER = "SELECT message_id, state, length(body) FROM dead_letters WHERE user_id=?"
+_GIVEN_UP = f"SELECT message_id, accepted_us FROM dead_letters WHERE user_id=? AND state<>{_REQUEUED}"
 _SWEEP_PORTION = 1_000
 
 _letter = msgspec.msgpack.Decoder(ops.Letter).decode
@@ -92,6 +94,16 @@ def targets(db: apsw.Connection) -> dict[int, set[str]]:
     return found
 
 
+def letters_dead_for(db: apsw.Connection, user: str) -> set[int]:
+    """Numbers of letters that are in the journal still, and no more for ``user``."""
+    return {seq for (seq,) in db.execute("SELECT seq FROM dead_targets WHERE user_id=?", (user,))}
+
+
+def given_up(db: apsw.Connection, user: str) -> dict[str, int]:
+    """What of ``user``'s mail is dead, or was forgotten as such: ids, and when each was accepted."""
+    return dict(db.execute(_GIVEN_UP, (user,)))
+
+
 def rows(db: apsw.Connection) -> Iterator[tuple[Any, ...]]:
     """All of them, for another shard to :func:`put`; the user comes first."""
     return db.execute(f"SELECT {_COLUMNS}, state, body FROM dead_letters")
@@ -104,13 +116,17 @@ def put(db: apsw.Connection, row: tuple[Any, ...]) -> None:
 
 
 class DeadLetters:
-    """On the journal's connection; at most ``count_max`` of them, with bodies of ``bytes_max``, for ``keep_s``."""
+    """On the journal's connection; at most ``count_max`` of them, with bodies of ``bytes_max``, for ``keep_s``; names
+    of what was forgotten for ``names_s`` at least."""
 
-    def __init__(self, db: apsw.Connection, *, count_max: int, bytes_max: int, keep_s: float) -> None:
+    def __init__(
+        self, db: apsw.Connection, *, count_max: int, bytes_max: int, keep_s: float, names_s: float = 0
+    ) -> None:
         self._db = db
         self._count_max = count_max
         self._bytes_max = bytes_max
         self._keep_us = int(keep_s * 1e6)
+        self._names_us = int(names_s * 1e6)
         make_tables(db)
         count, size = self._one(f"SELECT count(*), coalesce(sum(length(body)),0) FROM dead_letters WHERE state={DEAD}")
         self.count: int = count
@@ -210,7 +226,7 @@ class DeadLetters:
     def sweep(self, now_us: int, receipt_us: int) -> Moved:
         """Let go of what died too long ago, and of names that no receipt of the last ``receipt_us`` asks for."""
         assert self._db.in_transaction
-        self._db.execute(_FORGET, (now_us - receipt_us, _SWEEP_PORTION))
+        self._db.execute(_FORGET, (now_us - max(receipt_us, self._names_us), _SWEEP_PORTION))
         return self._drop(0, 0, now_us - self._keep_us)
 
     def committed(self, moved: Moved) -> None:
@@ -228,7 +244,7 @@ class DeadLetters:
         if oldest is not None and oldest[2] < now_us - self._keep_us:
             return True
         name = f"SELECT 1 FROM dead_letters WHERE state<>{DEAD} AND died_us<? LIMIT 1"
-        return self._db.execute(name, (now_us - receipt_us,)).fetchone() is not None
+        return self._db.execute(name, (now_us - max(receipt_us, self._names_us),)).fetchone() is not None
 
     def failed(self, message_id: str) -> int:
         """For how many targets here the message was given up, and not requeued."""

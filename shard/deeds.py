@@ -72,6 +72,11 @@ def message_row(letter: ops.Letter) -> Row:
     )  # fmt: skip
 
 
+def is_one_of(row: LetterOf, dead: dict[str, int]) -> bool:
+    """Whether ``row`` is a message of ``dead``: ids, and when each was accepted."""
+    return row.kind == MESSAGE and row.id in dead and _letter(row.body).accepted_us == dead[row.id]
+
+
 def concerns(row: LetterOf, user: str, channels: set[str]) -> bool:
     """Whether it is for ``user``, who is in ``channels`` at that time."""
     if row.channel is not None:

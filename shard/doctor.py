@@ -28,7 +28,7 @@ from rich.console import Console
 from node import ops, paths, placement
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
-from shard import archive, dead_letters, mailbox, sqlite, status_birth, subscriptions
+from shard import archive, dead_letters, leftovers, mailbox, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.lanes import lane_of
@@ -171,8 +171,7 @@ class Doctor:
         user, path = directory.name, directory / mailbox.FILE
         if directory.parent.name != str(slot_of(user)):
             self._fault(directory, f"lies under the wrong slot: {slot_of(user)} is right")
-        for damaged in directory.glob(f"{mailbox.FILE}*.damaged-*"):
-            self._fault(damaged, "was set aside as damaged: what it held is missing from the box")
+        self._look_aside(directory, mailbox.FILE, "what it held is missing from the box")
         if not path.exists():
             self._note(directory, "has no messages.db yet")
             self._check_memberships(user, path, {})
@@ -195,6 +194,13 @@ class Doctor:
             if db.execute(mailbox.IS_METERED).fetchone() is not None and not mailbox.counts_right(db):
                 self._fault(path, "keeps a wrong count of what it holds")
 
+    def _look_aside(self, directory: Path, file: str, loss: str) -> None:
+        for damaged in leftovers.damaged(directory, file):
+            if leftovers.is_settled(damaged):
+                self._note(damaged, "was set aside as damaged, and restored since")
+            else:
+                self._fault(damaged, f"was set aside as damaged: {loss}")
+
     def _check_archive(self, path: Path, db: apsw.Connection) -> None:
         """What the box says is archived is in the file of its year."""
         named: dict[int, set[str]] = defaultdict(set)
@@ -213,8 +219,7 @@ class Doctor:
 
     def _examine_statuses(self, directory: Path) -> None:
         path = directory / status_birth.FILE
-        for damaged in directory.glob(f"{status_birth.FILE}*.damaged-*"):
-            self._fault(damaged, "was set aside as damaged: what was read until then is forgotten")
+        self._look_aside(directory, status_birth.FILE, "what was read until then is forgotten")
         if not path.exists():
             return
         with _reading(path) as db:

@@ -33,7 +33,7 @@ from shard.disk import full_is_507
 from shard.journal import GoingRow
 
 _HEAD = Struct("<II")
-_SEGMENT_S = 3_600
+SEGMENT_S = 3_600
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _BLOCK_MAX = 1024 * 1024 * 1024
 _LEVEL = 1
@@ -89,7 +89,7 @@ class History:
         now = now_us()
         path = self._directory / f"{now:016}.seg"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size, self._until_us = 0, now + _SEGMENT_S * 1_000_000
+        self._size, self._until_us = 0, now + SEGMENT_S * 1_000_000
         for above in (path.parent, path.parent.parent, path.parent.parent.parent, path.parent.parent.parent.parent):
             sync_directory(above)
 
@@ -179,7 +179,7 @@ def forget(data: Path, before_us: int, layout: Placement, shard: int) -> None:
                 continue
             segments = sorted(mine.glob("*.seg"))
             for segment, follower in zip(segments, [*segments[1:], None], strict=True):
-                ended_us = _began_us(segment) + _SEGMENT_S * 1_000_000 if follower is None else _began_us(follower)
+                ended_us = _began_us(segment) + SEGMENT_S * 1_000_000 if follower is None else _began_us(follower)
                 if ended_us < before_us:
                     segment.unlink(missing_ok=True)
             if is_old:

@@ -31,7 +31,7 @@ from node.metrics import Histogram
 from shard.disk import Disk
 from shard.lines import Lines
 from shard.mailbox import Mailbox
-from shard.opener import Errand, Opener
+from shard.opener import Errand, Opener, Visit
 from shard.volumes import Volumes
 
 T = TypeVar("T")
@@ -100,6 +100,8 @@ class Mailboxes:
         """
         self.holds += 1
         async with self._lines.hold(user):
+            if not self.volumes.knows(user):
+                await asyncio.get_running_loop().run_in_executor(self._openers, self.volumes.learn, user)
             ticket = self.volumes.enter(user)
             try:
                 box = self._open.get(user)
@@ -108,7 +110,7 @@ class Mailboxes:
                 else:
                     self._use(box)
                 yield box
-            except Exception as error:
+            except BaseException as error:
                 self.volumes.ended(user, ticket, error)
                 raise
             self.volumes.ended(user, ticket, None)
@@ -161,7 +163,7 @@ class Mailboxes:
             loop = asyncio.get_running_loop()
             self.visited += len(errands)
             self.holds += len(errands)
-            visits = await loop.run_in_executor(self._visitor, self.opener.visit_many, errands, create)
+            visits = await loop.run_in_executor(self._visitor, self._visits, errands, create)
             for (user, _errand), visit in zip(errands, visits, strict=True):
                 if visit.kept is not None:
                     self._opened(user, visit.kept)
@@ -173,6 +175,13 @@ class Mailboxes:
         for (user, _errand), visit in zip(errands, visits, strict=True):
             self.volumes.ended(user, None, visit.error)
         return [visit.error for visit in visits]
+
+    def _visits(self, errands: list[tuple[str, Errand]], create: bool) -> list[Visit]:
+        """In the thread."""
+        for user, _errand in errands:
+            if not self.volumes.knows(user):
+                self.volumes.learn(user)
+        return self.opener.visit_many(errands, create)
 
     @contextlib.asynccontextmanager
     async def lend(self, user: str, thread: ThreadPoolExecutor) -> AsyncIterator[Mailbox | None]:
@@ -201,6 +210,7 @@ class Mailboxes:
             self.discard(user)
             yield
             self._unsound.discard(user)
+            self.opener.condemned.pop(user, None)
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a query on a held box off the loop."""
@@ -355,13 +365,14 @@ class Mailboxes:
             self._used_s.popitem(last=False)
 
     def discard(self, user: str, error: Exception | None = None) -> None:
-        """Close a box that can't be trusted; with ``error`` its file is set aside."""
+        """Close a box that can't be trusted; with ``error`` its file is set aside by whoever opens it next, in their
+        thread."""
         box = self._open.pop(user, None)
         self._written.pop(user, None)
         if box is not None:
             box.close()
         if error is not None:
-            self.opener.set_aside(self.opener.path(user), error)
+            self.opener.condemned[user] = error
 
     def __len__(self) -> int:
         return len(self._open)

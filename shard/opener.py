@@ -16,7 +16,7 @@ import structlog
 
 from node import paths
 from node.clock import iso, now_us
-from shard import archive, backup_files, notes
+from shard import archive, backup_files, leftovers, notes
 from shard.disk import Disk, full_is_507
 from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
 
@@ -58,6 +58,8 @@ class Opener:
         """boxes that were set aside"""
         self._whole: set[str] = set()
         """whose boxes were opened, of late: since then no power cut can have taken anything from them"""
+        self.condemned: dict[str, Exception] = {}
+        """by user, what was wrong with a box while it was open: it is set aside before it is opened again"""
         self.lost: deque[str] = deque()
         """whose boxes are to be restored; the same one maybe often"""
 
@@ -100,12 +102,16 @@ class Opener:
         """``user``'s box, None if there is none and none may be made. Raises ``apsw.BusyError`` if another
         program has it open, :class:`DiskFull` at birth."""
         path = self.path(user)
+        if user in self.condemned:
+            if path.exists():
+                self.set_aside(path, self.condemned[user])
+            del self.condemned[user]
         born = False
         try:
             size = path.stat().st_size
         except FileNotFoundError:
             self._see_to_backups(user, path)
-            if not create:
+            if not create and not leftovers.damaged(path.parent, FILE):  # else there was a box, and is one again
                 return None
             born = True
         else:

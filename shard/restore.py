@@ -2,7 +2,8 @@
 
 The new file is made beside the old one. Only then does his mail wait, and whoever asks for his box is answered 503,
 for the moment in which one takes the other's place: in one rename, so that a kill leaves either. The old one is kept.
-Who is in which channel is not brought back: that is as the shard knows it now. The version is later than any before,
+Who is in which channel is not brought back: that is as the shard knows it now. A message that was given up is a dead
+letter and in no box, so it isn't in this one either. The version is later than any before,
 so every device fetches the box. What was accepted in the seconds before, and is in the journal still, may come again.
 
 A box that was found damaged, and set aside, is restored in the same way, to now, before its mail is put in.
@@ -24,10 +25,10 @@ import structlog
 
 from node import ops, paths
 from node.clock import iso, now_us
-from node.errors import DiskFull, NotFound, PoboxError, Unavailable
+from node.errors import BadField, DiskFull, NotFound, PoboxError, Unavailable
 from node.placement import Placement, sync_directory
 from shard import backup_files as files
-from shard import deeds, history, notes
+from shard import dead_letters, deeds, history, leftovers, notes
 from shard.deeds import ChannelRow, LetterOf
 from shard.disk import Disk, full_is_507
 from shard.history import Position
@@ -97,7 +98,9 @@ class Restores:
     # -- asked for ---------------------------------------------------------------------------------
 
     async def restore(self, q: ops.Restore) -> ops.Restored:
-        """Bring a box to what it held at a moment."""
+        """Bring a box to what it held at a moment. Raises :class:`BadField` for one that is still to come."""
+        if q.at_us > now_us():
+            raise BadField(f"at: {iso(q.at_us)} is in the future", field="at")
         with self.claimed(q.user):
             return await self._restore(q.user, q.at_us, with_statuses=True)
 
@@ -109,6 +112,9 @@ class Restores:
             version, had_one = await self._swap(user, fresh, aside)
             before = await self._in_thread(lambda: self._facts_of_aside(user, aside)) if had_one else None
             statuses_us = await self._restore_statuses(user, at_us, aside) if with_statuses else 0
+            await self._in_thread(lambda: leftovers.settle(fresh.parent, FILE))
+            if statuses_us:
+                await self._in_thread(lambda: leftovers.settle(fresh.parent, files.KINDS["read_status"]))
         finally:
             await self._in_thread(lambda: _remove(fresh))
         log.info(
@@ -126,7 +132,12 @@ class Restores:
         after = Position(base.layout, base.seq)
         # The journal first: what goes from it meanwhile is in the history then.
         rows = await self._in_journal(user, after)
-        return base, *(await self._in_thread(lambda: self._apply(user, base, after, rows, at_us, fresh)))
+        db = self._journal.db
+        dead, seqs = await self._journal.read(
+            lambda: (dead_letters.given_up(db, user), dead_letters.letters_dead_for(db, user))
+        )
+        rows = [(position, row) for position, row in rows if row.seq not in seqs]
+        return base, *(await self._in_thread(lambda: self._apply(user, base, after, rows, dead, at_us, fresh)))
 
     def _thaw(self, user: str, at_us: int, fresh: Path) -> files.Entry:
         found = self._last_whole(user, "messages", at_us)
@@ -173,13 +184,15 @@ class Restores:
         base: files.Entry,
         after: Position,
         rows: list[tuple[Position, LetterOf]],
+        dead: dict[str, int],
         at_us: int,
         fresh: Path,
     ) -> tuple[ops.BoxFacts, int]:
         letters = dict(rows)
         letters.update(history.since(self._disk.data, user, after, base.at_us))
         with full_is_507(), contextlib.closing(Mailbox(user, fresh)) as box:
-            count = deeds.apply(box, [letters[position] for position in sorted(letters)], at_us)
+            wanted = (letters[position] for position in sorted(letters))
+            count = deeds.apply(box, (row for row in wanted if not deeds.is_one_of(row, dead)), at_us)
             self._retention.clear(box, now_us())
             box.checkpoint(self._disk)
             return ops.BoxFacts(*box.facts()), count

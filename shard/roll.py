@@ -39,6 +39,8 @@ class Roll:
         self._data = data
         self._box = box
         self._version = version
+        self.pushed: Callable[[str, str], bool] = lambda _user, _device: False
+        """whether a device of a user is told of new messages"""
         self._clerk = ThreadPoolExecutor(1, "notes")  # one: what is read there and written back is not lost between
 
     async def told(self, user: str, device: str, version: str) -> None:
@@ -76,7 +78,11 @@ class Roll:
         return Devices(
             devices=[
                 Device(
-                    name=name, last_sync=seen.at, version=seen.has, newest=seen.has is not None and seen.has == newest
+                    name=name,
+                    last_sync=seen.at,
+                    version=seen.has,
+                    newest=seen.has is not None and seen.has == newest,
+                    push=self.pushed(q.user, name),
                 )
                 for name, seen in known
             ]

@@ -48,6 +48,6 @@ def word(error: Exception) -> str:
     return BUSY if isinstance(error, _BUSY) else IO
 
 
-def is_of_the_disk(error: Exception | None) -> bool:
+def is_of_the_disk(error: BaseException | None) -> bool:
     """Whether ``error`` is one that other boxes on the same disk may well give too."""
     return isinstance(error, _DISK) or (isinstance(error, OSError) and error.errno in _DISK_NUMBERS)

@@ -8,6 +8,7 @@ at once when to come again. A disk that hangs and gives no error isn't seen here
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from time import monotonic
@@ -16,7 +17,9 @@ import structlog
 
 from node import paths
 from node.breaker import Breaker, State
+from node.errors import CallerError
 from node.slots import slot_of
+from shard.mailbox import CORRUPT
 from shard.trouble import VolumeDown, is_of_the_disk
 
 log = structlog.get_logger()
@@ -24,6 +27,8 @@ log = structlog.get_logger()
 _FAILURES_MAX = 5
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 30.0
+_READ = (CallerError, *CORRUPT)
+"""what only somebody says who has read the box, or that there is none"""
 _PROBE_S = 30.0  # a probe that takes longer has failed
 
 
@@ -58,15 +63,18 @@ class Volumes:
             volume = self._volumes[number] = Volume(number)
         return volume
 
-    def _of(self, user: str) -> Volume:
+    def knows(self, user: str) -> bool:
+        """Whether it is known where ``user``'s box lies, or would."""
+        return slot_of(user) in self._of_slot
+
+    def learn(self, user: str) -> None:
+        """Find that out: in a thread, since it asks the disk."""
         slot = slot_of(user)
-        volume = self._of_slot.get(slot)
-        if volume is None:
-            try:
-                volume = self._of_slot[slot] = self._volume((self._root / str(slot)).stat().st_dev)
-            except OSError:  # it isn't there yet, or can't be looked at
-                volume = self._common
-        return volume
+        with contextlib.suppress(OSError):  # it isn't there yet, or can't be looked at
+            self._of_slot[slot] = self._volume((self._root / str(slot)).stat().st_dev)
+
+    def _of(self, user: str) -> Volume:
+        return self._of_slot.get(slot_of(user), self._common)
 
     def is_down(self, user: str) -> bool:
         """Whether ``user``'s box must not be touched in passing."""
@@ -82,13 +90,17 @@ class Volumes:
             raise VolumeDown("The mailbox can't be read just now", retry_after=breaker.retry_after_s(now))
         return ticket
 
-    def ended(self, user: str, ticket: int | None, error: Exception | None) -> None:
+    def ended(self, user: str, ticket: int | None, error: BaseException | None) -> None:
         """It went well, or ended with ``error``, which may say nothing of the disk; ``ticket`` is None for what was
         done in passing."""
         if is_of_the_disk(error):
             self._failed(user, ticket)
-        elif self.are_in_doubt:
+        elif not self.are_in_doubt:
+            return
+        elif error is None or isinstance(error, _READ):
             self._succeeded(user, ticket)
+        elif ticket is not None:  # a probe that found out nothing: another one has to
+            self._of(user).breaker.undecided(ticket, monotonic())
 
     def _failed(self, user: str, ticket: int | None) -> None:
         volume = self._of(user)

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from node import commands_demo
+from node import commands_demo, keys
 from node.cli import main
-from tests.support import Node
+from tests.support import Node, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -95,3 +95,21 @@ def test_a_repository_that_is_none_is_said_and_nothing_is_sent(served: Node, tmp
 
 def test_a_new_node_tells_of_the_demo(served: Node) -> None:
     assert f" demo --server {served.url}" in served.output()
+
+
+def test_where_people_need_a_token_the_link_has_one(tmp_path: Path, repo: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    key = keys.create(data, "demo", ["deliver", "channels"])
+    with Node(data, env={"POBOX_AUTH_MODE": "keys"}) as guarded:
+        said = _demo(guarded, "--repo", repo, "--key", key, "--data", data)
+        assert said.exit_code == 0, said.output
+        link = next(line for line in said.output.splitlines() if line.startswith("Your inbox: ")).split()[-1]
+        token = link.partition("#token=")[2]
+        headers = {"authorization": f"Bearer {token}"}
+        url = f"{guarded.url}/api/v3/users/you/messages"
+        # The first token's secret is new, and routers look at it once a second.
+        eventually(lambda: httpx.get(url, headers=headers, trust_env=False).status_code == 200, "the token")
+        elsewhere = _demo(guarded, "--repo", repo, "--key", key, "--data", tmp_path / "none")
+        assert elsewhere.exit_code == 0
+        assert "pobox token you makes the token" in elsewhere.output

@@ -226,7 +226,7 @@ class Peer:
     def _devices(self, request: ops.AskDevices) -> model.Devices:
         names = self.devices.get(request.user, [])
         return model.Devices(
-            devices=[model.Device(name=name, last_sync=SINCE, version=None, newest=False) for name in names]
+            devices=[model.Device(name=name, last_sync=SINCE, version=None, newest=False, push=False) for name in names]
         )
 
     def _delete_user(self, request: ops.DeleteUser) -> None:

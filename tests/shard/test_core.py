@@ -567,6 +567,7 @@ def test_a_box_read_while_another_program_holds_it_is_unavailable_for_a_while() 
         with laid_out() as data:
             async with Running(data) as running:
                 await running.deliver(delivery(letter("m"), ["ada"]))
+                await running.settled()
             async with Running(data) as running:
                 with held_elsewhere(box_path(data, "ada"), "idle"), pytest.raises(Unavailable):
                     await running.ids("ada")

@@ -18,7 +18,7 @@ from node import paths
 from node.clock import iso
 from node.errors import ConfigError
 from node.ops import PositionRow
-from shard import status_birth
+from shard import leftovers, status_birth
 from shard.doctor import Doctor, Report
 
 from .asking import change, said
@@ -208,6 +208,20 @@ def test_a_file_that_was_set_aside_is_a_fault_for_its_mail_is_missing(data: Path
     directory = box_path(data, "ada").parent
     shutil.copyfile(directory / "messages.db", directory / "messages.db.damaged-2026")
     assert "messages.db.damaged-2026: was set aside as damaged" in fault(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["messages.db.damaged-2026", "messages.db-wal.damaged-2026", "read_status.db.damaged-2026"]
+)
+def test_a_file_that_was_set_aside_and_has_come_back_is_worth_a_note(data: Path, name: str) -> None:
+    directory = box_path(data, "ada").parent
+    (directory / name).touch()
+    leftovers.settle(directory, name.partition("db")[0] + "db")
+    report = examine(data)
+    assert report.faults == []
+    assert any(
+        note.endswith(f"ada/{name}.restored: was set aside as damaged, and restored since") for note in report.notes
+    )
 
 
 @pytest.mark.parametrize("name", ["read_status.db.damaged-2026", "read_status.db-wal.damaged-2026"])

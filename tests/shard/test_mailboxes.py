@@ -521,3 +521,69 @@ def test_one_visit_that_fails_fails_alone(tmp_path: Path) -> None:
         boxes.close()
 
     asyncio.run(play())
+
+
+def test_a_box_that_is_found_damaged_while_open_is_set_aside_off_the_loop_and_empty_at_the_next_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        threads = set()
+        set_aside = Disk.set_aside
+
+        def noted(self: Disk, path: Path) -> str:
+            threads.add(threading.current_thread())
+            return set_aside(self, path)
+
+        monkeypatch.setattr(Disk, "set_aside", noted)
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("a"))
+        boxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+        assert threads == set()
+        async with boxes.hold("ada", create=False) as box:
+            assert box is not None, "there was a box, and is one again"
+            assert ids(box) == []
+        assert threads
+        assert threading.current_thread() not in threads
+        assert boxes.damaged == 1
+        boxes.close()
+
+    asyncio.run(play())
+
+
+def test_a_box_that_was_set_aside_before_a_kill_is_there_for_who_reads(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+        boxes.close()
+        path = box_path(tmp_path / "data", "ada")
+        path.rename(path.with_name(f"{path.name}.damaged-2026-11-24T084400.000000Z"))
+        again = _make(tmp_path / "data")
+        async with again.hold("bob", create=False) as box:
+            assert box is None
+        async with again.hold("ada", create=False) as box:
+            assert box is not None
+            assert ids(box) == []
+        again.close()
+
+    asyncio.run(play())
+
+
+def test_a_file_that_took_a_condemned_ones_place_is_not_set_aside(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        async with boxes.hold("ada", create=True) as box:
+            assert box is not None
+            change(box, row("a"))
+        boxes.discard("ada", apsw.CorruptError("a page is not what it should be"))
+        async with boxes.seize("ada"):
+            pass  # here another file takes its place
+        async with boxes.hold("ada", create=False) as box:
+            assert box is not None
+            assert ids(box) == ["a"]
+        assert boxes.damaged == 0
+        boxes.close()
+
+    asyncio.run(play())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node import ops
-from node.clock import now_us
-from node.errors import NotFound, Unavailable
+from node.clock import now_us, us_of
+from node.errors import BadField, NotFound, Unavailable
 from node.placement import Placement
 from node.slots import slot_of, table_for
 from shard import backup_files as files
+from shard import leftovers
 from shard.layout import lay_out
 from shard.mailbox import FILE
 from tests.shard.asking import change, said
+from tests.shard.elsewhere import held_elsewhere
 from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
 from tests.shard.test_backup import KEPT, back_up
+from tests.shard.test_dead_letters import FEW, drop, noted, requeue
 
 TABLES = ("messages", "removed", "channels", "user_channels")
 Rows = dict[str, list[Any]]
@@ -110,6 +115,81 @@ def test_a_moment_before_the_first_backup_is_refused_and_nothing_changes() -> No
         assert await running.ids("ada") == ["n0"]
 
     run(test)
+
+
+def test_a_moment_that_is_still_to_come_is_refused_by_name() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada"]))
+        await back_up(running)
+        with pytest.raises(BadField, match=r"2100-01-01T00:00:00\.000000Z is in the future") as refused:
+            await restore(running, "ada", us_of(datetime(2100, 1, 1, tzinfo=UTC)))
+        assert refused.value.field == "at"
+        assert not list(box_path(data, "ada").parent.glob("*.replaced-*"))
+
+    run(test)
+
+
+def test_what_a_restore_left_goes_with_the_backups_of_its_day() -> None:
+    async def test(running: Running, data: Path) -> None:
+        await running.deliver(delivery(now_letter("n0"), ["ada", "bob"]))
+        await change(running, "ada", said("n0", "read"))
+        await running.let_go()
+        await back_up(running)
+        directory = box_path(data, "ada").parent
+        old = ["messages.db.replaced-2026-01-01T000000.000000Z", "messages.db-wal.replaced-2026-01-01T000000.000000Z"]
+        old += ["read_status.db.replaced-2026-01-01T000000.000000Z"]
+        old += ["messages.db.damaged-2026-01-01T000000.000000Z.restored", "messages.db.restoring"]
+        stays = ["messages.db.damaged-2026-01-01T000000.000000Z", "messages.db.replaced-by-hand"]
+        for name in (*old, *stays):
+            (directory / name).touch()
+        os.utime(directory / "messages.db.restoring", (1, 1))
+        await restore(running, "ada", now_us())
+        (directory / stays[0]).with_name(f"{stays[0]}.restored").rename(directory / stays[0])
+        recent = {path.name for path in directory.glob("*.replaced-*")} - {*old, *stays}
+        assert len(recent) == 2
+        await back_up(running)
+        left = {path.name for path in directory.glob("*.db*.*")} - {"messages.db-wal"}
+        assert left == {*stays, *recent}
+        assert await running.ids("ada") == ["n0"]
+
+    run(test)
+
+
+def test_a_dead_letter_is_in_no_restored_box_until_it_is_requeued() -> None:
+    """A message that died for ada while bob got it: from the journal, from the history, and to a channel."""
+
+    async def test(running: Running, data: Path) -> None:
+        await running.put_channel("crew")
+        await running.change("crew", add=["ada", "bob"])
+        await running.deliver(delivery(now_letter("n0"), ["ada", "bob"]))
+        await running.settled()
+        await running.let_go()
+        await back_up(running)
+        running.shard.mailboxes.discard("ada")
+        with held_elsewhere(box_path(data, "ada"), "write"):
+            await running.deliver(delivery(now_letter("n1"), ["ada", "bob"]))
+            await running.deliver(delivery(now_letter("c1", channel_id="crew"), channel="crew"))
+            await noted(running, 2)
+        await restore(running, "ada", now_us())
+        assert await running.ids("ada") == ["n0"]
+        await running.settled()
+        await running.let_go()
+        await restore(running, "ada", now_us())
+        assert await running.ids("ada") == ["n0"]
+        await requeue(running, "ada", "n1")
+        await drop(running, "ada", "c1")
+        await running.settled()
+        await running.let_go()
+        await restore(running, "ada", now_us())
+        assert sorted(await running.ids("ada")) == ["n0", "n1"]
+        assert sorted(await running.ids("bob")) == ["c1", "n0", "n1"]
+
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT, retry=FEW) as running:
+                await test(running, data)
+
+    asyncio.run(go())
 
 
 def test_a_damaged_backup_is_passed_over_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +345,9 @@ def test_a_box_that_is_damaged_while_it_is_open_comes_back_too() -> None:
             await running.ids("ada")
         await until(lambda: running.shard.restores.restored, "the box", running.life)
         assert await running.ids("ada") == ["n1", "n0"]
+        aside = list(box_path(data, "ada").parent.glob("*.damaged-*"))
+        assert aside
+        assert all(leftovers.is_settled(path) for path in aside)
 
     run(test)
 

@@ -13,6 +13,7 @@ from node import ops, paths
 from node.errors import NotFound
 from node.slots import slot_of
 from shard import notes
+from shard.subscriptions import Subscription
 
 from .playing import played
 from .running import Running, delivery, laid_out, letter
@@ -159,3 +160,17 @@ async def test_a_device_is_forgotten_also_on_a_full_disk(monkeypatch: pytest.Mon
             monkeypatch.setattr(notes, "save", lambda *_: None)
             await forget("laptop")
             assert await devices(running) == {}
+
+
+@played
+async def test_a_device_that_is_told_of_new_messages_says_so() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("n0"), ["ada"]))
+            await say(running, "phone", None)
+            await say(running, "laptop", None)
+            made = Subscription("ada", "phone", "https://push.example/1", b"", b"", 1, 0)
+            running.shard.push.subscriptions.of["ada"] = {"phone": made}
+            question = ops.AskDevices(0, running.layout.version, slot_of("ada"), "ada")
+            found = await running.while_alive(running.shard.devices.roll.devices(question))
+            assert {device.name: device.push for device in found.devices} == {"phone": True, "laptop": False}

@@ -79,9 +79,47 @@ def test_one_probe_at_a_time_decides(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(VolumeDown):
         found.enter("u1")
     now += 0.1
-    found.ended("u1", found.enter("u1"), apsw.BusyError("an answer"))
+    found.ended("u1", found.enter("u1"), apsw.CorruptError("an answer"))
     assert only_state(found) is State.CLOSED
     assert not found.are_in_doubt
+
+
+@pytest.mark.parametrize(
+    "error", [apsw.BusyError("held"), OSError(28, "no room"), apsw.CantOpenError("?"), asyncio.CancelledError()]
+)
+def test_a_probe_that_finds_out_nothing_is_sent_again_after_the_same_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    found, now = made(tmp_path), 100.0
+    monkeypatch.setattr(volumes, "monotonic", lambda: now)
+    for number in range(5):
+        found.ended(f"u{number}", found.enter(f"u{number}"), BAD)
+    for _ in range(5):
+        now += 1.0
+        found.ended("u0", found.enter("u0"), error)
+        assert only_state(found) is State.OPEN
+        with pytest.raises(VolumeDown):
+            found.enter("u1")
+    found.ended("u7", None, error)  # in passing
+    assert only_state(found) is State.OPEN
+    now += 1.0
+    found.ended("u0", found.enter("u0"), None)
+    assert only_state(found) is State.CLOSED
+
+
+def test_where_a_box_lies_is_asked_of_the_disk_when_told_to_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made(tmp_path)
+    found.learn("ada")
+    assert not found.knows("ada"), "its slot is not there yet"
+    paths.user_dir(tmp_path, "ada").mkdir(parents=True)
+    found.learn("ada")
+    assert found.knows("ada")
+    monkeypatch.setattr(Path, "stat", None)
+    found.ended("ada", found.enter("ada"), BAD)
+    found.ended("bob", found.enter("bob"), BAD)
+    assert found.are_in_doubt
 
 
 @played

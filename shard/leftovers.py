@@ -1,0 +1,61 @@
+"""Files that stay beside a person's box when it is replaced: the box as it was before a restore, one that was damaged.
+
+::
+
+    messages.db.replaced-<time>           what was there before a restore
+    messages.db.damaged-<time>            set aside as damaged
+    messages.db.damaged-<time>.restored   and what it held has come back since
+
+What was replaced, and what has come back, goes with the backups of its day. What hasn't come back stays until somebody
+removes it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node.clock import us_of
+
+_RESTORED = ".restored"
+_NAME = re.compile(r".+\.(?:replaced|damaged)-([0-9T-]{17}(?:\.[0-9]+)?)Z(\.restored)?")
+_MAKING = ".restoring"
+_MAKING_US = 24 * 3_600_000_000
+
+
+def settle(box: Path, file: str) -> None:
+    """What was damaged of ``file`` in the directory ``box`` has come back."""
+    for path in damaged(box, file):
+        if not is_settled(path):
+            path.rename(path.with_name(f"{path.name}{_RESTORED}"))
+
+
+def damaged(box: Path, file: str) -> list[Path]:
+    """All that was set aside of ``file``, log included."""
+    return sorted(box.glob(f"{file}*.damaged-*"))
+
+
+def is_settled(path: Path) -> bool:
+    return path.name.endswith(_RESTORED)
+
+
+def age_out(box: Path, before_us: int, now_us: int) -> None:
+    """Remove what is from before ``before_us``, and what a kill left of a file in the making a day ago."""
+    for path in box.glob("*.db*.*"):
+        if _MAKING in path.name:
+            if path.stat().st_mtime_ns // 1000 < now_us - _MAKING_US:
+                path.unlink(missing_ok=True)
+        elif (at_us := _settled_us(path.name)) is not None and at_us < before_us:
+            path.unlink(missing_ok=True)
+
+
+def _settled_us(name: str) -> int | None:
+    """When what is called ``name`` was put aside; None if it isn't to go by itself."""
+    found = _NAME.fullmatch(name)
+    if found is None or (".damaged-" in name and found[2] is None):
+        return None
+    try:
+        return us_of(datetime.strptime(found[1], "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC))
+    except ValueError:
+        return None
