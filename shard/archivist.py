@@ -5,9 +5,10 @@ from __future__ import annotations
 from node.clock import DAY_US, iso
 from shard import archive
 from shard.mailbox import Mailbox
+from shard.rounds import Chore
 
 
-class Archivist:
+class Archivist(Chore):
     """``days``: how old a message must be."""
 
     def __init__(self, days: int) -> None:
@@ -21,6 +22,3 @@ class Archivist:
         moved = archive.move(box, iso(now_us - self._days * DAY_US))
         self.moved += moved
         return moved
-
-    async def after(self, user: str) -> None:
-        """Nothing."""

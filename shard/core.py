@@ -63,6 +63,7 @@ from shard.sqlite import Sync
 from shard.statuses import Statuses
 from shard.sync import Devices
 from shard.tail import Tail
+from shard.upgrades import Upgrades
 from shard.watch import Watch
 from shard.window import Window
 
@@ -207,6 +208,7 @@ class Shard:
             changed=self.changes.for_user,
         )
         self.devices.roll.pushed = lambda user, device: self.push.subscriptions.find(user, device) is not None
+        self.upgrades = Upgrades(self.journal, data)
         self.archivist = Archivist(settings.archive_after_days)
         self.retention = Retention(
             disk,
@@ -438,6 +440,8 @@ class Shard:
     def _chores(self) -> list[Chore]:
         """What there is to do once a day. What is past its time goes first: it need not be archived."""
         settings, chores = self._settings, list[Chore]()
+        if self.upgrades.is_due:
+            chores.append(self.upgrades)
         if settings.retention_days:
             chores.append(self.retention)
         if settings.archive_after_days:

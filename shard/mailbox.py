@@ -319,6 +319,19 @@ class Mailbox:
                     latest[row[1]] = row[7]
             self._db.executemany(_TOUCH, [(at, channel) for channel, at in latest.items()])
 
+    def upgrade(self) -> bool:
+        """The same in the background; whether there was anything to do."""
+        if self._db.pragma("user_version") >= SCHEMA_VERSION:
+            return False
+        self.begin()
+        try:
+            self._bring_up_to_date()
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        return True
+
     def _bring_up_to_date(self) -> None:
         """Give a box of an older schema what it lacks; not at its opening, since it may lie on a full disk."""
         assert self._db.in_transaction

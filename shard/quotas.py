@@ -29,6 +29,7 @@ from shard.backlog import Letter
 from shard.journal import Journal
 from shard.mailbox import Held, Mailbox
 from shard.mailboxes import Mailboxes
+from shard.rounds import Chore
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS quotas(
@@ -72,7 +73,7 @@ def put(db: apsw.Connection, table: str, row: tuple[Any, ...]) -> None:
     db.execute(f"INSERT OR REPLACE INTO {table}({_TABLES[table]}) VALUES(?,?,?)", row)
 
 
-class Quotas:
+class Quotas(Chore):
     """``settings`` have the quota of everybody else. ``changes`` tell the routers whom to ask about."""
 
     def __init__(self, journal: Journal, mailboxes: Mailboxes, settings: Settings, changes: Changes) -> None:

@@ -17,13 +17,14 @@ from node.clock import DAY_US, iso
 from shard import archive
 from shard.disk import Disk
 from shard.mailbox import Mailbox
+from shard.rounds import Chore
 
 _PORTION = 500
 """messages that go in one transaction"""
 _KEEP_NAMES_US = 30 * DAY_US
 
 
-class Retention:
+class Retention(Chore):
     """``days``: how old a message must be. ``forget(user, ids)`` forgets the marks on messages. ``oldest_us()``: when
     the oldest letter of the journal was accepted, 0 if there is none. ``receipt_us``: how long a receipt stops a
     retry."""

@@ -7,11 +7,11 @@ first round after a start sweeps: a kill may have come between two steps of what
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import apsw
 import structlog
@@ -33,15 +33,20 @@ _PASSED_OVER = (apsw.Error, OSError, DiskFull, Unavailable)
 log = structlog.get_logger()
 
 
-class Chore(Protocol):
+class Chore(ABC):
     """One of the things that are done."""
 
+    @abstractmethod
     def do(self, box: Mailbox, now_us: int, *, sweep: bool) -> int:
-        """A portion of it, in a thread that holds ``box``; how many messages that were. It is asked until there are
-        none."""
+        """A portion of it, in a thread that holds ``box``; how much that was. It is asked until there is nothing."""
 
-    async def after(self, user: str) -> None:
+    async def after(self, user: str) -> None:  # noqa: B027
         """What is left to do for ``user`` when the box is let go of."""
+
+    async def ended(self, failed: int) -> bool:
+        """A round is over, in which so many boxes could not be seen to. Whether there will be nothing to do in any
+        other."""
+        return False
 
 
 class Rounds:
@@ -61,7 +66,7 @@ class Rounds:
         self._data = data
         self._owned = sorted(owned)
         self._mailboxes = mailboxes
-        self._chores = chores
+        self._chores = list(chores)
         self._may_work = may_work
         self._changed = changed
         self._thread = ThreadPoolExecutor(1, "rounds")
@@ -83,6 +88,7 @@ class Rounds:
                 failed += await self._see_to(users[at : at + _FEW], now, sweep=sweep)
         if failed:
             log.warning("boxes were not seen to; the next round tries again", boxes=failed)
+        self._chores = [chore for chore in self._chores if not await chore.ended(failed)]
 
     def _users(self, slot: int) -> list[str]:
         """Who has a box in it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 from shard.mailbox import SCHEMA_VERSION
 from tests import layouts
 from tests.layouts.__main__ import DATA, FACTS, HELD, PLACE, USERS, Facts
-from tests.support import Node
+from tests.support import Node, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +91,29 @@ def schemas(data: Path) -> set[int]:
         found.add(db.execute("PRAGMA user_version").fetchone()[0])
         db.close()
     return found
+
+
+def upgraded(data: Path, node: Node) -> bool:
+    """Whether both shards have noted that they are through."""
+    marks = []
+    for path in data.glob("journals-*/shard-*.db"):
+        copy = node.data.parent / f"copy-{path.name}"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with contextlib.closing(sqlite3.connect(copy)) as db:
+            try:
+                marks += db.execute("SELECT schema FROM boxes").fetchall()
+            except sqlite3.DatabaseError:  # not there yet, or torn by the copying
+                return False
+    return marks == [(SCHEMA_VERSION,)] * 2
+
+
+def test_boxes_of_an_earlier_schema_are_brought_up_to_date_in_the_background(found: tuple[Path, Facts]) -> None:
+    data, _facts = found
+    with Node(data) as node:
+        eventually(lambda: upgraded(data, node), "all boxes are seen to")
+    assert schemas(data) == {SCHEMA_VERSION}
+    doctor(data)
 
 
 def test_a_layout_of_an_earlier_program_is_taken_up_whole(found: tuple[Path, Facts]) -> None:

@@ -523,3 +523,22 @@ def test_copies_of_one_content_are_alike_to_the_byte(box: Mailbox, tmp_path: Pat
     assert copy.pragma("integrity_check") == "ok"
     assert copy.execute("SELECT count(*) FROM messages").fetchall() == [(200,)]
     copy.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_box_of_an_older_schema_is_upgraded_once_and_is_another_content_then(path: Path, version: int) -> None:
+    make_old(path, version)
+    if version == 2:
+        db = apsw.Connection(str(path))
+        db.execute("INSERT INTO sync_version VALUES(1, ?, 1)", (iso(NOW_US),))
+        db.close()
+    box = Mailbox("ada", path)
+    assert box.clean == (version == 2)
+    assert box.upgrade()
+    assert not box.clean
+    assert not box.upgrade()
+    assert box.issue(NOW_US, None) >= iso(NOW_US)
+    box.close()
+    db = apsw.Connection(str(path))
+    assert db.pragma("user_version") == SCHEMA_VERSION
+    db.close()

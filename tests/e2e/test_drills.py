@@ -1,0 +1,77 @@
+"""The blocks of docs/drills.md do what they say, pasted into a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "drills.md"
+_SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BEFORE = "Before each"
+_ADDRESS = "127.0.0.1:8080"
+_LIMIT_S = 120
+_PRELUDE = """
+set -euo pipefail
+pobox() {
+  case $1 in
+    deliver|read|delete) command "$PYTHON" -m node "$@" --server "http://$ADDRESS" ;;
+    serve) exec "$PYTHON" -m node "$@" ;;
+    *) command "$PYTHON" -m node "$@" ;;
+  esac
+}
+"""
+
+
+def drills() -> dict[str, str]:
+    found = {title: _BLOCK.findall(text) for title, text in _SECTION.findall(DOCUMENT.read_text())}
+    return {title: "".join(blocks) for title, blocks in found.items() if blocks}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("title", [title for title in drills() if title != _BEFORE])
+def test_a_drill_goes_as_it_is_written(title: str, tmp_path: Path) -> None:
+    port = _free_port()
+    script = _PRELUDE + drills()[_BEFORE] + drills()[title] + "echo the drill is over\n"
+    env = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "ADDRESS": f"127.0.0.1:{port}",
+        "POBOX_NODE_PORT": str(port),
+        "PYTHONPATH": str(DOCUMENT.parents[1]),
+        "NO_COLOR": "1",
+    }
+    shell = subprocess.Popen(
+        ["bash", "-c", script.replace(_ADDRESS, f"127.0.0.1:{port}")],
+        cwd=tmp_path,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        shell.wait(_LIMIT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)  # the node it leaves behind: children of a supervisor die with it
+    assert shell.stdout is not None
+    said = shell.stdout.read()
+    assert said.rstrip().endswith("the drill is over"), said
