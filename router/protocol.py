@@ -26,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from node.config import Router
 from node.errors import CallerError, Overloaded, PoboxError, TooSlow
 from router.hops import Crowd, networks
+from router.outgoing import Outgoing
 from router.problems import MEDIA_TYPE, HeadersTooLarge, encode
 
 HEADERS_BYTES_MAX = 32_768
@@ -67,6 +68,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = Outgoing(transport, self.loop)  # type: ignore[assignment]
         self._address = self.client[0] if self.client is not None else ""
         alone = self.crowd.enter(self._address)
         if not alone or len(self.connections) > self.limits.connections_max:
