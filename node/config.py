@@ -171,7 +171,8 @@ class Push(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class Backup(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     at: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?\Z")] = "03:10"
-    """when a backup is made every day, UTC; empty: only when somebody asks for it"""
+    """when a backup is made every day, UTC; empty: only when somebody asks for it. Under systemd the timer says when:
+    install the units again after a change"""
     keep_days: Count = 30
     """older backups are removed"""
     history_s: Seconds = 0
