@@ -29,7 +29,7 @@ from node.placement import Placement
 from node.show import table
 from node.slots import slot_of, table_for
 from shard import backup_files as files
-from shard import backup_set, offsite, offsite_store, sqlite
+from shard import backup_set, oblivion, offsite, offsite_store, sqlite
 
 T = TypeVar("T")
 _POLL_S = 0.2
@@ -69,6 +69,7 @@ def daily(config: Config) -> None:
     with _plainly(), offsite.alone(data, "daily backup"):
         if daily_rule.is_due(at, backup_set.last_set_us(data), now_us()):
             _make(config)
+        _see_to_the_deleted(config)
         if config.backup.store and not offsite.is_pushed(data):
             _push(config, None)
 
@@ -78,8 +79,16 @@ def daily(config: Config) -> None:
 def now(config: Config) -> None:
     """Have the running node make today's backup, and wait for it."""
     _make(config)
+    _see_to_the_deleted(config)
     if config.backup.store:
         _push(config, None)
+
+
+def _see_to_the_deleted(config: Config) -> None:
+    """Before anything is sent: people who were deleted are in no copy of a journal."""
+    store = offsite_store.store(config.backup) if config.backup.store else None
+    with _plainly():
+        oblivion.see_to(Path(config.node.data), store, click.echo)
 
 
 def _make(config: Config) -> None:
@@ -103,6 +112,7 @@ def _make(config: Config) -> None:
 @on_data
 def push(config: Config, day: str | None) -> None:
     """Send a backup to [backup] store; what is there already isn't sent again."""
+    _see_to_the_deleted(config)
     _push(config, day)
 
 

@@ -32,7 +32,7 @@ CREATE INDEX IF NOT EXISTS dead_letters_message ON dead_letters(message_id);
 CREATE TABLE IF NOT EXISTS dead_targets(
     seq INTEGER NOT NULL, user_id TEXT NOT NULL, PRIMARY KEY (seq, user_id)) WITHOUT ROWID;
 """
-DEAD, _REQUEUED, _GONE = 0, 1, 2
+DEAD, REQUEUED, _GONE = 0, 1, 2
 """the state of a row; of the last two only the name is kept"""
 _COLUMNS = "user_id, message_id, reason, tries, first_us, died_us, accepted_us, channel_id, title, priority"
 _BURY = f"""
@@ -42,7 +42,7 @@ ON CONFLICT DO UPDATE SET state={DEAD}, reason=excluded.reason, tries=excluded.t
 _TARGET = "INSERT OR IGNORE INTO dead_targets(seq, user_id) VALUES(?,?)"
 _SETTLE = "UPDATE dead_letters SET state=?, body=x'' WHERE user_id=? AND message_id=?"
 _FIND = "SELECT state, body FROM dead_letters WHERE user_id=? AND message_id=?"
-_FAILED = f"SELECT count(*) FROM dead_letters WHERE message_id=? AND state<>{_REQUEUED}"
+_FAILED = f"SELECT count(*) FROM dead_letters WHERE message_id=? AND state<>{REQUEUED}"
 _OLDEST = f"""
 SELECT user_id, message_id, died_us, length(body) FROM dead_letters
 WHERE state={DEAD} ORDER BY died_us, user_id, message_id LIMIT ?"""
@@ -192,9 +192,9 @@ class DeadLetters:
         known = self._db.execute(_FIND, (user, message_id)).fetchone()
         if known is None or known[0] == _GONE:
             return False, None
-        if known[0] == _REQUEUED:
+        if known[0] == REQUEUED:
             return True, None
-        self._db.execute(_SETTLE, (_REQUEUED, user, message_id))
+        self._db.execute(_SETTLE, (REQUEUED, user, message_id))
         return True, known[1]
 
     def delete(self, user: str, message_id: str) -> Moved | None:
@@ -216,7 +216,7 @@ class DeadLetters:
         count = size = 0
         rows: list[Any] = self._db.execute(_OF_USER, (user,)).fetchall()
         for message_id, state, length in rows:
-            if state != _REQUEUED:
+            if state != REQUEUED:
                 self._db.execute(gone.SHRINK, (message_id,))
             if state == DEAD:
                 count, size = count + 1, size + length

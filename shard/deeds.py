@@ -64,6 +64,19 @@ def removed_us(body: bytes) -> int:
     return _removal(body) if body else 0
 
 
+def without(kind: int, body: bytes, user: str) -> bytes:
+    """The body of a row that names ``user`` no more."""
+    if kind != MEMBERSHIP:
+        return body
+    try:
+        said = _membership(body)
+    except msgspec.ValidationError:
+        return body
+    if said is None or user not in said.left:
+        return body
+    return encode(msgspec.structs.replace(said, left=[name for name in said.left if name != user]))
+
+
 def message_row(letter: ops.Letter) -> Row:
     """``letter`` as it stands in a box."""
     return (

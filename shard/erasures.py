@@ -4,7 +4,8 @@
    (:mod:`shard.gone`), ends their memberships and forgets their dead letters and the devices that are pushed to.
 2. What waits for them up to that letter is withdrawn. Their directory is renamed out of its place, durably, and the row
    says so. Only then may mail that came later make a new, empty box.
-3. The directory is removed, and their name and letters leave the history.
+3. It is noted for backups (:mod:`shard.erased`). The directory is removed, and their name and letters leave the
+   history.
 
 A kill at any moment leaves the row, and a start goes on from what it says; until the directory is out of its place
 nothing is put in it. One person at a time.
@@ -28,8 +29,8 @@ from node import ops, paths
 from node.clock import now_us
 from node.errors import DiskFull, NotFound, PoboxError, Unavailable
 from node.placement import Placement, sync_directory
+from shard import erased, history
 from shard import gone as tombstones
-from shard import history
 from shard.dead_letters import DeadLetters, Moved
 from shard.disk import Disk
 from shard.gone import DONE, EMPTIED, MARKED, Gone
@@ -241,6 +242,7 @@ class Erasures:
 
     def _remove(self, user: str, until: Position) -> None:
         out = paths.erased_dir(self._disk.data, user)
+        erased.note(self._disk.data, user, now_us(), until)
         _remove_tree(out)
         sync_directory(out.parent)
         history.erase(self._disk.data, user, until)

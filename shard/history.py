@@ -28,6 +28,7 @@ from node.clock import now_us
 from node.errors import DiskFull, Unsure
 from node.placement import Placement, sync_directory, write_all
 from node.slots import slot_of, table_for
+from shard import deeds
 from shard.deeds import LetterOf
 from shard.disk import full_is_507
 from shard.journal import GoingRow
@@ -148,10 +149,10 @@ def erase(data: Path, user: str, until: Position) -> None:
                 return [name for name in named if name != user] if row.seq <= last and user in named else None
 
             if any(names(row) is not None for row in read(segment)):
-                _rewrite(segment, names)
+                _rewrite(segment, user, names)
 
 
-def _rewrite(segment: Path, names: Callable[[LetterOf], list[str] | None]) -> None:
+def _rewrite(segment: Path, user: str, names: Callable[[LetterOf], list[str] | None]) -> None:
     fresh = segment.with_name(f"{segment.name}.new")
     with fresh.open("wb") as file:
         fresh.chmod(0o600)
@@ -161,7 +162,10 @@ def _rewrite(segment: Path, names: Callable[[LetterOf], list[str] | None]) -> No
             for row in portion:
                 left = names(row)
                 if left or left is None or row.channel is not None:
-                    kept.append((*row[:4], row.users if left is None else "\n".join(left), row.body))
+                    if left is None:
+                        kept.append(row)
+                    else:
+                        kept.append((*row[:4], "\n".join(left), deeds.without(row.kind, row.body, user)))
             file.write(_block(kept))
         file.flush()
         os.fsync(file.fileno())

@@ -28,12 +28,16 @@ import msgspec
 import obstore
 
 from node import paths, zstd
+from node.clock import now_us
 from node.ids import check_name
 from node.placement import Placement, save, sync_directory, write_all, write_durably
 from node.slots import owned_by
 from shard import backup_files as files
+from shard import scrub
 from shard.backup_set import Manifest as Part
 from shard.backup_set import first_day, part_of, whole_sets
+from shard.copying import seal
+from shard.erased import Erased
 from shard.roster import names_in
 from shard.sqlite import MODE_AT, WAL_MODE
 
@@ -62,6 +66,8 @@ class Manifest(msgspec.Struct, frozen=True):
     shards: int
     shard: int
     items: list[Item]
+    began_us: int = 0
+    """when it was begun to be looked for what to send"""
 
 
 class Pushed(msgspec.Struct):
@@ -101,6 +107,7 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
         raise Incomplete("there is no whole backup to send")
     day, layout, parts = sets[-1]
     with alone(data, "push"):
+        began_us = now_us()
         there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
         done = Pushed()
         for part in parts:
@@ -114,9 +121,8 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
                     done.sent_bytes += sent
             there |= missing.keys()
             done.files += len(wanted)
-            manifest = Manifest(day, layout, part.shards, part.shard, [item for item, _path in wanted])
-            content = b"".join(pack([msgspec.msgpack.encode(manifest)]))
-            obstore.put(store, f"manifests/{day}-{layout}/shard-{part.shard}", content)
+            items = [item for item, _path in wanted]
+            _put(store, Manifest(day, layout, part.shards, part.shard, items, began_us))
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
         done.removed = _prune(store, keep_days)
         write_durably(paths.backups_dir(data) / _PUSHED, _mark_of(day, layout, parts))
@@ -135,6 +141,51 @@ def is_pushed(data: Path) -> bool:
 def _mark_of(day: str, layout: int, parts: list[Part]) -> bytes:
     """What tells this set from any other."""
     return msgspec.json.encode((day, layout, [part.ended_us for part in parts]))
+
+
+def erase(data: Path, store: Any, people: list[Erased]) -> int:
+    """Take ``people`` out of the sets that were begun before they were deleted: their boxes are named no more, journals
+    that name them are written anew. What no set names then is removed at once; how much of it."""
+    gone_us = {one.user: one.at_us for one in people}
+    with alone(data, "push"):
+        dropped, named = set[str](), set[str]()
+        for path in _manifests(store):
+            manifest = _manifest(store, path)
+            items = []
+            for item in manifest.items:
+                if item.user and manifest.began_us <= gone_us.get(item.user, -1):
+                    continue
+                is_journal = not item.user and item.kind == "journal"
+                items.append(_without(data, store, item, manifest.layout, people) if is_journal else item)
+            if items != manifest.items:
+                _put(store, msgspec.structs.replace(manifest, items=items))
+                dropped |= {item.sha256 for item in manifest.items}
+            named |= {item.sha256 for item in items}
+        for sha256 in dropped - named:
+            obstore.delete(store, _name(sha256))
+    return len(dropped - named)
+
+
+def _without(data: Path, store: Any, journal: Item, layout: int, people: list[Erased]) -> Item:
+    """``journal``, or another that names nobody of ``people`` and is sent."""
+    fetched = paths.backups_dir(data) / "erase.part"
+    fetched.unlink(missing_ok=True)
+    try:
+        _fetch(store, journal, fetched)
+        if not scrub.mentions(fetched, people):
+            return journal
+        scrub.scrub(fetched, layout, people)
+        size, sha256 = seal(fetched)
+        fresh = Item("", journal.kind, sha256, size)
+        _send(store, fresh, fetched)
+        return fresh
+    finally:
+        fetched.unlink(missing_ok=True)
+
+
+def _put(store: Any, manifest: Manifest) -> None:
+    content = b"".join(pack([msgspec.msgpack.encode(manifest)]))
+    obstore.put(store, f"manifests/{manifest.day}-{manifest.layout}/shard-{manifest.shard}", content)
 
 
 def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item, Path]]:
@@ -176,11 +227,14 @@ def _name(sha256: str) -> str:
 
 
 def _prune(store: Any, keep_days: int) -> int:
-    """Remove manifests past their time, and content that none of the others names; how much of it."""
+    """Remove manifests past their time, but never those of the last day, and content that none of the others names; how
+    much of it."""
     now, before = datetime.now(UTC), first_day(keep_days)
     named: set[str] = set()
-    for path in _manifests(store):
-        if path.split("/")[1] < before:
+    listed = _manifests(store)
+    last = f"manifests/{max((_order(path) for path in listed), default=(0, 0))[0]}-"
+    for path in listed:
+        if path.split("/")[1] < before and not path.startswith(last):
             obstore.delete(store, path)
         else:
             named.update(item.sha256 for item in _manifest(store, path).items)
@@ -197,6 +251,11 @@ def _prune(store: Any, keep_days: int) -> int:
 
 def _manifests(store: Any) -> list[str]:
     return sorted(one["path"] for batch in obstore.list(store, "manifests/") for one in batch)
+
+
+def _order(path: str) -> tuple[int, ...]:
+    """Day and layout of a manifest, or of a set."""
+    return tuple(map(int, path.removeprefix("manifests/").split("/")[0].split("-")))
 
 
 def _manifest(store: Any, path: str) -> Manifest:
@@ -246,7 +305,7 @@ def _set(store: Any, day: str | None, layout: int | None) -> list[Manifest]:
         for name, listed in sets.items()
         if (day is None or name.startswith(f"{day}-")) and (layout is None or name.endswith(f"-{layout}"))
     }
-    for name in sorted(wanted, key=lambda name: tuple(map(int, name.split("-"))), reverse=True):
+    for name in sorted(wanted, key=_order, reverse=True):
         parts = [_manifest(store, path) for path in wanted[name]]
         if len(parts) == parts[0].shards:
             return sorted(parts, key=lambda part: part.shard)

@@ -16,6 +16,8 @@ import apsw
 import httpx
 import pytest
 
+from node.config import load
+from shard import offsite, offsite_store
 from tests.e2e.test_backup import deliver, ids
 from tests.support import Node, eventually
 
@@ -140,6 +142,39 @@ def test_a_whole_node_is_made_of_what_is_off_site_alone(s3: tuple[dict[str, str]
         assert "new" in ids(node, users[1])
         said(settings, other, "backup", "now")
     assert SECRET not in node.output() + (tmp_path / "data.log").read_text()
+
+
+def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle(
+    s3: tuple[dict[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, bucket = s3
+    settings = {**settings, "POBOX_BACKUP_STORE": "s3://bucket/erased"}
+    bucket, data, other = bucket.with_name("erased"), tmp_path / "data", tmp_path / "other"
+    users = [f"person-{number}" for number in range(20)]
+    with Node(data, shards=2, env=settings) as node:
+        deliver(node, "m", users)
+        for number, user in enumerate(users):
+            deliver(node, f"own-{number}", [user])
+            ids(node, user)
+        said(settings, data, "backup", "now")
+        before = {path.name for path in bucket.glob("content/*/*")}
+        with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+            for user in users[:5]:
+                http.delete(f"/api/v3/users/{user}").raise_for_status()
+        with pobox(settings, data, "backup", "push") as process:
+            eventually(lambda: process.poll() is not None or (data / "backups/erase.part").exists(), "its beginning")
+            process.send_signal(signal.SIGKILL)
+        said(settings, data, "backup", "push")
+        assert list(data.glob("backups/erased/*")) == []
+        assert len(before - {path.name for path in bucket.glob("content/*/*")}) >= 5
+    monkeypatch.setattr(os, "environ", {**os.environ, **settings})
+    store = offsite_store.store(load().backup)
+    named = {item.user for path in offsite._manifests(store) for item in offsite._manifest(store, path).items}
+    assert named - {""} == set(users[5:])
+    said(settings, other, "restore", "--all")
+    assert "0 faults" in said({}, other, "doctor")
+    assert not any(b"person-0" in path.read_bytes() for path in other.glob("journals-*/*.db"))
+    assert {path.parent.name for path in other.glob("user_storage/*/*/messages.db")} == set(users[5:])
 
 
 def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_for(
