@@ -51,7 +51,7 @@ DELETE FROM dead_letters WHERE rowid IN (
     SELECT rowid FROM dead_letters WHERE state<>{DEAD} AND died_us<?
         AND NOT EXISTS(SELECT 1 FROM receipts r WHERE r.id=message_id) LIMIT ?)"""
 _OF_USER = "SELECT message_id, state, length(body) FROM dead_letters WHERE user_id=?"
-_GIVEN_UP = f"SELECT message_id, accepted_us FROM dead_letters WHERE user_id=? AND state<>{_REQUEUED}"
+_GIVEN_UP = f"SELECT message_id, accepted_us FROM dead_letters WHERE user_id=? AND state<>{REQUEUED}"
 _SWEEP_PORTION = 1_000
 
 _letter = msgspec.msgpack.Decoder(ops.Letter).decode
