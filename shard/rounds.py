@@ -70,6 +70,8 @@ class Rounds:
         self._may_work = may_work
         self._changed = changed
         self._thread = ThreadPoolExecutor(1, "rounds")
+        self.made = 0
+        """rounds, since the start"""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -89,6 +91,7 @@ class Rounds:
         if failed:
             log.warning("boxes were not seen to; the next round tries again", boxes=failed)
         self._chores = [chore for chore in self._chores if not await chore.ended(failed)]
+        self.made += 1
 
     def _users(self, slot: int) -> list[str]:
         """Who has a box in it."""

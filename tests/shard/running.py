@@ -212,6 +212,10 @@ class Running:
         """Until everything accepted is in its box."""
         await until(lambda: not self.shard.backlog.waiting, "an empty backlog", self.life)
 
+    async def rounded(self) -> None:
+        """Until the round that begins with a start is over: nothing does chores by itself any more."""
+        await until(lambda: self.shard.rounds.made, "the first round", self.life)
+
     async def let_go(self) -> None:
         """One barrier, and the rows that it covers are purged."""
         await self.while_alive(self.shard.barrier.flush())

@@ -176,6 +176,7 @@ def test_a_shard_archives_what_is_old_and_everybody_is_told() -> None:
     async def play() -> None:
         with laid_out() as data:
             async with Running(data, archive_after_days=1) as running:
+                await running.rounded()
                 for number in range(5):
                     await running.deliver(delivery(letter(f"old{number}", at=-500 * DAY_S), ["ada", "bob"]))
                 await running.deliver(delivery(letter("new"), ["ada"]))

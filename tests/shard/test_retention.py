@@ -122,6 +122,7 @@ async def send_old(running: Running, user: str, *ids: str) -> None:
 async def test_a_round_takes_the_marks_too_devices_are_told_and_a_replay_brings_nothing_back() -> None:
     with laid_out() as data:
         async with Running(data, retention_days=30) as running:
+            await running.rounded()
             await send_old(running, "ada", "old", "older")
             await send_old(running, "bo", "other")
             await running.deliver(delivery(letter("new"), ["ada"]))
@@ -159,6 +160,7 @@ async def test_a_kill_in_the_middle_leaves_all_or_what_the_next_round_finds(
 
     with laid_out() as data:
         async with Running(data, retention_days=30, archive_after_days=10) as running:
+            await running.rounded()
             await send_old(running, "ada", "a", "b", "c")
             await running.deliver(delivery(letter("new", at=5 * DAY_S), ["ada"]))
             await mark(running, "ada", said("a", "read"))
@@ -192,6 +194,7 @@ async def test_a_restore_brings_back_nothing_that_is_past_its_time() -> None:
     with laid_out() as data:
         old_us = now_us() - 40 * DAY_US
         async with Running(data, retention_days=30, backup=KEPT) as running:
+            await running.rounded()
             old = letter("old", at=(old_us - START_US) // 1_000_000)
             await running.deliver(delivery(old, ["ada"]))
             fresh = letter("fresh", at=(now_us() - START_US) // 1_000_000)
@@ -211,6 +214,7 @@ async def test_a_restore_brings_back_nothing_that_is_past_its_time() -> None:
 async def test_a_full_box_has_room_again_when_what_is_past_its_time_has_gone() -> None:
     with laid_out() as data:
         async with Running(data, retention_days=30, quota_messages=2) as running:
+            await running.rounded()
             await send_old(running, "ada", "a", "b")
             assert running.shard.quotas.full_of(["ada"]) == ["ada"]
             await running.while_alive(running.shard.rounds.round(NOW_US, sweep=False))
