@@ -7,16 +7,21 @@ and hold it against the log (``pobox audit verify --head``).
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from node import audit
+from node import audit, paths, placement
 from node.audit import BEGINNING, Head, Line, Place
 from node.audit_chain import chains, files_of, load_head, path_of, strangers
 from node.errors import ConfigError
 from node.ids import is_name
+
+_TRIES = 3
+_BEGINNING_S = 0.2
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -38,7 +43,18 @@ class Found(msgspec.Struct):
 
 
 def verify(data: Path, anchors: Iterable[Anchor] = ()) -> Found:
-    """All chains of the node in ``data``, which may be at work on them."""
+    """All chains of the node in ``data``, which may be at work on them. Raises :class:`ConfigError` if there can't be
+    any there, ``OSError``."""
+    if not paths.audit_dir(data).exists() and placement.load(data) is None:
+        raise ConfigError(f"{data} holds neither a node nor an audit log")
+    anchors = list(anchors)
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):  # it was removed just now, being old
+            return _verify(data, anchors)
+    return _verify(data, anchors)
+
+
+def _verify(data: Path, anchors: list[Anchor]) -> Found:
     found = Found()
     known: dict[str, list[Anchor]] = {chain: [] for chain in chains(data)}
     for anchor in anchors:
@@ -46,7 +62,11 @@ def verify(data: Path, anchors: Iterable[Anchor] = ()) -> Found:
     for name in strangers(data):
         found.faults.append(f"{name}: is no file of the audit log")
     for chain, anchored in sorted(known.items()):
-        check = Check(chain, load_head(data, chain), anchored, found)  # the head first: lines come before it
+        head = load_head(data, chain)  # before the files: lines are there before it
+        if head is None:  # a chain may be at its very beginning
+            time.sleep(_BEGINNING_S)
+            head = load_head(data, chain)
+        check = Check(chain, head, anchored, found)
         for number in files_of(data, chain):
             check.file(number, path_of(data, chain, number).read_bytes())
             found.files += 1
@@ -157,7 +177,9 @@ class Check:
             self._behind += 1
         if said.deed == audit.EXPIRED:
             what = said.what
-            self._expired[int(what.get("file", 0))] = Place(int(what.get("n", 0)), str(what.get("last", "")))
+            file, n, last = what.get("file"), what.get("n"), what.get("last")
+            if isinstance(file, int) and isinstance(n, int) and isinstance(last, str):
+                self._expired[file] = Place(n, last)
         elif said.deed == audit.FOUND:
             self._fault(number, f"line {index}: a start found: {_listed(said)}")
         elif said.deed == audit.MENDED:

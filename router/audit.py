@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,8 @@ _SUM_UP_S = 10.0
 _TEND_S = 3_600.0
 _REFUSALS = {"all": (20.0, 200), "address": (1.0, 20)}
 """written down a second in the long run, and at once: in all, and of one address"""
+_ADDRESS_MAX = 64
+"""characters; a proxy may say anything"""
 _REQUEST_ID = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _WHOM = {
@@ -88,6 +92,7 @@ class Audit:
     def start(self) -> None:
         self._news.set()  # what a kill left is mended now, not when somebody comes
         self._task = asyncio.create_task(self._run(), name="audit")
+        self._task.add_done_callback(_watch)
 
     async def close(self) -> None:
         """Write what waits, if it can be."""
@@ -95,7 +100,7 @@ class Audit:
         self._news.set()
         self._urgent.set()
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task])
         self._thread.shutdown()
         self._chain.close()
 
@@ -238,10 +243,20 @@ class Audit:
             except BaseException as error:
                 self.note(_entry(deed, req, route, params, of=number, status=_status(error)))
                 raise
-            with contextlib.suppress(PoboxError):  # it is done: that it was begun is on disk
-                await self.write(_entry(deed, req, route, params, of=number, status=status_of(resp)))
+            done = _entry(deed, req, route, params, of=number, status=status_of(resp))
+            try:
+                await self.write(done)
+            except PoboxError:  # it is done, and that it was begun is on disk
+                self.note(done)
 
         return written
+
+
+def _watch(task: asyncio.Task[None]) -> None:
+    """Nothing is written down any more: the process ends, and is started again."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("the audit log has failed", exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _tell(entry: Entry) -> None:
@@ -260,7 +275,7 @@ def _entry(deed: str, req: Request, route: str, params: Mapping[str, Any], **mor
     return Entry(
         deed=deed,
         who=who(req.caller),
-        address=client[0] if client else "",
+        address=client[0][:_ADDRESS_MAX] if client else "",
         method=req.method,
         route=route,
         whom=whom(req, params),

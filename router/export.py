@@ -20,7 +20,7 @@ import msgspec
 
 from node import ops
 from node.clock import iso, now_us
-from node.errors import Unavailable
+from node.errors import Overloaded, Unavailable
 from node.export import MANIFEST, Exported, Manifest
 from node.ids import check_name
 from node.model import Messages, PushDevices, ReadStatus, UserChannels
@@ -35,6 +35,9 @@ T = TypeVar("T")
 Read = Callable[[int], bytes]
 """the next bytes of a file, so many at most; nothing at its end"""
 MEDIA_TYPE = "application/zip"
+AT_ONCE = 16
+"""exports under way in one router"""
+_RETRY_S = 5
 _encode = msgspec.json.Encoder().encode
 
 
@@ -44,12 +47,19 @@ class Exports:
     def __init__(self, links: Links, turn: asyncio.Lock) -> None:
         self._links = links
         self._turn = turn
+        self._under_way = 0
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """The zip, of unknown length."""
         person = _Person(self._links, check_name(user_id, "userId"))
         query.parameters(req)
+        if (
+            self._under_way >= AT_ONCE
+        ):  # each holds files of its own that take room, also when they have lost their names
+            raise Overloaded("as many exports as may be are under way", retry_after=_RETRY_S)
         with contextlib.ExitStack() as opened:
+            self._under_way += 1
+            opened.callback(self._ended)
             box = await open_snapshot(self._links, user_id, encoding="identity", version=None, device=None)
             opened.callback(box.close)
             files: list[tuple[str, Read]] = [("messages.db", Span(box, 0, box.size).take)]
@@ -63,6 +73,9 @@ class Exports:
             resp.set_header("Cache-Control", "no-store")
             if req.method != "HEAD":
                 resp.stream = Zip(req, person, box.state.version, files, opened.pop_all(), self._turn)
+
+    def _ended(self) -> None:
+        self._under_way -= 1
 
 
 class _Person:

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from node.export import Manifest, verify
-from tests.support import Node
+from router.export import AT_ONCE
+from tests.support import Node, eventually
 
 
 @pytest.mark.slow
@@ -72,6 +73,24 @@ def test_an_export_holds_all_there_is_and_says_what_it_holds(node: Node, tmp_pat
     assert asked(tmp_path / "messages.db", "SELECT count(*) FROM messages") == [(600,)]
     assert asked(tmp_path / "read_status.db", "SELECT message_id FROM read_status") == [("m1",)]
     assert not list(tmp_path.glob("*.db-*")), "no log and no index of one"
+
+
+@pytest.mark.slow
+def test_no_more_exports_than_may_be_are_under_way(tmp_path: Path) -> None:
+    """Of a box too large for what the sockets hold, by callers who take nothing of it."""
+    with Node(tmp_path / "data", shards=1) as node, httpx.Client(base_url=node.url, trust_env=False) as http:
+        for number in range(16):
+            body = {"users": ["ada"], "title": "t", "content": "c" * 900_000, "id": f"m{number}"}
+            assert http.post("/api/v3/messages", json=body).status_code == 202
+        with contextlib.ExitStack() as open_:
+            under_way = [
+                open_.enter_context(httpx.stream("GET", f"{node.url}/api/v3/users/ada/export", trust_env=False))
+                for _ in range(AT_ONCE)
+            ]
+            assert {answer.status_code for answer in under_way} == {200}
+            refused = http.get("/api/v3/users/ada/export")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        eventually(lambda: http.get("/api/v3/users/ada/export").status_code == 200, "room for another")
 
 
 def asked(path: Path, query: str) -> list[tuple[object, ...]]:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import audit, audit_chain, paths, placement
+from node import audit, audit_chain, audit_verify, paths, placement
 from node.audit import BEGINNING, Entry, Place
 from node.audit_chain import Chain, Held, first_line, head_path, path_of
 from node.audit_verify import Found, heads, heard, said, verify
@@ -36,6 +36,14 @@ ENTRIES = st.builds(
     status=st.none() | st.integers(100, 599) | st.text(max_size=5),
     what=st.dictionaries(st.text(max_size=4), st.integers(-5, 5) | st.text(max_size=8), max_size=2),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_waiting() -> Iterator[None]:
+    """Nobody begins a chain just now."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(audit_verify, "_BEGINNING_S", 0)
+        yield
 
 
 def entry(number: int) -> Entry:
@@ -242,6 +250,7 @@ def test_who_makes_a_whole_chain_anew_is_found_by_a_head_kept_elsewhere(tmp_path
     assert verify(tmp_path, kept).faults == []
     append(tmp_path, 3)
     assert verify(tmp_path, kept).faults == [], "more lines change nothing"
+    placement.save(tmp_path, placement.Placement(version=1, shards=1))
     shutil.rmtree(paths.audit_dir(tmp_path))
     shutil.rmtree(paths.audit_heads_dir(tmp_path))
     assert verify(tmp_path).faults == [], "nothing here tells"
@@ -463,6 +472,7 @@ def pobox(data: Path, *arguments: str) -> Result:
 @pytest.fixture
 def deeds(tmp_path: Path) -> Path:
     """A data directory in which keys and tokens were made."""
+    placement.save(tmp_path, placement.Placement(version=1, shards=1))
     pobox(tmp_path, "key", "create", "--name", "crm", "--scope", "read")
     pobox(tmp_path, "key", "create", "--name", "crm", "--scope", "read")  # taken
     pobox(tmp_path, "token", "ada")
@@ -509,5 +519,19 @@ def test_verify_and_head_say_how_far_it_reaches_and_what_is_wrong(deeds: Path) -
     assert "FAULT  cli-000001.jsonl: line 6 doesn't follow line 5" in wrong.output
 
 
-def test_an_empty_log_is_whole(tmp_path: Path) -> None:
+def test_a_copy_of_a_log_is_verified_and_nothing_is_written_there(deeds: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for directory in (paths.audit_dir, paths.audit_heads_dir):
+        shutil.copytree(directory(deeds), directory(copy))
+    before = lines_of(copy, "cli")
+    assert pobox(copy, "audit", "verify").exit_code == 0
+    assert lines_of(copy, "cli") == before
+
+
+def test_where_there_is_no_node_there_is_no_log_that_could_be_whole(tmp_path: Path) -> None:
+    nowhere = pobox(tmp_path / "typo", "audit", "verify")
+    assert nowhere.exit_code == 1
+    assert "holds neither a node nor an audit log" in nowhere.output
+    assert not (tmp_path / "typo").exists()
+    placement.save(tmp_path, placement.Placement(version=1, shards=1))
     assert verify(tmp_path) == Found()
