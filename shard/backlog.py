@@ -8,6 +8,7 @@ next barrier takes the done ones and lets their rows go.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from node.clock import now_us
 from node.ops import Letter as Body
@@ -107,6 +108,8 @@ class Backlog:
         self._done: list[int] = []
         self.waiting = 0
         """letters times targets not yet stored: the unexpanded ones too, and what waits behind the window"""
+        self.put_off = 0
+        """of these, what waits for boxes in trouble"""
         self.bytes = 0
         """of the bodies of letters that are not done, wherever they wait"""
         self.stored = 0
@@ -170,6 +173,30 @@ class Backlog:
         if self.window.behind:
             self.room.set()
 
+    def parked(self, letter: Letter) -> None:
+        """One target of ``letter`` waits on disk alone from now on (:mod:`shard.parked`)."""
+        self.window.held[letter.pile] -= 1
+        letter.left -= 1
+        if not letter.left:
+            self._finish(letter)
+        if self.window.behind:
+            self.room.set()
+
+    def count_parked(self, targets: int, size: int) -> None:
+        """So many targets more are parked that nothing here knows of, of letters with bodies of ``size``."""
+        self.waiting += targets
+        self.bytes += size
+
+    def stored_parked(self, count: int) -> None:
+        """So many parked letters are in one user's box now."""
+        self.waiting -= count
+        self.stored += count
+
+    def dropped(self, size: int, freed: Iterable[int]) -> None:
+        """Letters with bodies of ``size`` are parked for nobody any more; ``freed`` wait for nobody else."""
+        self.bytes -= size
+        self._done += freed
+
     def has_nobody(self, letter: Letter) -> None:
         """An entered letter has no target left."""
         self._finish(letter)
@@ -199,9 +226,14 @@ class Backlog:
             self.stored_rate = max(_RATE_MIN, 0.7 * self.stored_rate + 0.3 * stored / (passed_s - rested_s))
 
     @property
+    def due(self) -> int:
+        """Letters times targets that nothing but their turn is in the way of."""
+        return self.waiting - self.put_off
+
+    @property
     def drain_s(self) -> float:
-        """How long it takes to store all that waits."""
-        return self.waiting / self.stored_rate
+        """How long it takes to store all that waits, but for what waits for boxes in trouble."""
+        return self.due / self.stored_rate
 
     @property
     def done(self) -> int:

@@ -197,7 +197,7 @@ class Backups:
     async def _give_way(self, began: float) -> None:
         """A pause: four times as long as the work was, where mail is being stored."""
         took_s = time.monotonic() - began
-        await asyncio.sleep(took_s * 4 if self._backlog.waiting or self._office.rate_now() else took_s / 4)
+        await asyncio.sleep(took_s * 4 if self._backlog.due or self._office.rate_now() else took_s / 4)
 
     # -- the journal -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from node.metrics import LONG_S, Histogram
 from shard.backlog import Backlog
 from shard.disk import Disk
 from shard.mailboxes import Mailboxes
+from shard.parked import Parked
 
 
 class Barrier:
@@ -25,6 +26,7 @@ class Barrier:
         self,
         disk: Disk,
         backlog: Backlog,
+        parked: Parked,
         mailboxes: Mailboxes,
         let_go: Callable[[list[int]], None],
         *,
@@ -32,6 +34,7 @@ class Barrier:
     ) -> None:
         self._disk = disk
         self._backlog = backlog
+        self._parked = parked
         self._mailboxes = mailboxes
         self._let_go = let_go
         self._every_s = every_s
@@ -47,13 +50,14 @@ class Barrier:
 
     async def flush(self) -> None:
         """One barrier, now."""
-        seqs = self._backlog.take_done()
+        seqs, pairs = self._backlog.take_done(), self._parked.take_stored()
         self._stored = self._backlog.stored
         number = self._mailboxes.barrier_begun()
         began = perf_counter()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disk.flush)
         self.flush_s.observe(perf_counter() - began)
         self._mailboxes.barrier_done(number)
+        self._parked.covered += pairs
         if seqs:
             self._let_go(seqs)
 

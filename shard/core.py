@@ -22,7 +22,7 @@ from node.model import UserBox
 from node.placement import Placement
 from node.slots import owned_by
 from shard import backlog as letters_of
-from shard import dead_letters, gone, history, replay
+from shard import dead_letters, gone, history, parked, replay
 from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
@@ -47,6 +47,7 @@ from shard.members import Members
 from shard.metrics import Metrics
 from shard.morgue import Morgue
 from shard.office import Office
+from shard.parked import Parked
 from shard.postmen import Postmen
 from shard.pressure import Pressure
 from shard.push import Push
@@ -136,9 +137,11 @@ class Shard:
             keep_s=retry.dead_letters_s,
             names_s=config.backup.history_s + history.SEGMENT_S if config.backup.history_s else 0,
         )
+        self.parked = Parked(self.journal, self.backlog)
         self.put_off = PutOff(
             Policy(retry.base_s, retry.cap_s, retry.jitter, retry.tries_max),
             self.backlog,
+            self.parked,
             is_held=self.mailboxes.is_held,
             again=lambda user, letters: self.postmen.again(user, letters),
         )
@@ -153,7 +156,7 @@ class Shard:
             self.backlog,
             self.expander,
             self.tail,
-            Ledger(self.put_off, self.dead, self.schedule, self.quotas),
+            Ledger(self.backlog, self.put_off, self.dead, self.schedule, self.quotas),
             table=placement.version,
             owned=owned,
             changes=self.changes,
@@ -222,10 +225,12 @@ class Shard:
             owned,
             self.mailboxes,
             self._chores(),
-            may_work=lambda: not self.backlog.waiting,
+            may_work=lambda: not self.backlog.due,
             changed=self.changes.for_user,
         )
-        self.barrier = Barrier(disk, self.backlog, self.mailboxes, self.office.let_go, every_s=settings.barrier_s)
+        self.barrier = Barrier(
+            disk, self.backlog, self.parked, self.mailboxes, self.office.let_go, every_s=settings.barrier_s
+        )
         self.house = House(
             settings,
             disk,
@@ -323,9 +328,12 @@ class Shard:
         """Take up what the journal holds."""
         self.erasures.start()
         self.push.begin(self.journal.next_seq())
+        self.parked.load()
         self.put_off.load(self.schedule.load())
-        dead = dead_letters.targets(self.journal.db)
-        replay.load(self.journal, self.members, self.tail, self.backlog, self.expander, dead)
+        others = dead_letters.targets(self.journal.db)
+        for seq, users in parked.targets(self.journal.db, alone=False).items():
+            others.setdefault(seq, set()).update(users)
+        replay.load(self.journal, self.members, self.tail, self.parked, self.backlog, self.expander, others)
 
     async def run(self) -> None:
         """Work until cancelled; raises what ended it."""
@@ -343,7 +351,7 @@ class Shard:
             async with asyncio.timeout(_DRAIN_S):
                 await self.office.drain()
                 self._wake.set()
-                while self.backlog.waiting:
+                while self.backlog.due > 0:
                     await asyncio.sleep(0.02)
         await self.push.drain()
         await self.barrier.flush()
@@ -368,7 +376,7 @@ class Shard:
     async def _tend(self) -> None:
         while True:
             busy = await self.mailboxes.tend()
-            if not self.backlog.waiting:  # it gives way to mail
+            if not self.backlog.due:  # it gives way to mail
                 busy += await self.mailboxes.cool(self._settings.mailbox_idle_s)
             if not busy:
                 await asyncio.sleep(_TEND_S)
@@ -382,12 +390,13 @@ class Shard:
             raise stranger
 
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
-        def work() -> tuple[ReceiptRecord | None, int, int]:
+        def work() -> tuple[ReceiptRecord | None, int, int, list[tuple[int, int]]]:
             behind = self.tail.pending(q.id) if self.backlog.window.behind else 0
-            return self.journal.receipt(q.id), behind, self.dead.failed(q.id)
+            return self.journal.receipt(q.id), behind, self.dead.failed(q.id), self.parked.of_message(q.id)
 
-        record, pending, dead = await self.journal.read(work)
-        pending += self.backlog.pending(q.id)  # at the same moment: between the two nothing is taken from the tail
+        record, pending, dead, rows = await self.journal.read(work)
+        # At the same moment: between the two nothing is taken from the tail, or parked.
+        pending += self.backlog.pending(q.id) + self.parked.pending(rows)
         not_noted = sum(death.message_id == q.id for death in self.put_off.deaths)
         if record is None:
             return ops.ReceiptPart(0, 0, pending, dead + not_noted)

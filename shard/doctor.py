@@ -28,7 +28,7 @@ from rich.console import Console
 from node import ops, paths, placement
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
-from shard import archive, dead_letters, leftovers, mailbox, sqlite, status_birth, subscriptions
+from shard import archive, dead_letters, leftovers, mailbox, parked, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.lanes import lane_of
@@ -114,6 +114,10 @@ class Doctor:
             strays = tail.strays()
             if strays:
                 self._fault(path, f"{strays} rows of the tail belong to no letter")
+            parked.make_tables(journal.db)
+            if strays := parked.strays(journal.db):
+                self._fault(path, f"{strays} rows of parked letters belong to no letter")
+            alone, shared = (parked.targets(journal.db, alone=alone) for alone in (True, False))
             for name, record in members.channels.items():
                 now = members.standings(name)
                 if len(now) != record.members:
@@ -131,7 +135,10 @@ class Doctor:
                 gone = dead.pop(seq, set())
                 if others := gone - set(names):
                     self._fault(path, f"letter {seq} is dead for {min(others)}, and was never for that user")
-                names = [name for name in names if name not in gone]
+                waits = alone.get(seq, set()) | shared.get(seq, set())
+                if others := waits & gone or waits - set(names):
+                    self._fault(path, f"letter {seq} is parked for {min(others)}, and doesn't wait for that user")
+                names = sorted(waits) if seq in alone else [name for name in names if name not in gone]
                 strangers = [name for name in names if table[slot_of(name)] != shard]
                 if strangers:
                     self._fault(path, f"letter {seq} is for users of another shard: {strangers[0]}")
@@ -144,7 +151,7 @@ class Doctor:
                         continue
                     for name in names:
                         self._letters.setdefault(name, []).append(letter)
-                    if not tail.is_right(seq, lane_of(letter.priority), [] if channel else names):
+                    if not tail.is_right(seq, lane_of(letter.priority), [] if channel else names, may_wait=not waits):
                         self._fault(path, f"letter {seq} stands wrong in the tail")
                 elif kind == MEMBERSHIP:
                     self._on_their_way.update((name, message_id) for name in names)

@@ -174,7 +174,7 @@ class Erasures:
                     async with self._mailboxes.seize(user):
                         if is_new:
                             await self._mark(user)
-                        self._postmen.withdraw(user)
+                        await self._postmen.withdraw(user)
                         await self._devices.forget(user)
                         await self._in_thread(lambda: self._move_out(user))
                         await self._advance(user, EMPTIED)

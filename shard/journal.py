@@ -199,35 +199,40 @@ class Journal:
         self.db.execute("DELETE FROM receipts WHERE id=?", (message_id,))
         self.receipts -= 1
 
-    def purge(self, seqs: list[int]) -> None:
-        """Let letters go; the caller knows that a barrier has covered their delivery."""
+    def purge(self, seqs: list[int]) -> int:
+        """Let letters go; the caller knows that a barrier has covered their delivery. How many went."""
         assert self.db.in_transaction
         going = list(ranges(sorted(seqs)))
         if going and self.keep is not None:
             self.keep([row for first, last in going for row in self.db.execute(_GOING, (first, last))])
+        before = self.db.total_changes()
         self.db.executemany(_PURGE, going)
+        count = self.db.total_changes() - before
         if going:  # backups and the history know these numbers: they never come again
             self.db.execute(_SET_CLOCK, (self._seq,))
+        return count
 
-    async def commit(self, purge: list[int], note: Callable[[], T]) -> T:
-        """On disk when this returns, with what ``note`` writes. Raises :class:`DiskFull` (nothing was written) or
-        :class:`Unsure`.
+    async def commit(self, note: Callable[[], tuple[list[int], T]]) -> T:
+        """On disk when this returns, with what ``note`` writes, and without the letters whose numbers it gives. Raises
+        :class:`DiskFull` (nothing was written) or :class:`Unsure`.
 
         What is noted, and then let go of, is part of it, and of the thread's work: freeing the pages of long letters
         may read the disk.
         """
 
-        def work() -> T:
-            noted = note()
-            self.purge(purge)
+        def work() -> tuple[int, T]:
+            going, noted = note()
+            count = self.purge(going)
             self._commit()
-            return noted
+            return count, noted
 
         try:
-            return await self.in_thread(work)
+            count, noted = await self.in_thread(work)
         except apsw.FullError as error:
             self.rollback()
             raise DiskFull() from error
+        self.rows -= count
+        return noted
 
     def _commit(self) -> None:
         try:

@@ -80,6 +80,13 @@ class Lanes(Generic[Item]):
                 waiting.append(item)
         self.count += len(users)
 
+    def knock(self, user: str, now: float) -> None:
+        """``user`` comes up in his turn, though nothing that waits for him may be held in memory."""
+        if not self.has(user):
+            self._mail[NORMAL][user] = []
+            self._since[NORMAL][user] = now
+            self._queue[NORMAL].append((now, user))
+
     def take(self, now: float, gather: float) -> tuple[str, list[Item]] | None:
         """The next user and everything that waits for him, None if nobody is due yet."""
         first = TURNS[self._turn]

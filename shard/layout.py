@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from shard import dead_letters, gone, quotas, schedule, sqlite, subscriptions, vapid
+from shard import dead_letters, gone, parked, quotas, schedule, sqlite, subscriptions, vapid
 from shard.journal import MESSAGE, Journal
 from shard.members import Members
 
@@ -226,13 +226,17 @@ class _Mover:
         members = Members(source.db)
         dead_letters.make_tables(source.db)
         dead = dead_letters.targets(source.db)
+        parked.make_tables(source.db)
+        alone = parked.targets(source.db, alone=True)
         up_to = gone.Gone(gone.stored(source.db)).up_to
         withdrawn = gone.withdrawn(source.db)
         fewer = Counter[str]()
         self._fewer.append(fewer)
         for seq, kind, message_id, _targets, channel, users, body in source.letters():
             names = users.split("\n") if users else []
-            if channel is not None:
+            if seq in alone:
+                names = sorted(alone[seq])
+            elif channel is not None:
                 names, after = [], ""
                 while page := members.at(channel, seq, after, _PORTION):
                     names += page

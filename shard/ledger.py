@@ -2,16 +2,19 @@
 and what is dead; and whose box became full by those that were.
 
 Nothing here makes a flush of its own but twice a second, and a full disk leaves it for later. The one rule: a row of
-the journal goes in no earlier transaction than the deaths of its targets are noted in, and who is full by it.
+the journal goes in no earlier transaction than the deaths of its targets are noted in, and who is full by it. And it
+stays while the letter is parked for anybody (:mod:`shard.parked`).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from shard.backlog import Backlog
 from shard.dead_letters import DeadLetters, Death, Moved
 from shard.journal import ranges
 from shard.mailbox import Held
+from shard.parked import Dropped, Dying, Pair, Parking
 from shard.put_off import PutOff
 from shard.quotas import Quotas
 from shard.schedule import Retry, Schedule
@@ -19,6 +22,7 @@ from shard.schedule import Retry, Schedule
 _DEATHS_MAX = 1_000
 _DEATHS_BYTES_MAX = 4 * 1024**2
 """of their bodies; the death that reaches it is noted"""
+_COVERED_MAX = 5_000
 
 
 class Page(NamedTuple):
@@ -29,12 +33,30 @@ class Page(NamedTuple):
     ended: list[str]
     withdrawn: list[tuple[int, str, str]]
     full: list[tuple[str, Held | None]]
+    parkings: list[Parking]
+    dying: list[Dying]
+    covered: list[Pair]
     purge: list[int]
 
 
+class Written(NamedTuple):
+    """What a page changed, once it is committed."""
+
+    purged: list[int]
+    """the rows that went"""
+    moved: list[Moved]
+    parked_bytes: int
+    died: list[tuple[Dying, list[Death], int | None]]
+    dropped: Dropped
+
+
 class Ledger:
-    def __init__(self, put_off: PutOff, dead: DeadLetters, schedule: Schedule, quotas: Quotas) -> None:
+    def __init__(
+        self, backlog: Backlog, put_off: PutOff, dead: DeadLetters, schedule: Schedule, quotas: Quotas
+    ) -> None:
+        self._backlog = backlog
         self._put_off = put_off
+        self._parked = put_off.parked
         self._dead = dead
         self._schedule = schedule
         self._quotas = quotas
@@ -43,7 +65,8 @@ class Ledger:
     def call(self) -> None:
         """It is time to note what there is."""
         put_off = self._put_off
-        self._called = bool(put_off.deaths or put_off.withdrawn) or put_off.is_changed or self._quotas.is_changed
+        self._called = bool(put_off.deaths or put_off.withdrawn or put_off.dying or self._parked.covered)
+        self._called = self._called or put_off.is_changed or put_off.is_too_much() or self._quotas.is_changed
 
     @property
     def is_due(self) -> bool:
@@ -60,27 +83,53 @@ class Ledger:
             if size >= _DEATHS_BYTES_MAX:
                 break
         deaths, put_off.deaths = put_off.deaths[:count], put_off.deaths[count:]
-        self._called = bool(put_off.deaths)
+        parkings, dying = put_off.take_parkings(), put_off.take_dying()
+        covered, self._parked.covered = self._parked.covered[:_COVERED_MAX], self._parked.covered[_COVERED_MAX:]
+        self._called = bool(put_off.deaths or parkings or self._parked.covered)
         retries, ended = put_off.take_changes()
         withdrawn, put_off.withdrawn = put_off.withdrawn, []
         full = self._quotas.take_changes()
-        return Page(deaths, retries, ended, withdrawn, full, [] if put_off.deaths else purge)
+        rows = [] if put_off.deaths else purge
+        return Page(deaths, retries, ended, withdrawn, full, parkings, dying, covered, rows)
 
-    def write(self, page: Page) -> list[Moved]:
+    def write(self, page: Page) -> Written:
         """In the transaction that purges the page's rows, before it does."""
-        moved = [self._dead.bury(page.deaths)] if page.deaths else []
+        died, deaths = self._dying(page)
+        moved = [self._dead.bury(deaths)] if deaths else []
         if page.retries or page.ended:
             self._schedule.write(page.retries, page.ended)
         if page.withdrawn:
             self._dead.withdraw(page.withdrawn)
         self._quotas.write(page.full)
-        if page.purge:
-            moved.append(self._dead.purged(ranges(sorted(page.purge))))
-        return moved
+        size = self._parked.park(page.parkings)
+        gone = page.covered + [(death.seq, death.user) for death in deaths]
+        gone += [(seq, user) for seq, user, _message_id in page.withdrawn]
+        dropped = self._parked.drop(gone)
+        purged = self._parked.keep(page.purge) if page.purge else []
+        if purged:
+            moved.append(self._dead.purged(ranges(sorted(purged))))
+        return Written(purged, moved, size, died, dropped)
 
-    def committed(self, moved: list[Moved]) -> None:
-        for one in moved:
+    def _dying(self, page: Page) -> tuple[list[tuple[Dying, list[Death], int | None]], list[Death]]:
+        """What dies of what is parked; and with it all deaths of the page."""
+        died: list[tuple[Dying, list[Death], int | None]] = []
+        deaths = list(page.deaths)
+        size = sum(death.size for death in deaths)
+        for dying in page.dying:
+            some, deadline_us = self._parked.deaths(dying, _DEATHS_MAX - len(deaths), _DEATHS_BYTES_MAX - size)
+            died.append((dying, some, deadline_us))
+            deaths += some
+            size += sum(death.size for death in some)
+        return died, deaths
+
+    def committed(self, page: Page, written: Written) -> None:
+        for one in written.moved:
             self._dead.committed(one)
+        self._put_off.parked_for_good(page.parkings, written.parked_bytes)
+        for dying, deaths, deadline_us in written.died:
+            self._put_off.died(dying, deaths, deadline_us)
+        self._parked.dropped(page.covered)
+        self._backlog.dropped(*written.dropped)
 
     def give_back(self, page: Page) -> None:
         """It was rolled back."""
@@ -88,3 +137,6 @@ class Ledger:
         self._put_off.withdrawn += page.withdrawn
         self._put_off.not_written(page.retries, page.ended)
         self._quotas.not_written(page.full)
+        self._put_off.not_parked(page.parkings)
+        self._put_off.not_dead(page.dying)
+        self._parked.covered[:0] = page.covered

@@ -149,6 +149,11 @@ class Metrics:
                 "pobox_deliveries_put_off_total", "Tries to store a letter that failed", put_off.failed_tries.total()
             ),
             counter("pobox_deliveries_given_up_total", "Letters times targets given up", put_off.given_up, "reason"),
+            gauge(
+                "pobox_deliveries_parked",
+                "Letters times targets that wait on disk alone, put off",
+                put_off.parked.count,
+            ),
             gauge("pobox_retries_scheduled", "Users whose mailbox is to be tried again", len(put_off)),
             gauge("pobox_dead_letters", "Dead letters kept", dead.count),
             gauge("pobox_dead_letters_bytes", "Bytes of their bodies", dead.bytes),

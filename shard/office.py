@@ -25,10 +25,9 @@ from node.metrics import Histogram
 from node.slots import slot_of
 from shard import backlog as letters_of
 from shard.backlog import Backlog, Letter
-from shard.dead_letters import Moved
 from shard.expander import Expander
 from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
-from shard.ledger import Ledger, Page
+from shard.ledger import Ledger, Page, Written
 from shard.members import Members
 from shard.pressure import Pressure, Room
 from shard.tail import Tail
@@ -218,12 +217,13 @@ class Office:
         seqs, self._to_purge = self._to_purge, []
         page = self._ledger.take(seqs)
 
-        def work() -> None:
-            self._ledger.write(page)
-            self._journal.purge(page.purge)
+        def work() -> tuple[Written, int]:
+            written = self._ledger.write(page)
+            return written, self._journal.purge(written.purged)
 
-        await self._journal.write(work)
-        self._journal.rows -= len(page.purge)
+        written, count = await self._journal.write(work)
+        self._ledger.committed(page, written)
+        self._journal.rows -= count
 
     async def _commit_group(self) -> bool:
         """Journal and answer what has gathered; False if the disk is full."""
@@ -251,7 +251,7 @@ class Office:
                 else:
                     answers.append((answer, frame))
             self._journal.add(rows, receipts)
-            moved = await self._journal.commit(page.purge, lambda: self._note(page, later))
+            written = await self._journal.commit(lambda: self._note(page, later))
         except (DiskFull, apsw.FullError):
             self._journal.rollback()
             self._to_purge += purge
@@ -261,14 +261,14 @@ class Office:
             for request, answer, _since in group:
                 answer(ops.failed(request.rid, refusal))
             return False
-        self._ledger.committed(moved)
+        self._ledger.committed(page, written)
         if not page.purge:
             self._to_purge += purge
         on_disk_at = perf_counter()
         self.commit_s.observe(on_disk_at - began)
         for _request, _answer, since in group:
             self.accept_s.observe(on_disk_at - since)
-        self._journal.rows += len(rows) - len(page.purge)
+        self._journal.rows += len(rows)
         self._journal.receipts += len(receipts)
         for letter, users in fresh + later:  # before anybody hears of it
             if letter.channel is None:
@@ -280,11 +280,12 @@ class Office:
         self._hand_over(fresh, later)
         return True
 
-    def _note(self, page: Page, later: list[tuple[Letter, list[str]]]) -> list[Moved]:
-        """What belongs into the transaction beside the letters themselves."""
+    def _note(self, page: Page, later: list[tuple[Letter, list[str]]]) -> tuple[list[int], Written]:
+        """What belongs into the transaction beside the letters themselves, and which letters leave the journal."""
         if later:
             self._tail.add(later)
-        return self._ledger.write(page)
+        written = self._ledger.write(page)
+        return written.purged, written
 
     def _enter(
         self,

@@ -127,7 +127,7 @@ class Postmen:
     async def _deliver_held(self, user: str) -> None:
         early = await self._expander.early(user)
         letters = self._due(user, self._backlog.lanes.take_user(user) + early + self._put_off.take(user))
-        if letters:
+        if letters or self._put_off.is_parked(user):
             letters.sort(key=lambda letter: letter.seq)
             try:
                 await self._deliver(user, letters, for_reader=True)
@@ -172,6 +172,7 @@ class Postmen:
             self._write(box, copies)
             self._mailboxes.wrote(user, len(copies))
             self._loader.got(user, copies)
+        await self._store_parked(box)
         letters = await self._expander.early(user)
         letters += self._backlog.lanes.take_user(user) + self._put_off.take(user)
         for waiting in self._in_hand.get(user, ()):  # of those who are in line for this box
@@ -185,6 +186,8 @@ class Postmen:
                 self._store(box, due[:_PORTION])
                 due = due[_PORTION:]
         finally:  # what is left is due as before
+            if self._put_off.is_parked(user):
+                self._put_off.go_on(user)
             self._backlog.lanes.put_back(user, due + [letter for letter in letters if letter.seq > seq])
             self._wake.set()
         return seq
@@ -209,11 +212,15 @@ class Postmen:
         """What was held back, or put off, is due now."""
         self._loader.forget(user)
         self._backlog.lanes.put_back(user, self._put_off.let_in(user))
+        if self._put_off.is_parked(user):
+            self._backlog.lanes.knock(user, asyncio.get_running_loop().time())
         self._wake.set()
 
-    def withdraw(self, user: str) -> None:
-        """What waits for ``user``, who is held back, and was accepted before he was gone, goes to nobody."""
+    async def withdraw(self, user: str) -> None:
+        """What waits for ``user``, who is held back and whose box is held, and was accepted before he was gone, goes to
+        nobody."""
         self._put_off.withdraw_deaths(user)
+        await self._put_off.parked.withdraw(user, self._gone.up_to[user])
         waiting = self._backlog.lanes.take_user(user) + self._put_off.take(user)
         self._put_off.join(user, self._due(user, waiting))
         for in_hand in self._in_hand.get(user, ()):
@@ -262,25 +269,30 @@ class Postmen:
                 await self._rest(lanes.due_in_s(now, gather))
                 return None
             user, letters = taken[0], self._due(*taken)
-            if not letters:
+            is_parked = self._put_off.is_parked(user)
+            if (not letters and not is_parked) or self._put_off.join(user, letters):
                 now = time()
                 continue
-            if self._put_off.join(user, letters):
-                now = time()
-                continue
-            box = self._mailboxes.free(user)
+            box = None if is_parked else self._mailboxes.free(user)
             if box is not None and len(letters) <= _PORTION:
                 try:
                     self._store(box, letters)
                 except NAMED as error:
                     self._mailboxes.volumes.ended(user, None, error)
                     self._trouble(user, letters, error)
-            elif len(letters) <= _PORTION and self._may_visit(user) and self._mailboxes.is_crowded(user):
+            elif (
+                not is_parked
+                and len(letters) <= _PORTION
+                and self._may_visit(user)
+                and self._mailboxes.is_crowded(user)
+            ):
                 visits.append((user, letters))
                 if len(visits) == PORTION:
                     break
             elif visits:
                 lanes.put_back(user, letters)  # a read must find them, there or in the line for the box
+                if is_parked:
+                    lanes.knock(user, now)
                 break
             else:
                 return self._deliver(user, letters)
@@ -332,17 +344,22 @@ class Postmen:
         in_hand = self._in_hand.setdefault(user, [])
         registered = letters
         in_hand.append(registered)
+
+        def is_due() -> bool:
+            return bool(registered) or self._put_off.is_parked(user)
+
         try:
-            async with self._mailboxes.hold(user, create=lambda: bool(registered)) as box:
-                if box is None or not letters:  # whoever held it before has stored them, or withdrawn
+            async with self._mailboxes.hold(user, create=is_due) as box:
+                if box is None or not is_due():  # whoever held it before has stored them, or withdrawn
                     return
                 if self._put_off.has(user):  # whoever held it before had no luck: his letters first
                     letters = sorted(self._put_off.take(user) + letters, key=lambda letter: letter.seq)
-                while len(letters) > _PORTION:
+                while letters:
                     self._store(box, letters[:_PORTION])
                     letters = letters[_PORTION:]
-                    await asyncio.sleep(0)
-                self._store(box, letters)
+                    if letters:
+                        await asyncio.sleep(0)
+                await self._store_parked(box)
         except NAMED as error:
             self._trouble(user, letters, error, for_reader=for_reader)
         finally:
@@ -356,16 +373,40 @@ class Postmen:
         self._mailboxes.wrote(box.user, len(letters))
         self._stored(box.user, letters, left_out)
 
+    async def _store_parked(self, box: Mailbox) -> None:
+        """Store what is parked for the owner of ``box``, which is held, a portion at a time."""
+        user, parked = box.user, self._put_off.parked
+        try:
+            while self._put_off.is_parked(user):
+                number, letters = await parked.ahead(user)
+                if not letters:  # being written down, it met a full disk
+                    break
+                left_out = self._write(box, letters)
+                self._mailboxes.wrote(user, len(letters))
+                stored = [letter for letter in letters if letter not in left_out]
+                parked.stored(user, number, stored, left_out=len(left_out))
+                self._put_off.left_out(user, left_out)
+                self._told(user, letters[0], stored)
+        except NAMED:
+            self._put_off.go_on(user)
+            raise
+
     def _stored(self, user: str, letters: list[Letter], left_out: list[Letter]) -> None:
         """They are in the box of ``user``, but for those that were left out."""
-        self.transactions += 1
         oldest = letters[0]
-        if oldest.accepted_us:
-            self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
         if left_out:
             letters = [letter for letter in letters if letter not in left_out]
             self._put_off.left_out(user, left_out)
+            for letter in left_out:
+                self._backlog.gave_up(letter)
         self._backlog.stored_for_one(letters)
+        self._told(user, oldest, letters)
+
+    def _told(self, user: str, oldest: Letter, letters: list[Letter]) -> None:
+        """Whoever is to know it hears that ``letters`` are in the box of ``user``."""
+        self.transactions += 1
+        if oldest.accepted_us:
+            self.stored_s[oldest.lane].observe((now_us() - oldest.accepted_us) / 1e6)
         self._tell_stored(user, letters)
         if self._put_off:
             self._put_off.stored(user)
@@ -421,7 +462,7 @@ class Postmen:
             self._mailboxes.discard(user, error)
         elif why not in (BUSY, VOLUME):
             self._mailboxes.discard(user)
-        if letters:
+        if letters or self._put_off.is_parked(user):
             self._put_off.failed(user, letters, why, error, for_reader=for_reader)
 
     def again(self, user: str, letters: list[Letter]) -> None:
@@ -429,4 +470,6 @@ class Postmen:
         now = asyncio.get_running_loop().time()
         for letter in letters:
             self._backlog.lanes.put(user, letter, now)
+        if not letters:
+            self._backlog.lanes.knock(user, now)
         self._wake.set()

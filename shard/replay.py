@@ -1,7 +1,7 @@
 """From the journal back into the lanes, at start.
 
 Whatever has a row may or may not be in its boxes; delivering it again is harmless. Who is dead for a letter gets it no
-more, though its row is here for others. A membership is
+more, though its row is here for others; for whom it is parked it stays so. A membership is
 replayed as the state of *now*: if a join, a mute and a later leave of one user are all in the journal, or
 only one of them still is, the box ends as the member list says.
 
@@ -26,6 +26,7 @@ from shard.expander import Expander
 from shard.journal import MEMBERSHIP, MESSAGE, Journal, LetterRow
 from shard.mailbox import Standing
 from shard.members import Members
+from shard.parked import Parked
 from shard.tail import Tail
 
 _body = msgspec.msgpack.Decoder(ops.Letter).decode
@@ -35,25 +36,26 @@ def load(
     journal: Journal,
     members: Members,
     tail: Tail,
+    parked: Parked,
     backlog: Backlog,
     expander: Expander,
-    dead: Mapping[int, set[str]],
+    others: Mapping[int, set[str]],
 ) -> None:
-    """Enter every letter of ``journal``, but not for the targets that are ``dead`` (by its number); takes a few
-    microseconds a target. A letter that is dead for somebody never waits in the tail, which knows nothing of that."""
+    """Enter every letter of ``journal``, but not for those for whom it is dead or parked (``others``, by its number);
+    takes a few microseconds a target. Such a letter never waits in the tail, which knows nothing of that."""
     states: dict[str, dict[str, Standing]] = {}
     lanes = tail.lanes()
     for number, lane in enumerate(lanes):
         backlog.count_behind(number, lane.letters, lane.targets, lane.bytes)
     group = backlog.window.group(behind_others=False)
-    after, left = 0, journal.rows - sum(lane.letters for lane in lanes)
+    after, left = 0, journal.rows - sum(lane.letters for lane in lanes) - parked.alone
     while left > 0 and (rows := tail.others(after)):
         after, left = rows[-1][0], left - len(rows)
         held: list[tuple[Letter, list[str]]] = []
         later: list[tuple[Letter, list[str]]] = []
         for row in rows:
             letter, names = _letter(row, members, states)
-            gone = dead.get(letter.seq)
+            gone = others.get(letter.seq)
             if gone:
                 letter.left -= len(gone)
                 letter.early = gone

@@ -56,3 +56,12 @@ class Tries:
     def of(self, letter: int) -> int:
         """How many tries there were for ``letter``."""
         return sum(count for newest, count in self.runs if newest >= letter)
+
+    def worn(self, tries_max: int) -> int:
+        """The newest letter that there were ``tries_max`` tries for; 0 if there is none. All older ones had as many."""
+        count = 0
+        for newest, tries in reversed(self.runs):
+            count += tries
+            if count >= tries_max:
+                return newest
+        return 0

@@ -49,6 +49,7 @@ _ONE = "SELECT targets, channel, body FROM letters WHERE seq=?"
 _OTHERS = f"""
 SELECT seq, kind, id, targets, channel, users, body FROM letters l
 WHERE seq>? AND NOT EXISTS(SELECT 1 FROM tail t WHERE t.lane IN {tuple(range(len(LANES)))} AND t.seq=l.seq)
+    AND NOT EXISTS(SELECT 1 FROM parked p WHERE p.seq=l.seq AND p.alone)
 ORDER BY seq"""
 
 _STRAYS = """
@@ -142,7 +143,8 @@ class Tail:
         return sum(row[0] for row in self._db.execute(_PENDING, (message_id,)))
 
     def others(self, after: int) -> list[LetterRow]:
-        """A portion of the journal's letters after ``after`` that don't wait here, in order."""
+        """A portion of the journal's letters after ``after`` that neither wait here nor are parked alone, in
+        order."""
         found: list[LetterRow] = []
         size = 0
         rows = self._db.execute(_OTHERS, (after,))
@@ -160,9 +162,12 @@ class Tail:
         """Rows that no letter of the journal accounts for, or that are missing; 0 if all is well."""
         return sum(row[0] for row in self._db.execute(_STRAYS))
 
-    def is_right(self, seq: int, lane: int, users: list[str]) -> bool:
-        """Whether a letter doesn't stand in the tail, or once, in its lane, and is found by ``users``."""
+    def is_right(self, seq: int, lane: int, users: list[str], *, may_wait: bool) -> bool:
+        """Whether a letter doesn't stand in the tail, or, if it ``may_wait`` there, once, in its lane, and is found by
+        ``users``."""
         lanes = [row[0] for row in self._db.execute(_LANES_OF, (seq,))]
         if not lanes:
             return True
-        return lanes == [lane] and all(self._db.execute(_HAS_USER, (user, seq)).fetchall() for user in users)
+        return (
+            may_wait and lanes == [lane] and all(self._db.execute(_HAS_USER, (user, seq)).fetchall() for user in users)
+        )

@@ -75,7 +75,7 @@ def test_a_group_goes_with_one_commit_and_one_that_is_rolled_back_leaves_nothing
         async with journal.lock:
             journal.begin()
             journal.add([row(1), row(2)], [receipt(1), receipt(2)])
-            await journal.commit([], list)
+            await journal.commit(lambda: ([], None))
             journal.begin()
             journal.add([row(3)], [receipt(3)])
             journal.purge([1, 2])
@@ -250,7 +250,7 @@ def test_a_full_disk_refuses_a_transaction_and_the_journal_recovers(tmp_path: Pa
             journal.begin()
             try:
                 journal.add([row(1_000, body=bytes(400_000))], [])
-                await journal.commit([], list)
+                await journal.commit(lambda: ([], None))
             except apsw.FullError:
                 journal.rollback()
                 raise DiskFull() from None
