@@ -27,6 +27,7 @@ from node.errors import Unavailable
 from shard.backlog import Backlog, Letter, expired
 from shard.dead_letters import Death
 from shard.journal import MESSAGE
+from shard.lanes import HIGH
 from shard.parked import Dying, Parked, Parking
 from shard.retry import Policy, Tries, pause_s
 from shard.schedule import Retry
@@ -122,21 +123,25 @@ class PutOff:
             return
         waiting.letters += letters
         self._in_memory[user] = None
-        self._count(len(letters), letters)
+        self._count(1, letters)
 
     def _out(self, user: str, waiting: Waiting) -> list[Letter]:
         """What waits in memory, for somebody else to see to."""
         letters, waiting.letters = waiting.letters, []
         if letters:
             del self._in_memory[user]
-            self._count(-len(letters), letters)
+            self._count(-1, letters)
         return letters
 
-    def _count(self, more: int, letters: list[Letter]) -> None:
-        size = sum([letter.size for letter in letters]) + len(letters) * OVERHEAD_BYTES
-        self._held += more
-        self._bytes += size if more > 0 else -size
-        self._backlog.put_off += more
+    def _count(self, sign: int, letters: list[Letter]) -> None:
+        """``letters`` come (1) or go (-1). What can't be parked takes no room from others in the window either."""
+        messages = [letter for letter in letters if letter.kind == MESSAGE]
+        self._held += sign * len(messages)
+        self._bytes += sign * (sum([letter.size for letter in messages]) + len(messages) * OVERHEAD_BYTES)
+        self._backlog.put_off += sign * len(letters)
+        if len(messages) < len(letters):
+            self._backlog.window.held[HIGH] -= sign * (len(letters) - len(messages))
+            self._backlog.room.set()
 
     # -- what the postmen ask ----------------------------------------------------------------------
 
@@ -369,7 +374,7 @@ class PutOff:
             portion = waiting.letters[:_PARK_MAX]
             messages = [letter for letter in portion if letter.kind == MESSAGE]
             waiting.letters[: len(portion)] = [letter for letter in portion if letter.kind != MESSAGE]
-            self._count(-len(messages), messages)
+            self._count(-1, messages)
             if not waiting.letters:
                 del self._in_memory[user]
             parkings += self.parked.begin(user, messages)

@@ -92,6 +92,13 @@ def test_a_second_power_cut_while_the_first_is_repaired_loses_and_doubles_nothin
             assert verdict.is_good, (cut, verdict)
 
 
+def test_what_waits_for_a_box_in_trouble_is_in_it_or_dead_through_a_power_cut(scratch: Path) -> None:
+    """Or waits: then it is in the box as soon as that can be written, which it can be after the cut."""
+    recording = record(scratch / "data", seed=3, trouble=True)
+    for verdict in verdicts(recording, scratch / "disk", seed=3):
+        assert verdict.is_good, verdict
+
+
 def test_without_the_barrier_it_is_lost(scratch: Path) -> None:
     assert _breaks(scratch, disk=NoBarrierDisk)
 

@@ -3,7 +3,9 @@
 Both run the real shard without its socket. The life has everything in it that a power cut could
 catch half done: births, groups of letters, letters to a channel, joins and leaves, removals, the
 same letter sent twice, barriers and purges, checkpoints of boxes and journal, boxes closed and
-opened again. Its letters are few, since every write of it is cut.
+opened again. Its letters are few, since every write of it is cut. If asked for, there is trouble in it:
+somebody's box can't be written for a while, and her letters are put off and parked; later they die, and
+one is requeued, one deleted.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import msgspec
 
 from node import ops, paths
 from node.clock import iso
-from node.config import Config
+from node.config import Config, Retry
 from node.config import Shard as Settings
 from node.placement import Placement
 from node.slots import slot_of
+from shard.backlog import Letter
 from shard.copying import seal
 from shard.core import Shard
 from shard.disk import Disk
@@ -36,9 +39,13 @@ from .recorder import Ack, Fact, Offer, Purge, Recording, RecordingDisk, Recordi
 from .replayer import Place
 
 USERS = ["ada", "bo", "cy", "di"]
+TROUBLED = "eve"
 CHANNEL = "news"
 _LAYOUT = Placement(version=1, shards=1)
-_CONFIG = Config(shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=8, window_letters=1))  # the tail is used
+_CONFIG = Config(
+    shard=Settings(postmen=2, barrier_s=3600, wal_pages_max=8, window_letters=1),  # the tail is used
+    retry=Retry(base_s=0.02, cap_s=0.02, tries_max=60),
+)
 _JOURNAL_PAGES = 40  # its log is checkpointed when it is this long: in a short life more than once
 _OPEN_MAX = 3
 _START_US = 1_795_000_000_000_000
@@ -58,6 +65,15 @@ class Life:
         self._sent: dict[str, ops.Deliver] = {}
         self._members: set[str] = set()
         self._removed: set[tuple[str, str]] = set()
+        self._in_trouble = False
+        write = shard.postmen._write
+
+        def failing(box: Mailbox, letters: list[Letter]) -> None:
+            if box.user == TROUBLED and self._in_trouble:
+                raise apsw.BusyError("as if")
+            write(box, letters)
+
+        setattr(shard.postmen, "_write", failing)  # noqa: B010
 
     async def live(self) -> None:
         await self._shard.channels.put(ops.PutChannel(0, CHANNEL, "News", None, None, _START_US))
@@ -76,6 +92,56 @@ class Life:
             await self._check()
             await self._send(self._some())
         await self._delivered()
+
+    async def live_in_trouble(self) -> None:
+        await self._shard.channels.put(ops.PutChannel(0, CHANNEL, "News", None, None, _START_US))
+        for till_death in (False, True):
+            await self._be_in_trouble(till_death=till_death)
+
+    async def _be_in_trouble(self, *, till_death: bool) -> None:
+        """Letters for somebody whose box can't be written: parked until it can, or till they are dead."""
+        shard = self._shard
+        self._in_trouble = True
+        targets = ([TROUBLED], ["ada", TROUBLED], [TROUBLED])
+        mine = [await self._send(users) for users in targets]
+        await self._change_members([TROUBLED] if TROUBLED not in self._members else [], [])
+        mine.append(await self._send(None))
+        parked, before = shard.parked, shard.put_off.given_up.total()
+        while parked.count < (1 if till_death else len(mine)):
+            await self._noted()
+        await shard.barrier.flush()
+        while till_death and shard.put_off.given_up.total() - before < len(mine):
+            await self._noted()
+        await self._noted()
+        self._in_trouble = False
+        if till_death:
+            await self._noted()
+            await shard.barrier.flush()
+            await self._requeue(mine[0])
+            await self._drop(mine[1])
+        await self._delivered()
+        await shard.barrier.flush()
+        await self._noted()
+        await shard.barrier.flush()
+        await self._noted()
+
+    async def _noted(self) -> None:
+        """A page of the ledger, if there is something to note."""
+        self._shard.office.nudge()
+        await self._shard.office.drain()
+        await asyncio.sleep(0.02)
+
+    async def _requeue(self, message_id: str) -> None:
+        facts = (Fact(TROUBLED, "dead_letters", message_id, holds=False), Fact(TROUBLED, "messages", message_id))
+        self._recording.add(Offer(facts))
+        await self._shard.morgue.requeue(ops.RequeueDeadLetter(0, 1, slot_of(TROUBLED), TROUBLED, message_id))
+        self._recording.add(Ack(facts))
+
+    async def _drop(self, message_id: str) -> None:
+        facts = tuple(Fact(TROUBLED, table, message_id, holds=False) for table in ("dead_letters", "messages", "kept"))
+        self._recording.add(Offer(facts))
+        await self._shard.morgue.drop(ops.DropDeadLetter(0, 1, slot_of(TROUBLED), TROUBLED, message_id))
+        self._recording.add(Ack(facts))
 
     async def _flush_and_go_on(self, newcomer: str) -> None:
         """While a barrier runs mail comes in and is delivered, and a box is born: it covers none of that."""
@@ -96,8 +162,8 @@ class Life:
         while self._shard.backlog.waiting:
             await asyncio.sleep(0.001)
 
-    async def _send(self, users: list[str] | None) -> None:
-        """To ``users``, or to the channel."""
+    async def _send(self, users: list[str] | None) -> str:
+        """To ``users``, or to the channel; the letter's id."""
         message_id = f"m{len(self._sent):03}"
         now = iso(_START_US + len(self._sent))
         content = "x" * self._rng.choice([10, 700])
@@ -112,14 +178,16 @@ class Life:
         request = ops.Deliver(0, 1, message_id, b"digest", False, True, channel, targets, slots, raw)
         self._sent[message_id] = request
         await self._deliver(request, targets if users is not None else sorted(self._members))
+        return message_id
 
     async def _send_again(self) -> None:
         """A letter that the sender believes unanswered."""
-        request = self._rng.choice([r for r in self._sent.values() if r.channel is None])
+        request = self._rng.choice([r for r in self._sent.values() if r.channel is None and TROUBLED not in r.users])
         await self._deliver(request, [user for user in request.users if (user, request.id) not in self._removed])
 
     async def _deliver(self, request: ops.Deliver, targets: list[str]) -> None:
-        facts = tuple(Fact(user, "messages", request.id) for user in targets)
+        facts = tuple(Fact(user, "kept" if user == TROUBLED else "messages", request.id) for user in targets)
+        self._recording.add(Offer(self._either(request.id, targets)))
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def answer(frame: bytes) -> None:
@@ -130,6 +198,11 @@ class Life:
         self._recording.add(Offer(facts))
         self._shard.office.take(request, answer)
         await answered
+
+    def _either(self, message_id: str, targets: list[str]) -> tuple[Fact, ...]:
+        """Where a letter may be that may die: never answered."""
+        tables = ("messages", "dead_letters") if TROUBLED in targets else ()
+        return tuple(Fact(TROUBLED, table, message_id) for table in tables)
 
     async def _change_members(self, joining: list[str], leaving: list[str]) -> None:
         facts = tuple(
@@ -150,7 +223,7 @@ class Life:
             self._recording.versions[user, state.version] = state.checksum
 
     async def _remove(self) -> None:
-        request = self._rng.choice([r for r in self._sent.values() if r.channel is None])
+        request = self._rng.choice([r for r in self._sent.values() if r.channel is None and TROUBLED not in r.users])
         user = request.users[0]
         if (user, request.id) in self._removed:
             return
@@ -161,10 +234,17 @@ class Life:
         self._recording.add(Ack((fact,)))
 
 
-def record(data: Path, *, seed: int, disk: type[RecordingDisk] = RecordingDisk, journal: Sync = Sync.FULL) -> Recording:
+def record(
+    data: Path,
+    *,
+    seed: int,
+    disk: type[RecordingDisk] = RecordingDisk,
+    journal: Sync = Sync.FULL,
+    trouble: bool = False,
+) -> Recording:
     """One life in the directory ``data``, which is made; the same for the same seed but for chance in threads."""
     lay_out(data, _LAYOUT.shards)
-    return asyncio.run(_recorded(data, disk, journal, seed))
+    return asyncio.run(_recorded(data, disk, journal, seed, trouble=trouble))
 
 
 def restart_recorded(data: Path) -> Recording:
@@ -172,7 +252,9 @@ def restart_recorded(data: Path) -> Recording:
     return asyncio.run(_recorded(data, RecordingDisk, Sync.FULL, None))
 
 
-async def _recorded(data: Path, kind: type[RecordingDisk], journal: Sync, seed: int | None) -> Recording:
+async def _recorded(
+    data: Path, kind: type[RecordingDisk], journal: Sync, seed: int | None, *, trouble: bool = False
+) -> Recording:
     recording = Recording(data)
     vfs = RecordingVFS(_VFS, recording, LOCKLESS)
     disk = kind(recording)
@@ -186,7 +268,8 @@ async def _recorded(data: Path, kind: type[RecordingDisk], journal: Sync, seed: 
         if seed is None:
             await _settle(shard, life)
         else:
-            await _or_its_end(asyncio.ensure_future(Life(shard, disk, recording, random.Random(seed)).live()), life)
+            lived = Life(shard, disk, recording, random.Random(seed))
+            await _or_its_end(asyncio.ensure_future(lived.live_in_trouble() if trouble else lived.live()), life)
         await _or_its_end(asyncio.ensure_future(shard.drain()), life)
         await _end(shard, life)
     finally:
@@ -198,10 +281,10 @@ async def _recorded(data: Path, kind: type[RecordingDisk], journal: Sync, seed: 
 def _record_purges(shard: Shard, recording: Recording) -> None:
     purge = shard.journal.purge
 
-    def recorded(seqs: list[int]) -> None:
+    def recorded(seqs: list[int]) -> int:
         if seqs:
             recording.add(Purge(tuple(seqs)))
-        purge(seqs)
+        return purge(seqs)
 
     setattr(shard.journal, "purge", recorded)  # noqa: B010
 
@@ -258,12 +341,25 @@ def broken_promises(data: Path, promised: Mapping[Place, frozenset[bool]]) -> li
             found.update(_facts(user, box))
         except (apsw.Error, AssertionError) as error:
             broken.append(f"{user}: {error}")
+    found.update(_dead(data))
     broken += [f"twice: {place}" for place, count in found.items() if count > 1]
     broken += [f"never asked for: {place}" for place in found if place not in promised]
     for place, states in promised.items():
         if (place in found) not in states:
             broken.append(f"{'should be gone' if place in found else 'lost'}: {place}")
     return broken
+
+
+def _dead(data: Path) -> Iterable[Place]:
+    """The dead letters; of whoever may have some they are kept, as much as what is in a box."""
+    db = apsw.Connection(str(paths.shard_db(data, 1, 0)))
+    try:
+        for user, message_id in db.execute("SELECT user_id, message_id FROM dead_letters WHERE state=0"):
+            yield Place(user, "dead_letters", message_id)
+            if user == TROUBLED:
+                yield Place(user, "kept", message_id)
+    finally:
+        db.close()
 
 
 def broken_versions(data: Path, versions: Mapping[tuple[str, str], str]) -> list[str]:
@@ -290,7 +386,10 @@ def _facts(user: str, box: Path) -> Iterable[Place]:
     db = apsw.Connection(str(box), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         assert db.pragma("integrity_check") == "ok", "damaged"
-        yield from [Place(user, "messages", id_) for (id_,) in db.execute("SELECT id FROM messages NOT INDEXED")]
+        for (id_,) in db.execute("SELECT id FROM messages NOT INDEXED"):
+            yield Place(user, "messages", id_)
+            if user == TROUBLED:
+                yield Place(user, "kept", id_)
         for channel, owner in db.execute("SELECT channel_id, user_id FROM user_channels"):
             assert owner == user
             yield Place(user, "user_channels", channel)
