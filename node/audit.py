@@ -71,6 +71,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """of the last line: how many there are"""
     hash: str
     file: int
+    """0 before there is one"""
     size: int
     """bytes of that file"""
     at: str

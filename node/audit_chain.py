@@ -142,6 +142,8 @@ class Chain:
             os.ftruncate(self._file, self._size)
 
     def _begin_file(self, now_us: int) -> None:
+        if self._place == BEGINNING:
+            self._save_head(now_us)  # from the first file on there is one, whatever is killed
         number = max([self._number, *files_of(self._data, self.name)]) + 1
         path = path_of(self._data, self.name, number)
         self._let_go_of_file()
@@ -219,12 +221,14 @@ class Chain:
 
     def _go_on(self, head: Head) -> None:
         """Behind ``head``, and behind what was written after it and is whole."""
+        torn = 0
         path = path_of(self._data, self.name, head.file)
-        size = path.stat().st_size if path.exists() else 0
-        if size < head.size:
-            self._say(audit.FOUND, fault="a file ends before the head", file=head.file, missing=head.size - size)
-            return
-        torn = self._read_on(head.file, head.size)
+        if head.file:
+            size = path.stat().st_size if path.exists() else 0
+            if size < head.size:
+                self._say(audit.FOUND, fault="a file ends before the head", file=head.file, missing=head.size - size)
+                return
+            torn = self._read_on(head.file, head.size)
         following = path_of(self._data, self.name, head.file + 1)
         if not torn and following.exists():
             self._let_go_of_file()
@@ -232,7 +236,9 @@ class Chain:
             if not self._size:  # cut off before its first line was whole
                 self._let_go_of_file()
                 following.unlink()
-                torn = self._read_on(head.file, path.stat().st_size)
+                self._number, torn = head.file, 0
+                if head.file:
+                    self._read_on(head.file, path.stat().st_size)
         if torn:
             self._say(audit.MENDED, file=self._number, bytes=torn)
 

@@ -15,7 +15,8 @@ import pytest
 
 from node import audit, audit_chain
 from node.audit_verify import heads, said, verify
-from tests.support import Node
+from tests.shard.disks import fill, small_disk
+from tests.support import Node, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +77,42 @@ def test_what_was_answered_is_in_the_log_after_kills_and_the_log_is_whole(tmp_pa
     assert answered <= begun
     assert answered <= done
     assert verify(data).faults == []
+
+
+def test_on_a_full_disk_deeds_are_refused_before_they_are_done_and_the_log_stays_whole(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "data", 64 * 1_048_576) as data,
+        Node(data, shards=1, env={"POBOX_SHARD_DISK_RESERVE_BYTES": "0"}) as node,
+        httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http,
+    ):
+        for name in ("ada", "bob"):
+            body = {"users": [name], "title": "t", "content": "c", "id": f"m-{name}"}
+            assert http.post("/api/v3/messages", json=body).status_code == 202
+            assert http.get(f"/api/v3/users/{name}/messages").status_code == 200
+        assert http.put("/api/v3/channels/crew").status_code == 201
+        ballast = data / "ballast"
+        fill(ballast)
+        refused = []
+        for number in range(200):  # what is left of a page of the log's takes a few lines
+            answer = http.put(f"/api/v3/channels/c{number}")
+            if answer.status_code == 507:
+                refused.append(answer.json()["code"])
+        assert set(refused[-20:]) == {"disk_full"}
+        for path in ("/api/v3/users/ada", "/api/v3/users/ada/messages/m-ada"):
+            assert http.delete(path).status_code == 507
+        assert http.get("/api/v3/users/ada/export").status_code == 507
+        assert http.get("/api/v3/users/ada/messages").status_code == 200
+        key = [sys.executable, "-m", "node", "key", "create", "--name", "k", "--scope", "read", "--data", str(data)]
+        made = subprocess.run(key, capture_output=True, text=True)
+        assert made.returncode == 1
+        assert "nothing is done, for the audit log can't be written" in made.stderr
+        assert verify(data).faults == []
+        ballast.unlink()
+        eventually(lambda: http.delete("/api/v3/users/bob").status_code == 204, "room again")
+        assert http.get("/api/v3/users/ada/messages/m-ada").status_code == 200
+        node.stop()
+        found = verify(data)
+        assert (found.faults, found.notes) == ([], [])
 
 
 def test_a_restore_is_written_down_by_the_command(node: Node) -> None:

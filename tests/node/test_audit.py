@@ -8,8 +8,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import audit, audit_chain, audit_verify, paths, placement
+from node import audit, audit_chain, paths, placement
 from node.audit import BEGINNING, Entry, Place
 from node.audit_chain import Chain, Held, first_line, head_path, path_of
 from node.audit_verify import Found, heads, heard, said, verify
@@ -25,6 +26,7 @@ from node.cli import main
 from node.clock import DAY_US
 from node.config import Audit
 from node.errors import ConfigError
+from tests.shard.disks import fill, small_disk
 
 SMALL = Audit(file_bytes_max=1_000)
 NOON_US = 1_795_521_600_000_000
@@ -38,24 +40,15 @@ ENTRIES = st.builds(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_waiting() -> Iterator[None]:
-    """Nobody begins a chain just now."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(audit_verify, "_BEGINNING_S", 0)
-        yield
-
-
 def entry(number: int) -> Entry:
     return Entry(deed="users.delete", who={"key": "k"}, whom={"user": f"u{number}"}, status=204)
 
 
 def append(data: Path, count: int, *, name: str = "router-0", at_us: int = NOON_US, settings: Audit = SMALL) -> None:
     """Lines, one at a time."""
-    chain = Chain(data, name, settings)
-    for number in range(count):
-        chain.append([(at_us, entry(number))], at_us)
-    chain.close()
+    with contextlib.closing(Chain(data, name, settings)) as chain:
+        for number in range(count):
+            chain.append([(at_us, entry(number))], at_us)
 
 
 def lines_of(data: Path, name: str = "router-0") -> list[dict[str, object]]:
@@ -344,6 +337,57 @@ def test_lines_that_are_whole_behind_the_head_are_kept(tmp_path: Path) -> None:
     assert faults(tmp_path) == []
     assert len(lines_of(tmp_path)) > kept
     assert count > kept
+
+
+@pytest.mark.parametrize("step", ["head", "no line", "half a line", "a file", "lines"])
+def test_a_kill_at_the_very_beginning_of_a_chain_leaves_a_whole_one(tmp_path: Path, step: str) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_arguments: object, **_more: object) -> None:
+        raise Killed
+
+    def half(fd: int, content: bytes) -> None:
+        os.write(fd, content[: len(content) // 2])
+        raise Killed
+
+    count = 0
+
+    def second(*arguments: Any, **more: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise Killed
+        placement.write_durably(*arguments, **more)
+
+    where, how = {
+        "head": ("path_of", die),
+        "no line": ("write_all", die),
+        "half a line": ("write_all", half),
+        "a file": ("sync_directory", die),
+        "lines": ("write_durably", second),
+    }[step]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(audit_chain, where, how)
+        with pytest.raises(Killed):
+            append(tmp_path, 1)
+    assert faults(tmp_path) == []
+    append(tmp_path, 2)
+    assert faults(tmp_path) == []
+    assert not [line for line in lines_of(tmp_path) if line["deed"] == audit.FOUND]
+
+
+def test_a_full_disk_at_the_very_beginning_leaves_a_whole_chain(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", 1024 * 1024) as data:
+        placement.save(data, placement.Placement(version=1, shards=1))
+        fill(data / "ballast")
+        with pytest.raises(OSError, match="No space"):
+            append(data, 1)
+        assert faults(data) == []
+        (data / "ballast").unlink()
+        append(data, 3)
+        found = verify(data)
+        assert (found.faults, found.notes) == ([], [])
 
 
 @pytest.mark.parametrize("size", [0, 10, 60])
