@@ -1,7 +1,8 @@
-"""``python -m loadtest.backups``: what a backup, and what keeping delivered letters, takes from deliveries.
+"""``python -m loadtest.backups``: what a backup, keeping delivered letters, and quotas take from deliveries.
 
-Turns of one node each, the ways by turns: as it is, with a history, and with a backup being made of all boxes while
-the load lasts. Counted is what is stored, from the first request until nothing waits any more; look at the ratios.
+Turns of one node each, the ways by turns: as it is, with a history, with a quota that nobody reaches, and with a backup
+being made of all boxes while the load lasts. Counted is what is stored, from the first request until nothing waits any
+more; look at the ratios.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from node.link import Link
 _WAYS: dict[str, dict[str, str]] = {
     "as it is": {"POBOX_BACKUP_AT": ""},
     "with a history": {"POBOX_BACKUP_AT": "", "POBOX_BACKUP_HISTORY_S": "172800"},
+    "with a quota": {"POBOX_BACKUP_AT": "", "POBOX_SHARD_QUOTA_BYTES": "1000000000000"},
     "during a backup": {"POBOX_BACKUP_AT": ""},
 }
 _SHARDS = 2

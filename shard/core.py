@@ -362,6 +362,7 @@ class Shard:
         self.put_off.close()
         self.barrier.close()
         self.rounds.close()
+        self.quotas.close()
         self.backups.close()
         self.restores.close()
         self.erasures.close()

@@ -95,7 +95,7 @@ class Desk:
 
     async def usage(self, q: ops.AskUsage) -> Usage:
         async with self.box(q.user) as box:
-            return self._quotas.usage(q.user, await self._mailboxes.read(box.usage))
+            return self._quotas.usage(q.user, await self._quotas.in_thread(box.usage))
 
     async def remove(self, q: ops.Remove) -> None:
         """Journaled first, like everything that changes a box."""

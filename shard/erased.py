@@ -29,9 +29,8 @@ class Erased(msgspec.Struct, frozen=True):
 def note(data: Path, user: str, at_us: int, until: Position) -> None:
     """On disk when it returns. For a thread."""
     place = _place(data)
-    for directory in (place.parent, place):
-        directory.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(directory.parent)
+    place.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(place.parent)
     write_durably(place / user, msgspec.json.encode(Erased(user, at_us, *until)))
 
 

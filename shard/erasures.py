@@ -242,7 +242,8 @@ class Erasures:
 
     def _remove(self, user: str, until: Position) -> None:
         out = paths.erased_dir(self._disk.data, user)
-        erased.note(self._disk.data, user, now_us(), until)
+        if paths.backups_dir(self._disk.data).exists():
+            erased.note(self._disk.data, user, now_us(), until)
         _remove_tree(out)
         sync_directory(out.parent)
         history.erase(self._disk.data, user, until)

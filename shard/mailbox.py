@@ -104,8 +104,10 @@ _EXPIRE = "INSERT INTO expired(message_id, expired_at) VALUES(?,?) ON CONFLICT D
 _OUTDATED = "SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1 ORDER BY created_at LIMIT ?2"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
-_BYTES = " + ".join(f"coalesce(length(CAST({{0}}{name} AS BLOB)),0)" for name in ("title", "content", "metadata"))
-_COUNT_ALL = f"SELECT count(*), coalesce(sum({_BYTES.format('')}),0) FROM messages"
+_SIZED = ("title", "content", "metadata")
+_SIZE = " + ".join(f"coalesce(octet_length({name}),0)" for name in _SIZED)  # long ones are not read for it
+_COUNT_ALL = f"SELECT count(*), coalesce(sum({_SIZE}),0) FROM messages"
+_BYTES = " + ".join(f"coalesce(length(CAST({{0}}{name} AS BLOB)),0)" for name in _SIZED)  # older SQLites know it
 _METER = f"""
 CREATE TABLE usage(id INTEGER PRIMARY KEY CHECK(id=1), messages INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO usage(id, messages, bytes) SELECT 1, * FROM ({_COUNT_ALL});

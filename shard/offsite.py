@@ -279,7 +279,8 @@ def restore_all(store: Any, data: Path, day: str | None, said: Callable[[str], N
     write_durably(mark, msgspec.json.encode((first.day, first.layout)))
     journals = paths.journals_dir(data, first.layout)
     journals.mkdir(mode=0o700, exist_ok=True)
-    paths.boxes_dir(data).mkdir(mode=0o700, exist_ok=True)
+    for directory in (paths.boxes_dir(data), paths.backups_dir(data)):  # where there were backups, who goes is noted
+        directory.mkdir(mode=0o700, exist_ok=True)
     count = 0
     for part in found:
         work = [(item, _target(data, part, item)) for item in part.items]

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
@@ -30,6 +31,8 @@ from shard.journal import Journal
 from shard.mailbox import Held, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.rounds import Chore
+
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS quotas(
@@ -96,6 +99,7 @@ class Quotas(Chore):
             else:  # the settings are others than then
                 self._changed.add(user)
         self._to_look = set(self.full)
+        self._thread = ThreadPoolExecutor(1, "quotas")  # counting a large box keeps no reader waiting
         self._news = asyncio.Event()
 
     # -- the rule ----------------------------------------------------------------------------------
@@ -146,6 +150,14 @@ class Quotas(Chore):
         limit = self.limit_of(box.user)
         return limit is not None and limit.is_reached_by(box.usage()) and not box.knows(message_id)
 
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Do something that may look at all of a box, which is held."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def close(self) -> None:
+        """Nothing is in the thread any more: the boxes may be closed."""
+        self._thread.shutdown()
+
     # -- on the loop -------------------------------------------------------------------------------
 
     def settle(self) -> None:
@@ -177,7 +189,7 @@ class Quotas(Chore):
                 if box is None:
                     self._seen.append((user, None))
                 else:
-                    await self._mailboxes.read(lambda: self.opened(box))
+                    await self.in_thread(lambda: self.opened(box))
                     self._mailboxes.wrote(user, 0)
         self.settle()
 
