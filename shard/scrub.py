@@ -27,6 +27,7 @@ _NAMING = {
     "tail_users": "user",
     "dead_letters": "user_id",
     "dead_targets": "user_id",
+    "parked_targets": "user_id",
     "subscriptions": "user_id",
     "retries": "user_id",
     "quotas": "user_id",
@@ -100,6 +101,8 @@ def _scrub(db: apsw.Connection, one: Erased, last: int) -> None:
         if end is None:
             db.execute("UPDATE channels SET members=members-1 WHERE id=?", (channel,))
     db.execute("DELETE FROM members WHERE user_id=? AND joined_seq<=?", (one.user, last))
+    if has_table(db, "parked"):
+        _unpark(db, one, last)
     db.execute("DELETE FROM tail_users WHERE user=? AND seq<=?", (one.user, last))
     if has_table(db, "dead_letters"):
         dead = db.execute(
@@ -117,3 +120,15 @@ def _scrub(db: apsw.Connection, one: Erased, last: int) -> None:
         db.execute("DELETE FROM gone WHERE user_id=? AND seq<=?", (one.user, last))
         db.execute("DELETE FROM withdrawn WHERE user_id=? AND seq<=?", (one.user, last))
     db.executemany(gone.SHRINK, shrunk)
+
+
+def _unpark(db: apsw.Connection, one: Erased, last: int) -> None:
+    """What was parked for them waits for the others, if there are any."""
+    mine = db.execute("SELECT seq FROM parked_targets WHERE user_id=? AND seq<=?", (one.user, last)).fetchall()
+    db.execute("DELETE FROM parked_targets WHERE user_id=? AND seq<=?", (one.user, last))
+    for (seq,) in mine:
+        left = db.execute("UPDATE parked SET targets=targets-1 WHERE seq=? RETURNING targets, alone", (seq,)).fetchall()
+        if left and not left[0][0]:
+            db.execute("DELETE FROM parked WHERE seq=?", (seq,))
+            if left[0][1]:  # the others have had it
+                db.execute("DELETE FROM letters WHERE seq=?", (seq,))

@@ -30,6 +30,7 @@ from .playing import played
 from .running import Running, box_path, delivery, laid_out, letter
 from .test_backup import back_up
 from .test_dead_letters import FEW, in_the_way, noted
+from .test_parked import PATIENT, is_parked, stuck
 
 ADA = "ada-of-lovelace"
 BO = "bo-of-nowhere"
@@ -131,6 +132,33 @@ def test_a_journal_without_somebody_is_in_order_and_names_them_nowhere(steps: li
                         assert part.targets == (step != "ada"), "as long as the journal has it"
 
     play()
+
+
+@played
+async def test_what_is_parked_for_somebody_goes_too_and_waits_for_the_others() -> None:
+    with laid_out() as data:
+        path = paths.shard_db(data, 1, 0)
+        copy = path.with_suffix(".copy")
+        async with Running(data, retry=PATIENT, window_letters=8) as running:
+            with stuck({ADA, BO}):
+                for number in range(12):
+                    users = ([ADA], [ADA, BO], [ADA, BO, "cy"])[number % 3]
+                    await running.deliver(delivery(letter(f"m{number}"), users))
+                await is_parked(running, 8)
+                await running.asked(lambda: _copy(running, copy))
+                seq = running.shard.journal.last_seq
+        for old in (path, path.with_name(f"{path.name}-wal"), *paths.user_dir(data, ADA).glob("*")):
+            old.unlink(missing_ok=True)
+        paths.user_dir(data, ADA).rmdir()
+        scrub.scrub(copy, 1, [Erased(ADA, now_us(), 1, seq)])
+        assert ADA.encode() not in copy.read_bytes()
+        backup_files.thaw(copy, path)
+        copy.unlink()
+        assert Doctor(data).examine().faults == []
+        async with Running(data) as running:
+            await running.settled()
+            assert len(await running.ids(BO)) == 8
+            assert not box_path(data, ADA).exists()
 
 
 def _copy(running: Running, path: Path) -> None:
