@@ -7,6 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -qq
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+# Beside it, with apsw-sqlite3mc in the place of apsw: both provide the same module.
+ENCRYPTION := .venv-encryption
+ENCRYPTION_STAMP := $(ENCRYPTION)/.installed
+ENCRYPTED := tests/shard/test_keyring.py tests/shard/test_encryption.py tests/shard/test_encrypt.py \
+  tests/e2e/test_encryption.py \
+  tests/powercut/test_power_cut.py::test_a_power_cut_at_any_moment_loses_and_doubles_nothing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,9 +24,10 @@ help: ## this list
 run: $(RUN_STAMP) ## start a node on 127.0.0.1:8080, data in ./data
 	@exec $(BIN)/pobox serve
 
-test: debian $(DEV_STAMP) ## everything: all tests, with PostgreSQL and real processes
+test: debian $(DEV_STAMP) $(ENCRYPTION_STAMP) ## everything: all tests, with PostgreSQL and real processes
 	@sh .ci/debian chromium prometheus systemd
 	$(BIN)/python -m pytest
+	$(ENCRYPTION)/bin/python -m pytest --encrypted $(ENCRYPTED)
 
 check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests
 	$(BIN)/ruff check .
@@ -49,9 +56,11 @@ lock: ## pin again what pyproject.toml asks for (needs uv)
 	uv pip compile pyproject.toml requirements-build.in --extra dev --constraint requirements.lock \
 	  --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --output-file requirements-dev.lock
+	uv pip compile requirements-encryption.in --universal --python-version 3.11 --upgrade --generate-hashes \
+	  --no-emit-index-url --no-header --quiet --output-file requirements-encryption.lock
 
 clean: ## remove what was built; the data stays
-	rm -rf $(VENV) *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ENCRYPTION) *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's packages that tests and benchmarks use: only as root, and only those that are missing.
@@ -73,4 +82,13 @@ $(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/python
 $(DEV_STAMP): requirements-dev.lock $(RUN_STAMP) | $(BIN)/python
 	@echo "installing what tests and benchmarks need into $(VENV) ..."
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+# Its own packages come first; all others are those of the first venv, and pobox is this directory.
+$(ENCRYPTION_STAMP): requirements-encryption.lock $(DEV_STAMP) | $(BIN)/python
+	@echo "installing apsw-sqlite3mc into $(ENCRYPTION) ..."
+	@$(BIN)/python -m venv --without-pip $(ENCRYPTION)
+	@place=$$($(ENCRYPTION)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  $(PIP) install --no-deps --require-hashes --upgrade --target $$place --requirement requirements-encryption.lock && \
+	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"), "$(CURDIR)", sep="\n")' > $$place/others.pth
 	@touch $@

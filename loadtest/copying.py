@@ -48,8 +48,8 @@ async def measure(base: Path, *, bytes_min: int, rounds: int) -> Copied:
         box.insert(writer.take(1))
         box.commit()
         began = time.perf_counter()
-        version, path = await snapshots.copy(box, lambda: box.issue(now_us(), None))
-        kept = await snapshots.finish("ours", version, path)
+        version, path, hidden = await snapshots.copy(box, lambda: box.issue(now_us(), None))
+        kept = await snapshots.finish("ours", version, path, hidden)
         mine = time.perf_counter() - began
         snapshots.forget("ours", kept.state.version)
         began = time.perf_counter()

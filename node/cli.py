@@ -22,6 +22,8 @@ _LAZY = {
     "backup": "shard.backup_command:backup",
     "restore": "shard.backup_command:restore",
     "export": "node.commands_rights:export",
+    "encrypt": "shard.encryption_command:encrypt",
+    "master-key": "shard.encryption_command:master_key",
     "delete": "node.commands_rights:delete",
     "quota": "node.commands_rights:quota",
     "key": "node.commands_auth:key",

@@ -67,7 +67,9 @@ def serve(config_file: Path | None, **options: Any) -> None:
 def doctor(config: configuration.Config) -> None:
     """Check every mailbox and journal; exit code 1, naming what, if anything is wrong."""
     command = [sys.executable, "-m", "shard.doctor", "--data", config.node.data]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("POBOX_")}
+    environment = {**inherited, **configuration.environment(config), "POBOX_CONFIG": os.devnull}
+    sys.exit(subprocess.run(command, check=False, env=environment).returncode)
 
 
 def loaded(config_file: Path | None, options: dict[str, Any]) -> configuration.Config:

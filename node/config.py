@@ -198,6 +198,14 @@ class Audit(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """a new file begins each day, and when one is this long"""
 
 
+class Encryption(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    enabled: bool = False
+    """mailboxes, read marks, archives, journals, history and backups are encrypted on disk; needs apsw-sqlite3mc in the
+    place of apsw. What is there already stays plain until ``pobox encrypt``"""
+    master_key: str = ""
+    """the file with the master key (``pobox master-key new``), mode 0600, outside of the data directory"""
+
+
 class Retry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     base_s: Seconds = 0.5
     """the first pause after a few quick tries; doubled with each try that fails"""
@@ -225,6 +233,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     backup: Backup = Backup()
     audit: Audit = Audit()
     retry: Retry = Retry()
+    encryption: Encryption = Encryption()
 
 
 _CREDENTIALS = {
@@ -233,11 +242,12 @@ _CREDENTIALS = {
     ("auth", "jwks_file"): "pobox.jwks",
     ("auth", "jwt_secret_file"): "pobox.jwt-secret",
     ("backup", "credentials"): "pobox.store",
+    ("encryption", "master_key"): "pobox.master-key",
 }
 _NO_SETTINGS = ("POBOX_CONFIG", "POBOX_KEY")
 _SECTIONS = {
     "node": Node, "auth": Auth, "tls": Tls, "router": Router, "shard": Shard, "push": Push, "backup": Backup,
-    "audit": Audit, "retry": Retry,
+    "audit": Audit, "retry": Retry, "encryption": Encryption,
 }  # fmt: skip
 
 

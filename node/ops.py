@@ -214,11 +214,12 @@ class AskSnapshot(AboutUser, tag=15):
 class Snapshot(msgspec.Struct, array_like=True, gc=False):
     """An immutable file; it may be unlinked at any moment, so whoever reads it opens it at once (and asks
     again if it is gone). ``file`` is relative to the data directory, ``file_size`` its bytes (as encoded);
-    ``state`` is of the identity."""
+    ``state`` is of the identity. ``hidden_by`` is the key of the keystream that it is read through, empty for none."""
 
     state: SyncState
     file: str
     file_size: int
+    hidden_by: bytes = b""
 
 
 class AskStatuses(AboutUser, tag=18):
@@ -352,11 +353,13 @@ class Export(AboutUser, tag=54):
 
 
 class ExportFile(msgspec.Struct, array_like=True, gc=False):
-    """``name`` in an export; ``file`` is relative to the data directory and may be unlinked at any moment."""
+    """``name`` in an export; ``file`` is relative to the data directory and may be unlinked at any moment.
+    ``hidden_by`` as in :class:`Snapshot`."""
 
     name: str
     file: str
     size: int
+    hidden_by: bytes = b""
 
 
 class AskFull(Request, tag=55):

@@ -17,6 +17,7 @@
     audit/<chain>-<number>.jsonl    who did what (node.audit); audit-heads/ says how far each chain reaches
     user_storage/<slot>/<userId>/   one person's box; archive/ in it is what is old
     user_storage/erased-<userId>/   a box that is being deleted
+    user_storage/keyring/           keys of encrypted files, wrapped
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ def shard_db(data: Path, version: int, shard: int) -> Path:
 
 def keys_path(data: Path) -> Path:
     return data / "keys.json"
+
+
+def keyring_dir(data: Path) -> Path:
+    """Beside the boxes: what makes these durable covers notes in it."""
+    return boxes_dir(data) / "keyring"
 
 
 def token_secret_path(data: Path) -> Path:

@@ -23,6 +23,7 @@ from node.clock import iso, now_us
 from node.errors import Overloaded, Unavailable
 from node.export import MANIFEST, Exported, Manifest
 from node.ids import check_name
+from node.keystream import Keystream
 from node.model import Messages, PushDevices, ReadStatus, UserChannels
 from router import query
 from router.body import Request
@@ -65,7 +66,8 @@ class Exports:
             files: list[tuple[str, Read]] = [("messages.db", Span(box, 0, box.size).take)]
             for one in await person.files():
                 try:
-                    files.append((one.name, opened.enter_context(FileIO(self._links.data / one.file)).read))
+                    file = opened.enter_context(FileIO(self._links.data / one.file))
+                    files.append((one.name, _reader(file, one.hidden_by)))
                 except FileNotFoundError as error:
                     raise Unavailable() from error
             resp.content_type = MEDIA_TYPE
@@ -76,6 +78,19 @@ class Exports:
 
     def _ended(self) -> None:
         self._under_way -= 1
+
+
+def _reader(file: FileIO, hidden_by: bytes) -> Read:
+    """The bytes of ``file``, through its keystream."""
+    keystream, at = Keystream(hidden_by), 0
+
+    def read(most: int) -> bytes:
+        nonlocal at
+        content = file.read(most)
+        at += len(content)
+        return keystream.apply(content, at - len(content))
+
+    return read
 
 
 class _Person:

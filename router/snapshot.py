@@ -18,6 +18,7 @@ import falcon.asgi
 
 from node import ops
 from node.errors import Unavailable
+from node.keystream import Keystream
 from router.body import Request
 from router.links import Links
 from router.protocol import CONNECTION
@@ -37,13 +38,14 @@ class Snapshot:
         self.state = said.state
         self.size = said.file_size
         self._file = file
+        self._hidden = Keystream(said.hidden_by)
 
     def read(self, at: int, size: int) -> bytes:
         """``size`` bytes from ``at`` on; raises :class:`OSError` if they aren't there."""
         content = os.pread(self._file.fileno(), size, at)
         if len(content) != size:
             raise OSError(f"{len(content)} of {size} bytes at {at}")
-        return content
+        return self._hidden.apply(content, at)
 
     def close(self) -> None:
         self._file.close()

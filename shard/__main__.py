@@ -22,6 +22,7 @@ from node.process import configure_logging, die_with_parent, raise_file_limit
 from shard import sqlite
 from shard.core import Shard
 from shard.disk import Disk
+from shard.keyring import Keyring, open_keyring
 from shard.listener import Listener
 
 log = structlog.get_logger()
@@ -45,11 +46,13 @@ def lock(path: Path) -> int:
             time.sleep(0.05)
 
 
-async def serve(config: Config, layout: placement.Placement, index: int, data: Path) -> int:
+async def serve(
+    config: Config, layout: placement.Placement, index: int, data: Path, keyring: Keyring | None = None
+) -> int:
     """Run the shard until SIGTERM; the exit code."""
     loop = asyncio.get_running_loop()
     disk = Disk(data)  # its descriptor is open before the first write
-    shard = Shard(config, layout, index, disk)
+    shard = Shard(config, layout, index, disk, keyring=keyring)
     ended: asyncio.Future[None] = loop.create_future()
     failures: list[BaseException] = []
 
@@ -115,12 +118,13 @@ def main() -> None:
         layout = placement.load(data)
         if layout is None or options.index >= layout.shards:
             raise ConfigError(f"{data} is not laid out for a shard {options.index}; run python -m shard.layout")
+        keyring = open_keyring(config.encryption, data)
     except ConfigError as error:
         raise SystemExit(str(error)) from error
     sqlite.set_up()
     held = lock(paths.shard_lock(data, options.index))
     try:
-        code = uvloop.run(serve(config, layout, options.index, data))
+        code = uvloop.run(serve(config, layout, options.index, data, keyring))
     except Unsure as error:
         log.error("stopped", error=str(error))
         code = EXIT_UNSURE

@@ -22,9 +22,10 @@ from node.errors import Unavailable
 from node.model import Message, Messages
 from node.placement import sync_directory
 from shard.disk import full_is_507
+from shard.keyring import key_at
 from shard.mailbox import CORRUPT, Mailbox
 from shard.rows import COLUMNS, Place, Placed, one, paged, placed_rows, position
-from shard.sqlite import Sync
+from shard.sqlite import Key, Sync, unlock, way
 
 DIRECTORY = "archive"
 SCHEMA_VERSION = 1
@@ -58,7 +59,7 @@ def move(box: Mailbox, before: str, most: int = _PORTION) -> int:
             directory.mkdir(mode=0o700)
             sync_directory(directory.parent)
         for year, rows in years.items():
-            with _opened(directory, year, create=True) as db, db:
+            with _opened(box, year, create=True) as db, db:
                 db.executemany(_ADD, rows)
         box.begin()
         try:
@@ -74,7 +75,7 @@ def forget(box: Mailbox, message_id: str) -> None:
     """Take what the box doesn't name any more out of the files. For a thread; the box must be held."""
     if box.shelves and not box.shelved([message_id]):
         for year in _years(box):
-            with _opened(_directory(box), year) as db, db:
+            with _opened(box, year) as db, db:
                 db.execute("DELETE FROM messages WHERE id=?", (message_id,))
 
 
@@ -83,7 +84,7 @@ def outdated(box: Mailbox, before: str, most: int) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for year in sorted(_years(box)):
         if f"{year:04}" <= before[:4] and (left := most - sum(map(len, found.values()))) > 0:
-            with _opened(_directory(box), year) as db:
+            with _opened(box, year) as db:
                 rows = db.execute(
                     "SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1 LIMIT ?2", (before, left)
                 ).fetchall()
@@ -97,7 +98,7 @@ def drop(box: Mailbox, ids: dict[int, list[str]]) -> None:
     goes."""
     directory = _directory(box)
     for year, some in ids.items():
-        with _opened(directory, year) as db, db:
+        with _opened(box, year) as db, db:
             db.executemany("DELETE FROM messages WHERE id=?", [(message_id,) for message_id in some])
             is_empty = db.execute("SELECT 1 FROM messages LIMIT 1").fetchone() is None
         if is_empty:
@@ -109,7 +110,7 @@ def sweep(box: Mailbox) -> int:
     """Take everything out of the files that the box doesn't name; how many messages that were."""
     swept = 0
     for year in _years(box):
-        with _opened(_directory(box), year) as db, db:
+        with _opened(box, year) as db, db:
             ids = [row[0] for row in db.execute("SELECT id FROM messages")]
             named = box.shelved(ids)
             strangers = [(message_id,) for message_id in ids if named.get(message_id) != year]
@@ -124,7 +125,7 @@ def read(box: Mailbox, message_id: str) -> Message | None:
     if found is None and box.shelves and (year := box.shelved([message_id]).get(message_id)) is not None:
         if not path_of(_directory(box), year).exists():
             return None
-        with _opened(_directory(box), year) as db:
+        with _opened(box, year) as db:
             return one(db, message_id)
     return found
 
@@ -151,7 +152,7 @@ def _rows(box: Mailbox, channel_id: str | None, most: int, place: Place | None) 
             continue
         after = place
         while True:
-            with _opened(_directory(box), year) as db:
+            with _opened(box, year) as db:
                 rows = list(placed_rows(db, "place", channel_id, most, after))
             named = box.shelved([row[0] for row in rows])
             yield from (row for row in rows if named.get(row[0]) == year)
@@ -175,10 +176,11 @@ def files(box: Mailbox) -> list[Path]:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[apsw.Connection]:
-    """One of :func:`files`."""
-    with _opened(path.parent, int(path.stem[-4:])) as db:
-        yield db
+def reading(box: Mailbox, path: Path) -> Iterator[tuple[apsw.Connection, Key | None]]:
+    """One of :func:`files`, and its key."""
+    key = key_at(path, box.keyring, box.user)
+    with _opened(box, int(path.stem[-4:])) as db:
+        yield db, key
 
 
 def _years(box: Mailbox) -> list[int]:
@@ -187,17 +189,23 @@ def _years(box: Mailbox) -> list[int]:
 
 
 @contextlib.contextmanager
-def _opened(directory: Path, year: int, *, create: bool = False) -> Iterator[apsw.Connection]:
-    """The file of a year; what is committed to it is on disk. ``apsw.BusyError`` while another program writes."""
-    path = path_of(directory, year)
-    is_new = create and not path.exists()
+def _opened(box: Mailbox, year: int, *, create: bool = False) -> Iterator[apsw.Connection]:
+    """The file of a year; what is committed to it is on disk. ``apsw.BusyError`` while another program writes. A new
+    one is encrypted if the box is."""
+    path = path_of(_directory(box), year)
+    is_new = create and (not path.exists() or not path.stat().st_size)
+    if is_new and box.key is not None and box.keyring is not None:
+        key: Key | None = box.keyring.new(box.user, durably=True)
+    else:
+        key = key_at(path, box.keyring, box.user)
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX | (apsw.SQLITE_OPEN_CREATE if create else 0)
-    db = apsw.Connection(str(path), flags=flags, statementcachesize=0)
+    db = apsw.Connection(str(path), flags=flags, vfs=way(key, None), statementcachesize=0)
     try:
+        unlock(db, key)
         db.pragma("synchronous", Sync.EXTRA.value)
-        if is_new:
+        if create and db.pragma("user_version") != SCHEMA_VERSION:  # or a kill was quicker than the tables
             db.execute(_SCHEMA).fetchall()
-            sync_directory(directory)
+            sync_directory(path.parent)
         yield db
     except CORRUPT as error:  # not the box's own file: that one is in order
         raise Unavailable("A part of the mailbox's archive can't be read") from error

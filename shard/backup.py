@@ -36,6 +36,7 @@ from shard.backup_set import Manifest, Part, day_of, first_day, last_whole, part
 from shard.copying import Copy, seal
 from shard.disk import Disk
 from shard.journal import Journal
+from shard.keyring import JOURNAL, Keyring
 from shard.mailboxes import Mailboxes
 from shard.office import Office
 from shard.postmen import Postmen
@@ -68,7 +69,9 @@ class Backups:
         statuses: Statuses,
         postmen: Postmen,
         office: Office,
+        keyring: Keyring | None = None,
     ) -> None:
+        self._keyring = keyring
         self._settings = config.backup
         self._reserve_bytes = config.shard.disk_reserve_bytes
         self._placement = placement
@@ -89,6 +92,7 @@ class Backups:
             postmen=postmen,
             give_way=self._give_way,
             thread=self._thread,
+            keyring=keyring,
         )
         self._touched: set[str] | None = None
         self.state = ops.BackupState()
@@ -206,7 +210,7 @@ class Backups:
         if self._disk.free_bytes() - await self._journal.read(self._journal.used_bytes) < self._reserve_bytes:
             raise DiskFull()
         async with files.making(target, self._thread) as part:
-            copy = await self._journal.read(lambda: Copy(self._journal.db, part))
+            copy = await self._journal.read(lambda: Copy(self._journal.db, part, self._journal.key))
             try:
                 while True:
                     began = time.monotonic()
@@ -218,7 +222,7 @@ class Backups:
 
             def work() -> tuple[str, int]:
                 size, sha256 = seal(part, durably=True)
-                files.check(part, "journal")
+                files.check(part, "journal", JOURNAL, self._keyring)
                 part.rename(target)
                 sync_directory(target.parent)
                 return sha256, size

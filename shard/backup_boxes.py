@@ -30,6 +30,7 @@ from shard.backlog import Backlog
 from shard.backup_set import first_day
 from shard.copying import Copy, seal
 from shard.disk import Disk, full_is_507
+from shard.keyring import Keyring
 from shard.mailbox import FILE, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.postmen import Postmen
@@ -60,7 +61,9 @@ class BoxCopies:
         postmen: Postmen,
         give_way: Callable[[float], Awaitable[None]],
         thread: ThreadPoolExecutor,
+        keyring: Keyring | None = None,
     ) -> None:
+        self._keyring = keyring
         self._keep_days = config.backup.keep_days
         self._reserve_bytes = config.shard.disk_reserve_bytes
         self._layout = placement.version
@@ -224,7 +227,7 @@ class BoxCopies:
         """Check the copy at ``part``, flush it and give it its name; what it is."""
         target = files.file(place, kind, state.day)
         size, sha256 = seal(part, durably=True)
-        rows = files.check(part, kind)
+        rows = files.check(part, kind, place.parent.name, self._keyring)
         if said.rows not in (-1, rows):
             raise files.Damaged(f"{part.name}: {rows} rows of {said.rows}")
         previous = files.newest(index, kind, now_us())

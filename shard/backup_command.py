@@ -30,6 +30,8 @@ from node.show import table
 from node.slots import slot_of, table_for
 from shard import backup_files as files
 from shard import backup_set, oblivion, offsite, offsite_store, sqlite
+from shard.keyring import JOURNAL, Keyring, open_keyring
+from shard.sealing import Unreadable
 
 T = TypeVar("T")
 _POLL_S = 0.2
@@ -86,9 +88,10 @@ def now(config: Config) -> None:
 
 def _see_to_the_deleted(config: Config) -> None:
     """Before anything is sent: people who were deleted are in no copy of a journal."""
-    store = offsite_store.store(config.backup) if config.backup.store else None
+    store, data = offsite_store.store(config.backup) if config.backup.store else None, Path(config.node.data)
+    keyring = open_keyring(config.encryption, data)
     with _plainly():
-        oblivion.see_to(Path(config.node.data), store, click.echo)
+        oblivion.see_to(data, store, click.echo, keyring)
 
 
 def _make(config: Config) -> None:
@@ -117,9 +120,10 @@ def push(config: Config, day: str | None) -> None:
 
 
 def _push(config: Config, day: str | None) -> None:
-    store = offsite_store.store(config.backup)
+    store, data = offsite_store.store(config.backup), Path(config.node.data)
+    keyring = open_keyring(config.encryption, data)
     with _plainly():
-        done = offsite.push(Path(config.node.data), store, day, config.backup.keep_days, click.echo)
+        done = offsite.push(data, store, day, config.backup.keep_days, click.echo, keyring)
     click.echo(f"{done.files} files, {done.sent} sent ({done.sent_bytes} bytes), {done.removed} old ones removed")
 
 
@@ -128,7 +132,7 @@ def _plainly() -> Iterator[None]:
     """What a store says goes into one line."""
     try:
         yield
-    except (offsite.Incomplete, OSError, obstore.exceptions.BaseError) as error:
+    except (offsite.Incomplete, Unreadable, OSError, obstore.exceptions.BaseError) as error:
         raise click.ClickException(" ".join(str(error).split())[:500]) from error
 
 
@@ -163,6 +167,7 @@ def verify(config: Config) -> None:
     """Read every backup again: its checksum, SQLite's own check, its rows."""
     data = Path(config.node.data)
     sqlite.set_up()
+    keyring = open_keyring(config.encryption, data)
     seen: set[tuple[int, int]] = set()
     faults = days = 0
     for place in sorted(paths.boxes_dir(data).glob("*/*/backups")):
@@ -170,7 +175,7 @@ def verify(config: Config) -> None:
             days += 1
             for kind, entry in entries.items():
                 path = files.file(place, kind, day)
-                faults += not _is_whole(data, path, kind, entry, seen)
+                faults += not _is_whole(data, path, kind, entry, seen, keyring)
     sets = backup_set.whole_sets(data)
     for day, version, parts in sets:
         for part in parts:
@@ -178,7 +183,7 @@ def verify(config: Config) -> None:
             try:
                 if files.sha256_of(path) != part.journal_sha256:
                     raise files.Damaged("its content is not what was backed up")
-                files.check(path, "journal")
+                files.check(path, "journal", JOURNAL, keyring)
             except (files.Damaged, OSError) as error:
                 faults += 1
                 click.echo(f"FAULT  {path.relative_to(data)}: {error}", err=True)
@@ -187,12 +192,14 @@ def verify(config: Config) -> None:
         raise SystemExit(1)
 
 
-def _is_whole(data: Path, path: Path, kind: str, entry: files.Entry, seen: set[tuple[int, int]]) -> bool:
+def _is_whole(
+    data: Path, path: Path, kind: str, entry: files.Entry, seen: set[tuple[int, int]], keyring: Keyring | None
+) -> bool:
     try:
         status = path.stat()
         if (status.st_dev, status.st_ino) not in seen:  # one file may be the backup of many days
             seen.add((status.st_dev, status.st_ino))
-            files.check_against(path, kind, entry)
+            files.check_against(path, kind, entry, keyring)
     except (files.Damaged, OSError) as error:
         click.echo(f"FAULT  {path.relative_to(data)}: {error}", err=True)
         return False
@@ -216,7 +223,7 @@ def restore(
             raise click.UsageError("--all restores everybody, to the end of a backup")
         store = offsite_store.store(config.backup, url, make=False)
         with _plainly():
-            restored, count = offsite.restore_all(store, Path(config.node.data), day, click.echo)
+            restored, count = offsite.restore_all(store, Path(config.node.data), day, click.echo, config.encryption)
         with written_down(config, "node.restore") as line:  # before, the directory had to be empty
             line.what = {"day": restored, "files": count}
         click.echo(f"{config.node.data} is the node as of {restored}, {count} files; pobox doctor checks it")

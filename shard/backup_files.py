@@ -2,8 +2,9 @@
 are.
 
 A file under its name is whole: it was written as ``.part``, checked, flushed, then renamed. One that did not change
-is the file of the day before under another name (a hard link). They are plain SQLite files, without a log, and never
-change. ``index.json`` says of each day what its files hold, and up to which letter; where it is lost, so is only that.
+is the file of the day before under another name (a hard link). They are SQLite files without a log, encrypted with
+the key of what they are copies of if that is, and never change. ``index.json`` says of each day what its files hold,
+and up to which letter; where it is lost, so is only that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from urllib.parse import quote
 
 import apsw
 import msgspec
@@ -23,8 +23,9 @@ import msgspec
 from node import paths
 from node.placement import replace, write_all
 from shard.disk import full_is_507
+from shard.keyring import KeyLost, Keyring, key_at
 from shard.mailbox import CORRUPT
-from shard.sqlite import LOCKLESS, MODE_AT, WAL_MODE
+from shard.sqlite import MODE_AT, WAL_MODE, immutable
 
 INDEX = "index.json"
 KINDS = {"messages": "messages.db", "read_status": "read_status.db"}
@@ -110,35 +111,34 @@ def mark_of(path: Path) -> Mark:
     return Mark(status.st_mtime_ns, status.st_size, log.st_mtime_ns, log.st_size)
 
 
-def check(path: Path, kind: str) -> int:
-    """The rows in a backup that SQLite finds in order; raises :class:`Damaged`."""
+def check(path: Path, kind: str, owner: str = "", keyring: Keyring | None = None) -> int:
+    """The rows in a backup that SQLite finds in order; raises :class:`Damaged`, also for one whose key is lost."""
     try:
-        with contextlib.closing(reading(path)) as db:
+        with contextlib.closing(reading(path, owner, keyring)) as db:
             said = [str(line) for (line,) in db.execute("PRAGMA integrity_check(3)")]
             if said != ["ok"]:
                 raise Damaged(f"{path.name}: {'; '.join(said)}")
             (rows,) = db.execute(f"SELECT count(*) FROM {_TABLE[kind]}").fetchone() or (0,)
             return int(rows)
-    except (*CORRUPT, apsw.SQLError) as error:
+    except (*CORRUPT, apsw.SQLError, KeyLost) as error:
         raise Damaged(f"{path.name}: {error}") from error
 
 
-def check_against(path: Path, kind: str, entry: Entry) -> None:
-    """Raise :class:`Damaged` unless the file is what ``entry`` says."""
+def check_against(path: Path, kind: str, entry: Entry, keyring: Keyring | None = None) -> None:
+    """Raise :class:`Damaged` unless the file, in a person's directory, is what ``entry`` says."""
     try:
         size, sha256 = path.stat().st_size, sha256_of(path)
     except OSError as error:
         raise Damaged(f"{path.name}: {error.strerror}") from error
     if (size, sha256) != (entry.size, entry.sha256):
         raise Damaged(f"{path.name}: its content is not what was backed up")
-    if check(path, kind) != entry.rows:
+    if check(path, kind, path.parent.parent.name, keyring) != entry.rows:
         raise Damaged(f"{path.name}: it does not hold {entry.rows} rows")
 
 
-def reading(path: Path) -> apsw.Connection:
-    """A file that never changes, to be read."""
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
-    return apsw.Connection(f"file:{quote(str(path.absolute()))}?immutable=1", flags=flags, vfs=LOCKLESS)
+def reading(path: Path, owner: str = "", keyring: Keyring | None = None) -> apsw.Connection:
+    """A file of ``owner`` that never changes, to be read. Raises :class:`KeyLost`."""
+    return immutable(path, key_at(path, keyring, owner))
 
 
 def sha256_of(path: Path) -> str:

@@ -38,6 +38,7 @@ from shard.gone import Gone
 from shard.history import History
 from shard.house import House
 from shard.journal import Journal, ReceiptRecord
+from shard.keyring import Keyring
 from shard.lanes import gather_s
 from shard.ledger import Ledger
 from shard.loader import Loader
@@ -83,6 +84,7 @@ class Shard:
         index: int,
         disk: Disk,
         *,
+        keyring: Keyring | None = None,
         vfs: str | None = None,
         journal_sync: Sync = Sync.FULL,
     ) -> None:
@@ -93,8 +95,11 @@ class Shard:
         self._disk = disk
         data: Path = disk.data
         owned = frozenset(owned_by(index, placement.shards))
+        self._keyring = keyring
         self._wake = asyncio.Event()
-        self.journal = Journal(paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs)
+        self.journal = Journal(
+            paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs, keyring=keyring
+        )
         self.members = Members(self.journal.db)
         self.tail = Tail(self.journal.db, self.members)
         self.backlog = Backlog(Window(settings.window_letters, settings.window_bytes))
@@ -107,6 +112,7 @@ class Shard:
             open_max=settings.mailboxes_open_max,
             wal_pages_max=settings.wal_pages_max,
             vfs=vfs,
+            keyring=keyring,
         )
         self.quotas = Quotas(self.journal, self.mailboxes, settings, self.changes)
         self.mailboxes.opener.opened = self.quotas.opened
@@ -201,6 +207,7 @@ class Shard:
             accepting=self._accepting,
             open_max=settings.statuses_open_max,
             vfs=vfs,
+            keyring=keyring,
         )
         self.devices = Devices(
             data,
@@ -246,7 +253,7 @@ class Shard:
             dead=self.dead,
             change=self.channels.write,
         )
-        self.history = History(data, placement, index)
+        self.history = History(data, placement, index, keyring)
         if config.backup.history_s:
             self.journal.keep = lambda rows: self.history.keep(self.gone.without(rows))
         self.backups = Backups(
@@ -260,6 +267,7 @@ class Shard:
             statuses=self.statuses,
             postmen=self.postmen,
             office=self.office,
+            keyring=keyring,
         )
         self.restores = Restores(
             disk,
@@ -272,6 +280,7 @@ class Shard:
             retention=self.retention,
             changed=self._is_another,
             reserve_bytes=settings.disk_reserve_bytes,
+            keyring=keyring,
         )
         self.erasures = Erasures(
             disk,
@@ -290,6 +299,7 @@ class Shard:
             dead=self.dead,
             quotas=self.quotas,
             changed=self.changes.for_user,
+            keyring=keyring,
         )
         self.exports = Exports(data, self.snapshots, self.statuses, self.mailboxes, self.desk.box)
         self.watch = Watch(
@@ -370,6 +380,8 @@ class Shard:
         self.roster.close()
         self.devices.close()
         self.mailboxes.close()
+        if self._keyring is not None:
+            self._keyring.close()
         self.journal.close()
         self.history.close()
         self.changes.close()

@@ -7,7 +7,8 @@ still on its way; a dead letter belongs to its shard; a box has one version; how
 what a recount of the statuses says. Statuses of messages that aren't in the box are as they should be: they
 outlive a removal.
 
-Boxes and read statuses are only read. Ends with exit code 1 and names what is wrong where.
+Boxes and read statuses are only read. What is still plain on a node that encrypts is noted. Ends with exit code 1 and
+names what is wrong where.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ import msgspec
 from rich.console import Console
 
 from node import ops, paths, placement
+from node.config import load
 from node.errors import ConfigError
 from node.slots import slot_of, table_for
 from shard import archive, dead_letters, leftovers, mailbox, parked, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
+from shard.keyring import Keyring, is_encrypted, keys_of, open_keyring
 from shard.lanes import lane_of
 from shard.mailbox import Standing
 from shard.members import Members
@@ -60,8 +63,10 @@ class Report(msgspec.Struct):
 class Doctor:
     """Examines the data directory ``data``."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, keyring: Keyring | None = None) -> None:
         self.report = Report()
+        self._keyring = keyring
+        self._plain = 0
         self._data = data
         self._memberships: dict[str, dict[str, Standing]] = {}  # user → channel → how
         self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
@@ -92,6 +97,8 @@ class Doctor:
                     self._fault(directory / file, str(error))
         for user in sorted(self._memberships.keys() - seen):
             self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, {})
+        if self._keyring is not None and self._plain:
+            self.report.notes.append(f"{self._plain} files are not encrypted yet: pobox encrypt does that")
         return self.report
 
     def _fault(self, where: Path, what: str) -> None:
@@ -106,7 +113,8 @@ class Doctor:
             yield from sorted(path for path in slot.iterdir() if path.is_dir())
 
     def _examine_journal(self, path: Path, shard: int, table: tuple[int, ...]) -> None:
-        journal = Journal(path)
+        journal = Journal(path, keyring=self._keyring)
+        self._plain += journal.key is None
         try:
             self._check_integrity(path, journal.db, journals.SCHEMA_VERSION)
             members = Members(journal.db)
@@ -183,10 +191,10 @@ class Doctor:
             self._note(directory, "has no messages.db yet")
             self._check_memberships(user, path, {})
             return
-        if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
+        if path.stat().st_size <= len(self._template) and self._is_torn(user, path.read_bytes()):
             self._note(path, "was cut off at its birth; the next start completes it from the journal")
             return
-        with _reading(path) as db:
+        with self._reading(path, user) as db:
             self._check_integrity(path, db, mailbox.SCHEMA_VERSION)
             self._check_version(path, db)
             self.report.mailboxes += 1
@@ -208,6 +216,20 @@ class Doctor:
             else:
                 self._fault(damaged, f"was set aside as damaged: {loss}")
 
+    def _is_torn(self, user: str, content: bytes) -> bool:
+        """Whether an empty box lost a part of itself to a power cut."""
+        if mailbox.torn_at_birth(content, self._template):
+            return True
+        if self._keyring is None or not (is_encrypted(content) or not any(content[:512])):
+            return False
+        return mailbox.torn_when_encrypted(content, len(self._template)) and not self._keyring.has_grown(user)
+
+    @contextlib.contextmanager
+    def _reading(self, path: Path, owner: str) -> Iterator[apsw.Connection]:
+        with _reading(path, keys_of(self._keyring, owner)) as (db, key):
+            self._plain += key is None
+            yield db
+
     def _check_archive(self, path: Path, db: apsw.Connection) -> None:
         """What the box says is archived is in the file of its year."""
         named: dict[int, set[str]] = defaultdict(set)
@@ -219,7 +241,7 @@ class Doctor:
             if not file.exists():
                 self._fault(file, f"is missing, and {len(ids)} messages with it")
                 continue
-            with _reading(file) as archived:
+            with self._reading(file, path.parent.name) as archived:
                 self._check_integrity(file, archived, archive.SCHEMA_VERSION)
                 if missing := ids - {row[0] for row in archived.execute("SELECT id FROM messages")}:
                     self._fault(file, f"{len(missing)} archived messages are missing: {min(missing)}")
@@ -229,7 +251,7 @@ class Doctor:
         self._look_aside(directory, status_birth.FILE, "what was read until then is forgotten")
         if not path.exists():
             return
-        with _reading(path) as db:
+        with self._reading(path, directory.name) as db:
             self._check_integrity(path, db, status_birth.SCHEMA_VERSION)
             self._check_stats(path, db)
 
@@ -284,22 +306,24 @@ class Doctor:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[apsw.Connection]:
-    """The database at ``path``, log included, held and unable to write; raises ``apsw.BusyError`` if somebody else
-    has it open."""
+def _reading(path: Path, key_for: sqlite.KeyFor) -> Iterator[tuple[apsw.Connection, sqlite.Key | None]]:
+    """The database at ``path``, log included, held and unable to write, and its key; raises ``apsw.BusyError`` if
+    somebody else has it open."""
     held = sqlite.lock(path)
     try:
+        key = key_for(os.pread(held, sqlite.HEAD, 0))
         # SQLite would make a log where there is none, and leave it (of another owner than the node, perhaps), and
         # delete the log of a file that is empty.
         logged = path.with_name(f"{path.name}-wal").exists() and path.stat().st_size > 0
         name = f"file:{quote(str(path.absolute()))}{'' if logged else '?immutable=1'}"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
-        db = apsw.Connection(name, flags=flags, vfs=sqlite.LOCKLESS)
+        db = apsw.Connection(name, flags=flags, vfs=sqlite.way(key, sqlite.LOCKLESS))
         try:
+            sqlite.unlock(db, key)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             for setting, value in (("locking_mode", "exclusive"), ("cache_size", 2_000), ("temp_store", "memory")):
                 db.pragma(setting, value)
-            yield db
+            yield db, key
         finally:
             db.close()
     finally:
@@ -325,12 +349,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="pobox doctor", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     data = parser.parse_args().data
+    try:
+        keyring = open_keyring(load().encryption, data)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
     console = Console(soft_wrap=True, highlight=False, markup=False)
     sqlite.set_up()
     if not _stopped(data):
         raise SystemExit(f"a node is running on {data}; stop it first")
     try:
-        report = Doctor(data).examine()
+        report = Doctor(data, keyring).examine()
     except ConfigError as error:
         raise SystemExit(str(error)) from error
     for note in report.notes:

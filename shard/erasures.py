@@ -2,7 +2,8 @@
 
 1. While their mail waits and nobody holds their box, one transaction of the journal marks them as gone up to a letter
    (:mod:`shard.gone`), ends their memberships and forgets their dead letters and the devices that are pushed to.
-2. What waits for them up to that letter is withdrawn. Their directory is renamed out of its place, durably, and the row
+2. What waits for them up to that letter is withdrawn. Their directory is renamed out of its place, durably; their
+   keys are destroyed, and all that was encrypted with them is noise, here and wherever it was copied to; and the row
    says so. Only then may mail that came later make a new, empty box.
 3. It is noted for backups (:mod:`shard.erased`). The directory is removed, and their name and letters leave the
    history.
@@ -36,6 +37,7 @@ from shard.disk import Disk
 from shard.gone import DONE, EMPTIED, MARKED, Gone
 from shard.history import History, Position
 from shard.journal import Journal
+from shard.keyring import Keyring
 from shard.mailboxes import Mailboxes
 from shard.members import Members
 from shard.postmen import Postmen
@@ -76,8 +78,10 @@ class Erasures:
         dead: DeadLetters,
         quotas: Quotas,
         changed: Callable[[str], None],
+        keyring: Keyring | None = None,
     ) -> None:
         self._disk = disk
+        self._keyring = keyring
         self._layout = layout
         self._gone = gone
         self._journal = journal
@@ -232,13 +236,15 @@ class Erasures:
     # -- in the thread -----------------------------------------------------------------------------
 
     def _move_out(self, user: str) -> None:
-        """Rename the directory; where that was done before a kill there is none."""
+        """Rename the directory; where that was done before a kill there is none. And destroy the keys."""
         place, out = paths.user_dir(self._disk.data, user), paths.erased_dir(self._disk.data, user)
         if place.exists():
             _remove_tree(out)
             place.rename(out)
             sync_directory(place.parent)
             sync_directory(out.parent)
+        if self._keyring is not None:  # before anybody of that name can have a new one
+            self._keyring.destroy(user)
 
     def _remove(self, user: str, until: Position) -> None:
         out = paths.erased_dir(self._disk.data, user)
@@ -246,7 +252,7 @@ class Erasures:
             erased.note(self._disk.data, user, now_us(), until)
         _remove_tree(out)
         sync_directory(out.parent)
-        history.erase(self._disk.data, user, until)
+        history.erase(self._disk.data, user, until, self._keyring)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from node import ops
 from shard import archive
-from shard.copying import copy_whole
+from shard.copying import Hidden, copy_whole
 from shard.disk import full_is_507
+from shard.keyring import passing_key
 from shard.mailbox import Mailbox
 from shard.mailboxes import Mailboxes
 from shard.snapshots import Snapshots
@@ -40,23 +41,24 @@ class Exports:
     async def files(self, q: ops.Export) -> list[ops.ExportFile]:
         made: list[ops.ExportFile] = []
 
-        async def add(name: str, size: int, copy: Callable[[Path], Awaitable[bool]]) -> None:
+        async def add(name: str, size: int, copy: Callable[[Path], Awaitable[Hidden | None]]) -> None:
             kept = await self._snapshots.other(q.user, size, copy)
             if kept is not None:
-                made.append(ops.ExportFile(name, str(kept.path.relative_to(self._data)), kept.size))
+                made.append(ops.ExportFile(name, str(kept.path.relative_to(self._data)), kept.size, kept.hidden_by))
 
         async with self._box(q.user) as box:
             for source in archive.files(box):
                 await add(
                     f"archive/{source.name}",
                     source.stat().st_size,
-                    lambda path: self._mailboxes.read(lambda: _copy(source, path)),  # noqa: B023
+                    lambda path: self._mailboxes.read(lambda: _copy(box, source, path)),  # noqa: B023
                 )
-        await add(FILE, 0, lambda path: self._statuses.copy(q.user, path))
+        await add(FILE, 0, lambda path: self._statuses.copy_out(q.user, path))
         return made
 
 
-def _copy(source: Path, path: Path) -> bool:
-    with full_is_507(), archive.reading(source) as db:
-        copy_whole(db, path)
-    return True
+def _copy(box: Mailbox, source: Path, path: Path) -> Hidden:
+    with full_is_507(), archive.reading(box, source) as (db, key):
+        hidden = Hidden(None if key is None else passing_key())
+        copy_whole(db, path, hidden.key)
+    return hidden

@@ -4,7 +4,8 @@ A letter goes from the journal only after it is on disk here: whoever purges wri
 and waits for the disk. A crash in between leaves it in both, which does no harm: its number tells.
 
 Segments are files that are appended to for an hour, and never again after a failure or a restart, since what follows a
-torn block can't be read. A block is what was purged together: length and CRC of its bytes, then the packed rows.
+torn block can't be read. A block is what was purged together: length and CRC of its bytes, then the packed rows; with
+a keyring these are encrypted, and the highest bit of the length says so.
 Numbers begin anew with each layout, so each has a directory of its own: ``history/<version>-<shards>/shard-<i>/``.
 """
 
@@ -22,6 +23,8 @@ from struct import Struct
 from typing import NamedTuple
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import paths, zstd
 from node.clock import now_us
@@ -32,6 +35,7 @@ from shard import deeds
 from shard.deeds import LetterOf
 from shard.disk import full_is_507
 from shard.journal import GoingRow
+from shard.keyring import KeyLost, Keyring
 
 _HEAD = Struct("<II")
 SEGMENT_S = 3_600
@@ -39,7 +43,10 @@ _SEGMENT_BYTES = 256 * 1024 * 1024
 _BLOCK_MAX = 1024 * 1024 * 1024
 _LEVEL = 1
 _ROWS = 1_000
+_NONCE = 12
 _LAYOUT = re.compile(r"(\d+)-(\d+)")
+_ENCRYPTED = 1 << 31
+_PURPOSE = "history"
 _rows = msgspec.msgpack.Decoder(list[GoingRow]).decode
 
 
@@ -57,8 +64,9 @@ def directory(data: Path, layout: Placement, shard: int) -> Path:
 class History:
     """Where shard ``shard`` of ``layout`` writes down what it lets go. One thread at a time uses it."""
 
-    def __init__(self, data: Path, layout: Placement, shard: int) -> None:
+    def __init__(self, data: Path, layout: Placement, shard: int, keyring: Keyring | None = None) -> None:
         self._directory = directory(data, layout, shard)
+        self._sealed = sealed_by(keyring)
         self._fd: int | None = None
         self._until_us = 0
         self._size = 0
@@ -67,7 +75,7 @@ class History:
 
     def keep(self, rows: list[GoingRow]) -> None:
         """On disk when this returns. Raises :class:`DiskFull`, nothing of it counts then; :class:`Unsure`."""
-        block = _block(rows)
+        block = _block(rows, self._sealed)
         try:
             with full_is_507():
                 if self._fd is None or now_us() >= self._until_us or self._size >= _SEGMENT_BYTES:
@@ -100,27 +108,51 @@ class History:
             self._fd = None
 
 
-def _block(rows: list[GoingRow]) -> bytes:
+def sealed_by(keyring: Keyring | None) -> AESGCM | None:
+    """What blocks are encrypted with, None where they are not."""
+    return None if keyring is None else AESGCM(keyring.derived(_PURPOSE))
+
+
+def _block(rows: list[GoingRow], sealed: AESGCM | None) -> bytes:
     packed = zstd.compress(msgspec.msgpack.encode(rows), level=_LEVEL)
-    return _HEAD.pack(len(packed), zlib.crc32(packed)) + packed
+    if sealed is None:
+        return _HEAD.pack(len(packed), zlib.crc32(packed)) + packed
+    nonce = os.urandom(_NONCE)
+    packed = nonce + sealed.encrypt(nonce, packed, None)
+    return _HEAD.pack(len(packed) | _ENCRYPTED, zlib.crc32(packed)) + packed
 
 
-def read(path: Path) -> Iterator[LetterOf]:
+def _opened(block: bytes, sealed: AESGCM | None) -> bytes:
+    """What an encrypted block holds. Raises :class:`KeyLost`."""
+    try:
+        if sealed is not None:
+            return sealed.decrypt(block[:_NONCE], block[_NONCE:], None)
+    except InvalidTag:
+        pass
+    raise KeyLost("the history is encrypted, and not with this keyring")
+
+
+def read(path: Path, sealed: AESGCM | None = None) -> Iterator[LetterOf]:
     """The rows in one segment, as far as it is whole."""
     with path.open("rb") as file:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             length, checksum = _HEAD.unpack(head)
+            is_encrypted, length = bool(length & _ENCRYPTED), length & ~_ENCRYPTED
             if length > _BLOCK_MAX:
                 return
             block = file.read(length)
             if len(block) < length or zlib.crc32(block) != checksum:
                 return
-            yield from (LetterOf(*row) for row in _rows(zstd.decompress(block)))
+            packed = _opened(block, sealed) if is_encrypted else block
+            yield from (LetterOf(*row) for row in _rows(zstd.decompress(packed)))
 
 
-def since(data: Path, user: str, after: Position, from_us: int) -> Iterator[tuple[Position, LetterOf]]:
+def since(
+    data: Path, user: str, after: Position, from_us: int, keyring: Keyring | None = None
+) -> Iterator[tuple[Position, LetterOf]]:
     """What is kept for ``user``, or for a channel, from behind ``after`` on, in no order, maybe twice. ``from_us``:
     when ``after`` was; what lies in segments that ended before isn't looked at."""
+    sealed = sealed_by(keyring)
     for layout, shards, place in _layouts(data):
         if layout < after.layout:
             continue
@@ -130,15 +162,16 @@ def since(data: Path, user: str, after: Position, from_us: int) -> Iterator[tupl
             if follower is not None and _began_us(follower) < from_us:
                 continue
             with contextlib.suppress(FileNotFoundError):
-                for row in read(segment):
+                for row in read(segment, sealed):
                     position = Position(layout, row.seq)
                     if position > after and (row.channel is not None or user in row.users):
                         yield position, row
 
 
-def erase(data: Path, user: str, until: Position) -> None:
+def erase(data: Path, user: str, until: Position, keyring: Keyring | None = None) -> None:
     """Take the name of ``user`` out of every letter up to ``until``, and letters that name nobody else. For a thread;
     nobody may be appending. Killed, the same again does the rest."""
+    sealed = sealed_by(keyring)
     for layout, shards, place in _layouts(data):
         for segment in sorted((place / f"shard-{table_for(shards)[slot_of(user)]}").glob("*.seg")):
             last = until.seq if layout == until.layout else sys.maxsize if layout < until.layout else 0
@@ -148,15 +181,25 @@ def erase(data: Path, user: str, until: Position) -> None:
                 named = row.users.split("\n")
                 return [name for name in named if name != user] if row.seq <= last and user in named else None
 
-            if any(names(row) is not None for row in read(segment)):
-                _rewrite(segment, user, names)
+            if any(names(row) is not None for row in read(segment, sealed)):
+                _rewrite(segment, user, names, sealed)
 
 
-def _rewrite(segment: Path, user: str, names: Callable[[LetterOf], list[str] | None]) -> None:
+def encrypt(segment: Path, keyring: Keyring) -> bool:
+    """Encrypt what is plain of a segment that nobody appends to; whether there was any. Killed, the same again."""
+    with segment.open("rb") as file:
+        head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size or _HEAD.unpack(head)[0] & _ENCRYPTED:
+        return False
+    _rewrite(segment, "", lambda _row: None, sealed_by(keyring))
+    return True
+
+
+def _rewrite(segment: Path, user: str, names: Callable[[LetterOf], list[str] | None], sealed: AESGCM | None) -> None:
     fresh = segment.with_name(f"{segment.name}.new")
     with fresh.open("wb") as file:
         fresh.chmod(0o600)
-        rows = read(segment)
+        rows = read(segment, sealed)
         while portion := list(itertools.islice(rows, _ROWS)):
             kept: list[GoingRow] = []
             for row in portion:
@@ -166,7 +209,7 @@ def _rewrite(segment: Path, user: str, names: Callable[[LetterOf], list[str] | N
                         kept.append(row)
                     else:
                         kept.append((*row[:4], "\n".join(left), deeds.without(row.kind, row.body, user)))
-            file.write(_block(kept))
+            file.write(_block(kept, sealed))
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(segment)

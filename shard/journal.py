@@ -21,6 +21,7 @@ import apsw
 import msgspec
 
 from node.errors import DiskFull, Unsure
+from shard.keyring import JOURNAL, Keyring, head_of, keys_of
 from shard.sqlite import Sync, connect
 
 T = TypeVar("T")
@@ -94,11 +95,16 @@ class ReceiptRecord(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """Open (or make) the journal at ``path``."""
+    """Open (or make) the journal at ``path``. With a ``keyring`` a new one is encrypted."""
 
-    def __init__(self, path: Path, *, sync: Sync = Sync.FULL, vfs: str | None = None) -> None:
+    def __init__(
+        self, path: Path, *, sync: Sync = Sync.FULL, vfs: str | None = None, keyring: Keyring | None = None
+    ) -> None:
         self.path = path
-        self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs)
+        head = head_of(path)
+        self.key = keyring.new(JOURNAL, durably=True) if keyring and not head else keys_of(keyring, JOURNAL)(head)
+        """what it is encrypted with, None if it isn't"""
+        self.db = connect(path, sync=sync, cache_pages=4_000, statements=64, create=True, vfs=vfs, key=self.key)
         if self.db.pragma("user_version") < SCHEMA_VERSION:  # no write where none is needed: the disk may be full
             self.db.execute(_SCHEMA).fetchall()
         self.db.execute(_CLOCK)

@@ -28,6 +28,7 @@ from node.placement import Placement
 from node.slots import slot_of, table_for
 from shard import dead_letters, gone, parked, quotas, schedule, sqlite, subscriptions, vapid
 from shard.journal import MESSAGE, Journal
+from shard.keyring import Keyring, open_keyring
 from shard.members import Members
 
 _PORTION = 2_000
@@ -44,8 +45,8 @@ class Move(msgspec.Struct):
     memberships: int
 
 
-def lay_out(data: Path, shards: int) -> Move | None:
-    """Make ``data`` fit ``shards``; None if it does already.
+def lay_out(data: Path, shards: int, keyring: Keyring | None = None) -> Move | None:
+    """Make ``data`` fit ``shards``; None if it does already. With a ``keyring`` new journals are encrypted.
 
     Raises :class:`ConfigError` if there is no telling which journals count, or if the number is to change while a shard
     runs.
@@ -56,21 +57,21 @@ def lay_out(data: Path, shards: int) -> Move | None:
     vapid.make(data)
     old = placement.load(data)
     if old is None:
-        _check_empty(data)
+        _check_empty(data, keyring)
     _sweep(data, old)
     if old is not None and old.shards == shards:
         return None
-    with _nobody_at_work(data, old):
-        return _lay_out_anew(data, old, shards)
+    with nobody_at_work(data, old):
+        return _lay_out_anew(data, old, shards, keyring)
 
 
-def _lay_out_anew(data: Path, old: Placement | None, shards: int) -> Move:
+def _lay_out_anew(data: Path, old: Placement | None, shards: int, keyring: Keyring | None) -> Move:
     new = Placement(version=old.version + 1 if old else 1, shards=shards)
     directory = paths.journals_dir(data, new.version)
     directory.mkdir(mode=0o700)
-    journals = [Journal(paths.shard_db(data, new.version, index)) for index in range(shards)]
+    journals = [Journal(paths.shard_db(data, new.version, index), keyring=keyring) for index in range(shards)]
     try:
-        move = _Mover(journals).move(data, old) if old else Move(4096, 0, 0, 0)
+        move = _Mover(journals).move(data, old, keyring) if old else Move(4096, 0, 0, 0)
         for journal in journals:
             journal.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
@@ -84,7 +85,7 @@ def _lay_out_anew(data: Path, old: Placement | None, shards: int) -> Move:
 
 
 @contextlib.contextmanager
-def _nobody_at_work(data: Path, old: Placement | None) -> Iterator[None]:
+def nobody_at_work(data: Path, old: Placement | None) -> Iterator[None]:
     """Hold the lock of every shard there is. Raises :class:`ConfigError` if one runs: what it accepts while its
     journal is copied would be left behind."""
     with contextlib.ExitStack() as held:
@@ -100,10 +101,10 @@ def _nobody_at_work(data: Path, old: Placement | None) -> Iterator[None]:
         yield
 
 
-def _check_empty(data: Path) -> None:
+def _check_empty(data: Path, keyring: Keyring | None) -> None:
     """Without a placement there may be journals of a first start that was cut short: empty ones."""
     for path in data.glob("journals-*/shard-*.db"):
-        journal = Journal(path)
+        journal = Journal(path, keyring=keyring)
         try:
             if journal.rows or journal.receipts or Members(journal.db).channels:
                 raise ConfigError(f"{path} is in use, but placement.json is missing: put it back")
@@ -150,14 +151,14 @@ class _Mover:
         self._fewer: list[Counter[str]] = []
         """of each old shard, by message: targets who were deleted and are not off its receipt yet"""
 
-    def move(self, data: Path, old: Placement) -> Move:
+    def move(self, data: Path, old: Placement, keyring: Keyring | None) -> Move:
         moved = Move(
             slots=sum(a != b for a, b in zip(table_for(old.shards), self._table, strict=True)),
             letters=0,
             receipts=0,
             memberships=0,
         )
-        sources = [Journal(paths.shard_db(data, old.version, index)) for index in range(old.shards)]
+        sources = [Journal(paths.shard_db(data, old.version, index), keyring=keyring) for index in range(old.shards)]
         for journal in self._journals:
             journal.begin()
         try:
@@ -290,7 +291,11 @@ def main() -> None:
     try:
         config = load()
         sqlite.set_up()
-        move = lay_out(Path(config.node.data), config.node.shards)
+        data = Path(config.node.data)
+        keyring = open_keyring(config.encryption, data, make=True)
+        move = lay_out(data, config.node.shards, keyring)
+        if keyring is not None:
+            keyring.close()
     except (ConfigError, apsw.Error, OSError) as error:
         raise SystemExit(f"the data directory can't be laid out: {error}") from error
     if move is not None and (move.letters or move.receipts or move.memberships):

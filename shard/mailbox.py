@@ -29,8 +29,9 @@ import msgspec
 from node.clock import iso, us_of
 from node.errors import Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
-from shard.copying import Copy, copy_whole
+from shard.copying import Copy, Hidden, copy_whole
 from shard.disk import Disk
+from shard.keyring import Keyring, keys_of, passing_key
 from shard.rows import COLUMNS, Place, Placed, Row, one, paged, placed_rows, position
 from shard.sqlite import Locked, Sync, empty_file
 
@@ -62,7 +63,7 @@ class Standing(NamedTuple):
     muted_until: str | None = None
 
 
-_SCHEMA = f"""
+SCHEMA = f"""
 CREATE TABLE messages(
     id TEXT PRIMARY KEY NOT NULL, channel_id TEXT NOT NULL, title TEXT NOT NULL, content TEXT NOT NULL,
     message_type TEXT DEFAULT 'text', priority INTEGER DEFAULT 5, sender TEXT,
@@ -151,7 +152,7 @@ CORRUPT_AT_OPENING = (*CORRUPT, apsw.SQLError, UnicodeDecodeError, msgspec.Msgsp
 
 def template() -> bytes:
     """The bytes of an empty box."""
-    return empty_file(_SCHEMA)
+    return empty_file(SCHEMA)
 
 
 def torn_at_birth(content: bytes, template: bytes) -> bool:
@@ -168,6 +169,11 @@ def torn_at_birth(content: bytes, template: bytes) -> bool:
         content[at : at + 512] in (template[at : at + len(content[at : at + 512])], zero[: len(content) - at])
         for at in range(0, len(content), 512)
     )
+
+
+def torn_when_encrypted(content: bytes, size: int) -> bool:
+    """Whether an encrypted file of ``size`` bytes lost some of them: noise has no sector of zeros."""
+    return len(content) < size or any(not any(content[at : at + 512]) for at in range(0, len(content), 512))
 
 
 def facts_of(db: apsw.Connection) -> tuple[int, int, str]:
@@ -204,12 +210,12 @@ class Mailbox:
     """An open box. Used by one thread at a time: whoever holds it (see ``shard.mailboxes``)."""
 
     __slots__ = (
-        "_changes", "_channels", "_db", "_expiring", "_file", "_removed", "clean", "metered", "newborn", "path",
-        "removals", "shelves", "used_s", "user", "version",
+        "_changes", "_channels", "_db", "_expiring", "_file", "_has_grown", "_removed", "clean", "key", "keyring",
+        "metered", "newborn", "path", "removals", "shelves", "used_s", "user", "version",
     )  # fmt: skip
 
-    def __init__(self, user: str, path: Path, vfs: str | None = None) -> None:
-        """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
+    def __init__(self, user: str, path: Path, vfs: str | None = None, keyring: Keyring | None = None) -> None:
+        """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open, :class:`KeyLost`."""
         self.user = user
         self.path = path
         self.removals = 0
@@ -218,7 +224,18 @@ class Mailbox:
         """no barrier has covered its birth yet: it must not be checkpointed"""
         self.used_s = 0.0
         """when it was used last, by the monotonic clock; kept by whoever keeps it open"""
-        self._file = Locked(path, sync=Sync.OFF, cache_pages=_CACHE_PAGES, statements=16, vfs=vfs)
+        self.keyring = keyring
+        self._file = Locked(
+            path,
+            sync=Sync.OFF,
+            cache_pages=_CACHE_PAGES,
+            statements=16,
+            vfs=vfs,
+            key_for=keys_of(keyring, user),
+        )
+        self.key = self._file.key
+        """what it is encrypted with, None if it isn't"""
+        self._has_grown = False
         self._db = self._file.db
         try:
             # One read transaction reads the schema and recovers the log.
@@ -276,14 +293,17 @@ class Mailbox:
         self.version, self.clean, self._changes = version, True, self._db.total_changes()
         return version
 
-    def copy_to(self, path: Path) -> None:
-        """The whole box, log included, as a new file at ``path``; one content always gives the same bytes.
-        Raises ``apsw.FullError`` if there is no room; what was written until then stays."""
-        copy_whole(self._db, path)
+    def copy_to(self, path: Path) -> Hidden:
+        """The whole box, log included, as a new file at ``path``; one content always gives the same bytes, once they
+        are plain. Of an encrypted box it is encrypted, with a passing key. Raises ``apsw.FullError``
+        if there is no room; what was written until then stays."""
+        key = None if self.key is None else passing_key()
+        copy_whole(self._db, path, key)
+        return Hidden(key)
 
     def copy(self, path: Path) -> Copy:
-        """The same, to be made in portions; it is at an end when this box is closed."""
-        return Copy(self._db, path)
+        """A copy with the key of the box, to be made in portions; it is at an end when this box is closed."""
+        return Copy(self._db, path, self.key)
 
     def counts(self) -> tuple[int, int]:
         """How many messages are here, and how many were removed."""
@@ -539,6 +559,9 @@ class Mailbox:
         cut isn't durable, old and new frames could mix: :class:`Unsure`.
         """
         assert not self.newborn
+        if self.keyring is not None and self.key is not None and not self._has_grown:
+            self.keyring.grow(self.key)
+            self._has_grown = True
         self._db.pragma("synchronous", Sync.FULL.value)
         try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -29,6 +29,7 @@ import structlog
 
 from node.metrics import Histogram
 from shard.disk import Disk
+from shard.keyring import Keyring
 from shard.lines import Lines
 from shard.mailbox import Mailbox
 from shard.opener import Errand, Opener, Visit
@@ -49,9 +50,16 @@ class Mailboxes:
     """The open boxes under ``data``; ``template`` is an empty box's file."""
 
     def __init__(
-        self, disk: Disk, template: bytes, *, open_max: int, wal_pages_max: int, vfs: str | None = None
+        self,
+        disk: Disk,
+        template: bytes,
+        *,
+        open_max: int,
+        wal_pages_max: int,
+        vfs: str | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
-        self.opener = Opener(disk, template, wal_pages_max=wal_pages_max, vfs=vfs)
+        self.opener = Opener(disk, template, wal_pages_max=wal_pages_max, vfs=vfs, keyring=keyring)
         self.volumes = Volumes(disk.data)
         self._disk = disk
         self._wal_pages_max = wal_pages_max

@@ -21,23 +21,24 @@ from shard import erased, offsite, scrub
 from shard.backup_set import Manifest, Part, load, part_of, whole_sets
 from shard.copying import seal
 from shard.erased import Erased
+from shard.keyring import Keyring
 
 
-def see_to(data: Path, store: Any | None, said: Callable[[str], None]) -> None:
+def see_to(data: Path, store: Any | None, said: Callable[[str], None], keyring: Keyring | None = None) -> None:
     """Take everybody who is noted out of what is here and, if there is a ``store``, of what is there. Raises what the
     store raises, :class:`shard.offsite.Incomplete`, and ``OSError``."""
     people = erased.noted(data)
     if not people:
         return
     being_made = any(paths.backups_dir(data).glob("*/*/*.begun"))  # it may hold them, and is not looked at yet
-    copies = sum(_in_copies(data, people))
-    removed = 0 if store is None else offsite.erase(data, store, people)
+    copies = sum(_in_copies(data, people, keyring))
+    removed = 0 if store is None else offsite.erase(data, store, people, keyring)
     said(f"{len(people)} deleted people: {copies} copies of journals written anew, {removed} objects off-site removed")
     if not being_made:
         erased.strike_off(data, people)
 
 
-def _in_copies(data: Path, people: list[Erased]) -> list[bool]:
+def _in_copies(data: Path, people: list[Erased], keyring: Keyring | None) -> list[bool]:
     """Of each copy of a journal here: whether it was written anew."""
     done = []
     for day, layout, manifests in whole_sets(data):
@@ -49,17 +50,17 @@ def _in_copies(data: Path, people: list[Erased]) -> list[bool]:
                 if files.sha256_of(part.journal) == fresh.journal_sha256:
                     part.close(fresh)
                 mark.unlink()
-            done.append(scrub.mentions(part.journal, people))
+            done.append(scrub.mentions(part.journal, people, keyring))
             if done[-1]:
-                _write_anew(part, fresh or manifest, mark, people)
+                _write_anew(part, fresh or manifest, mark, people, keyring)
     return done
 
 
-def _write_anew(part: Part, manifest: Manifest, mark: Path, people: list[Erased]) -> None:
+def _write_anew(part: Part, manifest: Manifest, mark: Path, people: list[Erased], keyring: Keyring | None) -> None:
     """The copy of a journal, and the manifest that says what it is."""
     made = part.journal.with_suffix(".part")
     shutil.copyfile(part.journal, made)
-    scrub.scrub(made, manifest.layout, people)
+    scrub.scrub(made, manifest.layout, people, keyring)
     size, sha256 = seal(made, durably=True)
     fresh = msgspec.structs.replace(manifest, journal_size=size, journal_sha256=sha256)
     write_durably(mark, msgspec.json.encode(fresh))

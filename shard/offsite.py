@@ -4,12 +4,14 @@
 
     content/<2>/<sha256>                     one file, under the hash of what it holds: the same content travels once
     manifests/<day>-<layout>/shard-<i>       what the backup of a day holds, by person; written last
+    keyring/<name>                           the keys, wrapped, of a node that encrypts: as they are now, of no day
 
 What is there under its name is whole, since a store takes an object whole or not at all. So a push that was cut short
 goes on with what is missing, and a manifest names only what is there. Content goes only when no manifest names it,
 and it is older than the longest push: what a push is about to name may have been there before it. One push at a time.
 
-Everything that leaves, and comes back, goes through :func:`pack` and :func:`unpack`.
+Everything else that leaves, and comes back, goes through :func:`pack` and :func:`unpack`, which seal what leaves a node
+that encrypts. The keyring takes the place of the one before: so keys that were destroyed since are so there too.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from typing import Any
 
 import msgspec
 import obstore
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import paths, zstd
 from node.clock import now_us
+from node.config import Encryption
 from node.ids import check_name
 from node.placement import Placement, save, sync_directory, write_all, write_durably
 from node.slots import owned_by
@@ -36,9 +40,11 @@ from shard import backup_files as files
 from shard import scrub
 from shard.backup_set import Manifest as Part
 from shard.backup_set import first_day, part_of, whole_sets
-from shard.copying import seal
+from shard.copying import seal as seal_copy
 from shard.erased import Erased
+from shard.keyring import KeyLost, Keyring, key_at, open_keyring
 from shard.roster import names_in
+from shard.sealing import seal, unseal
 from shard.sqlite import MODE_AT, WAL_MODE
 
 _THREADS = 8
@@ -48,6 +54,7 @@ _LEVEL = 3
 _GRACE = timedelta(days=2)
 _RESTORING = "restoring.json"
 _PUSHED = "pushed.json"
+_KEYRING = "keyring"
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True):
@@ -83,8 +90,12 @@ class Incomplete(Exception):
     """What is asked for isn't there as a whole; the message says what is missing."""
 
 
-def pack(portions: Iterable[bytes]) -> Iterator[bytes]:
+def pack(portions: Iterable[bytes], sealer: AESGCM | None = None) -> Iterator[bytes]:
     """What is sent, from what a file holds."""
+    yield from seal(_packed(portions), sealer)
+
+
+def _packed(portions: Iterable[bytes]) -> Iterator[bytes]:
     packer = zstd.ZstdCompressor(level=_LEVEL)
     for portion in portions:
         if packed := packer.compress(portion):
@@ -92,22 +103,36 @@ def pack(portions: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def unpack(portions: Iterable[bytes]) -> Iterator[bytes]:
-    """What :func:`pack` was given."""
+def sealer_of(keyring: Keyring | None) -> AESGCM | None:
+    """What seals the backups of a node with that keyring."""
+    return None if keyring is None else AESGCM(keyring.derived("off-site"))
+
+
+def unpack(portions: Iterable[bytes], sealer: AESGCM | None = None) -> Iterator[bytes]:
+    """What :func:`pack` was given. Raises :class:`Unreadable`."""
     unpacker = zstd.ZstdDecompressor()
-    for portion in portions:
+    for portion in unseal(portions, sealer):
         if unpacked := unpacker.decompress(portion):
             yield unpacked
 
 
-def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable[[str], None]) -> Pushed:
+def push(
+    data: Path,
+    store: Any,
+    day: str | None,
+    keep_days: int,
+    said: Callable[[str], None],
+    keyring: Keyring | None = None,
+) -> Pushed:
     """Send the last whole set, or the last of ``day``. Raises :class:`Incomplete`, and what the store raises."""
     sets = [one for one in whole_sets(data) if day in (None, one[0])]
     if not sets:
         raise Incomplete("there is no whole backup to send")
     day, layout, parts = sets[-1]
+    sealer = sealer_of(keyring)
     with alone(data, "push"):
         began_us = now_us()
+        _put_keyring(store, keyring)
         there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
         done = Pushed()
         for part in parts:
@@ -116,15 +141,15 @@ def push(data: Path, store: Any, day: str | None, keep_days: int, said: Callable
             wanted.append((journal, part_of(data, day, layout, part.shard).journal))
             missing = {item.sha256: (item, path) for item, path in wanted if item.sha256 not in there}
             with ThreadPoolExecutor(_THREADS, "push") as pool:
-                for sent in pool.map(lambda one: _send(store, *one), missing.values()):
+                for sent in pool.map(lambda one: _send(store, sealer, *one), missing.values()):
                     done.sent += 1
                     done.sent_bytes += sent
             there |= missing.keys()
             done.files += len(wanted)
             items = [item for item, _path in wanted]
-            _put(store, Manifest(day, layout, part.shards, part.shard, items, began_us))
+            _put(store, Manifest(day, layout, part.shards, part.shard, items, began_us), sealer)
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
-        done.removed = _prune(store, keep_days)
+        done.removed = _prune(store, keep_days, sealer)
         write_durably(paths.backups_dir(data) / _PUSHED, _mark_of(day, layout, parts))
     return done
 
@@ -143,22 +168,24 @@ def _mark_of(day: str, layout: int, parts: list[Part]) -> bytes:
     return msgspec.json.encode((day, layout, [part.ended_us for part in parts]))
 
 
-def erase(data: Path, store: Any, people: list[Erased]) -> int:
+def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None = None) -> int:
     """Take ``people`` out of the sets that were begun before they were deleted: their boxes are named no more, journals
     that name them are written anew. What no set names then is removed at once; how much of it."""
     gone_us = {one.user: one.at_us for one in people}
+    sealer = sealer_of(keyring)
     with alone(data, "push"):
+        _put_keyring(store, keyring)
         dropped, named = set[str](), set[str]()
         for path in _manifests(store):
-            manifest = _manifest(store, path)
+            manifest = _manifest(store, path, sealer)
             items = []
             for item in manifest.items:
                 if item.user and manifest.began_us <= gone_us.get(item.user, -1):
                     continue
                 is_journal = not item.user and item.kind == "journal"
-                items.append(_without(data, store, item, manifest.layout, people) if is_journal else item)
+                items.append(_without(data, store, keyring, item, manifest.layout, people) if is_journal else item)
             if items != manifest.items:
-                _put(store, msgspec.structs.replace(manifest, items=items))
+                _put(store, msgspec.structs.replace(manifest, items=items), sealer)
                 dropped |= {item.sha256 for item in manifest.items}
             named |= {item.sha256 for item in items}
         for sha256 in dropped - named:
@@ -166,25 +193,31 @@ def erase(data: Path, store: Any, people: list[Erased]) -> int:
     return len(dropped - named)
 
 
-def _without(data: Path, store: Any, journal: Item, layout: int, people: list[Erased]) -> Item:
+def _without(data: Path, store: Any, keyring: Keyring | None, journal: Item, layout: int, people: list[Erased]) -> Item:
     """``journal``, or another that names nobody of ``people`` and is sent."""
     fetched = paths.backups_dir(data) / "erase.part"
     fetched.unlink(missing_ok=True)
     try:
-        _fetch(store, journal, fetched)
-        if not scrub.mentions(fetched, people):
+        _fetch(store, sealer_of(keyring), keyring, journal, fetched)
+        if not scrub.mentions(fetched, people, keyring):
             return journal
-        scrub.scrub(fetched, layout, people)
-        size, sha256 = seal(fetched)
+        scrub.scrub(fetched, layout, people, keyring)
+        size, sha256 = seal_copy(fetched)
         fresh = Item("", journal.kind, sha256, size)
-        _send(store, fresh, fetched)
+        _send(store, sealer_of(keyring), fresh, fetched)
         return fresh
     finally:
         fetched.unlink(missing_ok=True)
 
 
-def _put(store: Any, manifest: Manifest) -> None:
-    content = b"".join(pack([msgspec.msgpack.encode(manifest)]))
+def _put_keyring(store: Any, keyring: Keyring | None) -> None:
+    """The keys as they are now, in the place of those that were there."""
+    for path in [] if keyring is None else keyring.files():
+        obstore.put(store, f"{_KEYRING}/{path.name}", path.read_bytes())
+
+
+def _put(store: Any, manifest: Manifest, sealer: AESGCM | None) -> None:
+    content = b"".join(pack([msgspec.msgpack.encode(manifest)], sealer))
     obstore.put(store, f"manifests/{manifest.day}-{manifest.layout}/shard-{manifest.shard}", content)
 
 
@@ -202,7 +235,7 @@ def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item
                 yield Item("", path.name, files.sha256_of(path), path.stat().st_size), path
 
 
-def _send(store: Any, item: Item, path: Path) -> int:
+def _send(store: Any, sealer: AESGCM | None, item: Item, path: Path) -> int:
     """Send one file, read through one descriptor: what was hashed is what is sent. The bytes that took."""
     with path.open("rb", buffering=0) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -213,7 +246,7 @@ def _send(store: Any, item: Item, path: Path) -> int:
 
         def counted() -> Iterator[bytes]:
             nonlocal count
-            for packed in pack(iter(lambda: file.read(_PORTION), b"")):
+            for packed in pack(iter(lambda: file.read(_PORTION), b""), sealer):
                 count += len(packed)
                 yield packed
 
@@ -226,7 +259,7 @@ def _name(sha256: str) -> str:
     return f"content/{sha256[:2]}/{sha256}"
 
 
-def _prune(store: Any, keep_days: int) -> int:
+def _prune(store: Any, keep_days: int, sealer: AESGCM | None) -> int:
     """Remove manifests past their time, but never those of the last day, and content that none of the others names; how
     much of it."""
     now, before = datetime.now(UTC), first_day(keep_days)
@@ -237,7 +270,7 @@ def _prune(store: Any, keep_days: int) -> int:
         if path.split("/")[1] < before and not path.startswith(last):
             obstore.delete(store, path)
         else:
-            named.update(item.sha256 for item in _manifest(store, path).items)
+            named.update(item.sha256 for item in _manifest(store, path, sealer).items)
     idle = [
         one["path"]
         for batch in obstore.list(store, "content/")
@@ -258,24 +291,32 @@ def _order(path: str) -> tuple[int, ...]:
     return tuple(map(int, path.removeprefix("manifests/").split("/")[0].split("-")))
 
 
-def _manifest(store: Any, path: str) -> Manifest:
-    content = b"".join(unpack([bytes(obstore.get(store, path).bytes())]))
+def _manifest(store: Any, path: str, sealer: AESGCM | None = None) -> Manifest:
+    content = b"".join(unpack([bytes(obstore.get(store, path).bytes())], sealer))
     return msgspec.msgpack.decode(content, type=Manifest)
 
 
-def restore_all(store: Any, data: Path, day: str | None, said: Callable[[str], None]) -> tuple[str, int]:
-    """A whole node in the empty directory ``data``, from the store alone: the last whole day, or ``day``; and how
-    many files. After a kill the same again goes on. Raises :class:`Incomplete`, and what the store raises."""
+def restore_all(
+    store: Any, data: Path, day: str | None, said: Callable[[str], None], settings: Encryption | None = None
+) -> tuple[str, int]:
+    """A whole node in the empty directory ``data``, from the store alone (and the master key of ``settings``): the last
+    whole day, or ``day``; and how many files. After a kill the same again goes on. Raises :class:`Incomplete`,
+    :class:`ConfigError`, and what the store raises."""
     mark = data / _RESTORING
+    layout: int | None = None
     if mark.exists():
-        day, layout = msgspec.json.decode(mark.read_bytes(), type=tuple[str, int])
-        found = _set(store, day, layout)
+        day, layout = msgspec.json.decode(mark.read_bytes(), type=tuple[str | None, int | None])
     elif data.exists() and any(data.iterdir()):
         raise Incomplete(f"{data} is not empty")
-    else:
-        found = _set(store, day, None)
-    first = found[0]
+    keys = [one["path"] for batch in obstore.list(store, f"{_KEYRING}/") for one in batch]
+    if not keys:
+        _set(store, day, layout, None)  # before anything is made
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_durably(mark, msgspec.json.encode((day, layout)))
+    keyring = _fetch_keyring(store, keys, data, settings or Encryption())
+    sealer = sealer_of(keyring)
+    found = _set(store, day, layout, sealer)
+    first = found[0]
     write_durably(mark, msgspec.json.encode((first.day, first.layout)))
     journals = paths.journals_dir(data, first.layout)
     journals.mkdir(mode=0o700, exist_ok=True)
@@ -287,8 +328,11 @@ def restore_all(store: Any, data: Path, day: str | None, said: Callable[[str], N
         for _item, target in work:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ThreadPoolExecutor(_THREADS, "restore") as pool:
-            count += sum(pool.map(lambda one: _fetch(store, *one), work))
+            fetched = list(pool.map(lambda one: _fetch(store, sealer, keyring, *one), work))
+        count += sum(fetched)
         said(f"shard {part.shard}: {len(work)} files of {part.day}")
+        if gone := sum(not done for done in fetched):
+            said(f"shard {part.shard}: {gone} of them are of people who were deleted since, or were there already")
     os.sync()  # the names too
     save(data, Placement(version=first.layout, shards=first.shards))
     mark.unlink()
@@ -296,7 +340,19 @@ def restore_all(store: Any, data: Path, day: str | None, said: Callable[[str], N
     return first.day, count
 
 
-def _set(store: Any, day: str | None, layout: int | None) -> list[Manifest]:
+def _fetch_keyring(store: Any, listed: list[str], data: Path, settings: Encryption) -> Keyring | None:
+    """The keyring that is at ``listed``, in its place, opened; None where nothing is encrypted."""
+    if not listed:
+        return None
+    directory = paths.keyring_dir(data)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in listed:
+        name = check_name(path.rpartition("/")[2], "keyring")
+        write_durably(directory / name, bytes(obstore.get(store, path).bytes()))
+    return open_keyring(settings, data)
+
+
+def _set(store: Any, day: str | None, layout: int | None, sealer: AESGCM | None) -> list[Manifest]:
     """All parts of one day: the last that is whole."""
     sets: dict[str, list[str]] = {}
     for path in _manifests(store):
@@ -307,7 +363,7 @@ def _set(store: Any, day: str | None, layout: int | None) -> list[Manifest]:
         if (day is None or name.startswith(f"{day}-")) and (layout is None or name.endswith(f"-{layout}"))
     }
     for name in sorted(wanted, key=_order, reverse=True):
-        parts = [_manifest(store, path) for path in wanted[name]]
+        parts = [_manifest(store, path, sealer) for path in wanted[name]]
         if len(parts) == parts[0].shards:
             return sorted(parts, key=lambda part: part.shard)
     raise Incomplete("there is no whole backup" + (f" of {day}" if day else ""))
@@ -322,15 +378,16 @@ def _target(data: Path, part: Manifest, item: Item) -> Path:
     return target
 
 
-def _fetch(store: Any, item: Item, target: Path) -> int:
-    """Fetch one file, check it, flush it, give it its name; 0 if it was there already."""
+def _fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Item, target: Path) -> int:
+    """Fetch one file, check it, flush it, give it its name; 0 if it was there already, or its keys were destroyed."""
     if target.exists():
         return 0
     part = target.with_name(f"{target.name}.part")
     digest = hashlib.sha256()
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        for portion in unpack(bytes(chunk) for chunk in obstore.get(store, _name(item.sha256)).stream()):
+        stream = obstore.get(store, _name(item.sha256)).stream()
+        for portion in unpack((bytes(chunk) for chunk in stream), sealer):
             digest.update(portion)
             write_all(fd, portion)
         if digest.hexdigest() != item.sha256:
@@ -340,6 +397,12 @@ def _fetch(store: Any, item: Item, target: Path) -> int:
         os.fdatasync(fd)
     finally:
         os.close(fd)
+    if item.user:
+        try:
+            key_at(part, keyring, item.user)
+        except KeyLost:
+            part.unlink()
+            return 0
     part.rename(target)
     return 1
 

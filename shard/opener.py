@@ -18,7 +18,9 @@ from node import paths
 from node.clock import iso, now_us
 from shard import archive, backup_files, leftovers, notes
 from shard.disk import Disk, full_is_507
-from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, torn_at_birth
+from shard.empty import Empty
+from shard.keyring import Keyring, is_encrypted
+from shard.mailbox import CORRUPT_AT_OPENING, FILE, SCHEMA, Mailbox, torn_at_birth, torn_when_encrypted
 
 log = structlog.get_logger()
 
@@ -43,15 +45,26 @@ class Visit:
 
 
 class Opener:
-    """Opens the boxes on ``disk``; ``template`` is an empty box's file."""
+    """Opens the boxes on ``disk``; ``template`` is an empty box's file. With a ``keyring`` new boxes are encrypted."""
 
-    def __init__(self, disk: Disk, template: bytes, *, wal_pages_max: int, vfs: str | None = None) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        template: bytes,
+        *,
+        wal_pages_max: int,
+        vfs: str | None = None,
+        keyring: Keyring | None = None,
+    ) -> None:
         self.born: Callable[[str], None] = lambda _user: None
         """is told of each user who got a box, in the thread that made it"""
         self.opened: Callable[[Mailbox], None] = lambda _box: None
         """is told of each box that was opened, in the thread that did"""
         self._disk = disk
         self._template = template
+        self._keyring = keyring
+        self._empty = None if keyring is None else Empty(SCHEMA, keyring)
+        self._empty_size = len(template) if self._empty is None else max(len(template), self._empty.size)
         self._wal_pages_max = wal_pages_max
         self._vfs = vfs
         self.damaged = 0
@@ -116,18 +129,18 @@ class Opener:
             born = True
         else:
             # What was backed up was durable before: it is no birth that was cut off.
-            if size <= len(self._template) and user not in self._whole and not backup_files.exist(path.parent):
-                born = torn_at_birth(path.read_bytes(), self._template)
+            if size <= self._empty_size and user not in self._whole and not backup_files.exist(path.parent):
+                born = self._is_torn(user, path.read_bytes())
         if born:
             self.give_birth(path)
         try:
-            box = Mailbox(user, path, self._vfs)
+            box = Mailbox(user, path, self._vfs, self._keyring)
         except CORRUPT_AT_OPENING as error:
             self.set_aside(path, error)
             self._see_to_backups(user, path)
             self.give_birth(path)
             born = True
-            box = Mailbox(user, path, self._vfs)
+            box = Mailbox(user, path, self._vfs, self._keyring)
         box.newborn = born
         try:
             self.opened(box)
@@ -139,6 +152,18 @@ class Opener:
         self._whole.add(user)
         return box
 
+    def _is_torn(self, user: str, content: bytes) -> bool:
+        """Whether a box that is no larger than an empty one is short of what a power cut took at its birth.
+
+        Of an encrypted one nobody can say what it was to be: but what is missing are zeros, and the keyring knows
+        whose box was durable once.
+        """
+        if torn_at_birth(content, self._template):
+            return True
+        if self._empty is None or self._keyring is None or not (is_encrypted(content) or not any(content[:512])):
+            return False
+        return torn_when_encrypted(content, self._empty.size) and not self._keyring.has_grown(user)
+
     def _see_to_backups(self, user: str, path: Path) -> None:
         """No empty box where there was another."""
         if backup_files.exist(path.parent):
@@ -146,7 +171,11 @@ class Opener:
             raise Lost("it is being restored from its backup")
 
     def give_birth(self, path: Path) -> None:
-        """An empty box, or the template's bytes once more for one that lost some of them."""
+        """An empty box, or the template's bytes once more for one that lost some of them.
+
+        One that is encrypted gets a new key, so a log that is there can't be taken up: all of it is in the journal
+        still, since no barrier has covered the birth.
+        """
         self._whole.discard(path.parent.name)
         shelf = path.with_name(archive.DIRECTORY)
         with full_is_507():
@@ -154,7 +183,15 @@ class Opener:
             if shelf.exists():  # of a box that is gone: this one names nothing of it, so it would be swept
                 stamp = iso(now_us()).replace(":", "")
                 self._disk.rename(shelf, shelf.with_name(f"{shelf.name}.damaged-{stamp}"))
-            self._disk.write(path, self._template)
+            if self._empty is None:
+                self._disk.write(path, self._template)
+            else:
+                log_path = path.with_name(f"{path.name}-wal")
+                if log_path.exists():
+                    stray = log_path.with_name(f"{log_path.name}.stray")
+                    self._disk.rename(log_path, stray)
+                    self._disk.remove(stray)
+                self._disk.write(path, self._empty.content(path.parent.name))
         self.born(path.parent.name)
 
     def set_aside(self, path: Path, error: Exception) -> None:

@@ -26,7 +26,8 @@ from node import clock, ops
 from node.errors import DiskFull, Unsure
 from node.model import ReadingPosition, ReadStatus, Status, StatusConflict, Timestamp
 from shard import notes, read_stats
-from shard.copying import copy_whole
+from shard.copying import Hidden, copy_whole
+from shard.keyring import Keyring, keys_of, passing_key
 from shard.merge import Mark, Marks, Place, effective_us
 from shard.sqlite import Locked, Sync
 
@@ -104,10 +105,17 @@ def nothing(since_us: int | None) -> ReadStatus:
 class StatusFile:
     """An open file. Used by one thread at a time: whoever holds it (see ``shard.statuses``)."""
 
-    def __init__(self, path: Path, vfs: str | None = None) -> None:
-        """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open."""
+    def __init__(self, path: Path, vfs: str | None = None, keyring: Keyring | None = None) -> None:
+        """Open the file at ``path``; raises ``apsw.BusyError`` if somebody else has it open, :class:`KeyLost`."""
         self.path = path
-        self._file = Locked(path, sync=Sync.FULL, cache_pages=_CACHE_PAGES, statements=32, vfs=vfs)
+        self._file = Locked(
+            path,
+            sync=Sync.FULL,
+            cache_pages=_CACHE_PAGES,
+            statements=32,
+            vfs=vfs,
+            key_for=keys_of(keyring, path.parent.name),
+        )
         self._db = self._file.db
         try:
             self._db.pragma("wal_autocheckpoint", _LOG_PAGES)
@@ -125,9 +133,15 @@ class StatusFile:
         self._file.close()
 
     def copy_to(self, path: Path) -> bool:
-        """The whole of it, log included, as a new file at ``path``."""
-        copy_whole(self._db, path)
+        """The whole of it, log included, as a new file at ``path``, with the same key."""
+        copy_whole(self._db, path, self._file.key)
         return True
+
+    def copy_out(self, path: Path) -> Hidden:
+        """The same for somebody else: what is encrypted is so with a passing key."""
+        key = None if self._file.key is None else passing_key()
+        copy_whole(self._db, path, key)
+        return Hidden(key)
 
     def checkpoint(self) -> None:
         """Move the log into the file, durably, and cut it to nothing."""

@@ -33,6 +33,7 @@ from shard.deeds import ChannelRow, LetterOf
 from shard.disk import Disk, full_is_507
 from shard.history import Position
 from shard.journal import Journal
+from shard.keyring import Keyring
 from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, Standing, facts_of
 from shard.mailboxes import Mailboxes
 from shard.members import Members
@@ -68,8 +69,10 @@ class Restores:
         retention: Retention,
         changed: Callable[[str], None],
         reserve_bytes: int,
+        keyring: Keyring | None = None,
     ) -> None:
         self._disk = disk
+        self._keyring = keyring
         self._layout = layout
         self._journal = journal
         self._members = members
@@ -159,7 +162,7 @@ class Restores:
             day, entry = found
             path = files.file(place, kind, day)
             try:
-                files.check_against(path, kind, entry)
+                files.check_against(path, kind, entry, self._keyring)
             except files.Damaged as error:
                 log.error("a backup is damaged", user=user, error=str(error))
                 before_us = entry.at_us - 1
@@ -189,13 +192,16 @@ class Restores:
         fresh: Path,
     ) -> tuple[ops.BoxFacts, int]:
         letters = dict(rows)
-        letters.update(history.since(self._disk.data, user, after, base.at_us))
-        with full_is_507(), contextlib.closing(Mailbox(user, fresh)) as box:
+        letters.update(history.since(self._disk.data, user, after, base.at_us, self._keyring))
+        with full_is_507(), contextlib.closing(self._opened(user, fresh)) as box:
             wanted = (letters[position] for position in sorted(letters))
             count = deeds.apply(box, (row for row in wanted if not deeds.is_one_of(row, dead)), at_us)
             self._retention.clear(box, now_us())
             box.checkpoint(self._disk)
             return ops.BoxFacts(*box.facts()), count
+
+    def _opened(self, user: str, path: Path) -> Mailbox:
+        return Mailbox(user, path, keyring=self._keyring)
 
     # -- in its place ------------------------------------------------------------------------------
 
@@ -220,7 +226,7 @@ class Restores:
         path = fresh.with_name(FILE)
         with full_is_507():
             version, had_one = self._set_down(user, path, aside)
-            with contextlib.closing(Mailbox(user, fresh)) as box:
+            with contextlib.closing(self._opened(user, fresh)) as box:
                 box.begin()
                 for channel in box.channel_ids() - channels.keys():
                     box.leave(channel)
@@ -245,7 +251,7 @@ class Restores:
                 self._disk.rename(log_path, log_path.with_name(f"{log_path.name}.{aside}"))
             return None, False
         try:
-            with contextlib.closing(Mailbox(user, path)) as box:
+            with contextlib.closing(self._opened(user, path)) as box:
                 box.checkpoint(self._disk)
                 version = box.version
         except CORRUPT_AT_OPENING as error:
@@ -257,7 +263,7 @@ class Restores:
 
     def _facts_of_aside(self, user: str, aside: str) -> ops.BoxFacts:
         path = paths.user_dir(self._disk.data, user) / f"{FILE}.{aside}"
-        with contextlib.closing(files.reading(path)) as db:
+        with contextlib.closing(files.reading(path, user, self._keyring)) as db:
             return ops.BoxFacts(*facts_of(db))
 
     async def _restore_statuses(self, user: str, at_us: int, aside: str) -> int:

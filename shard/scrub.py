@@ -20,7 +20,8 @@ from shard import deeds, gone
 from shard.dead_letters import REQUEUED
 from shard.erased import Erased
 from shard.journal import MESSAGE
-from shard.sqlite import LOCKLESS, has_table
+from shard.keyring import JOURNAL, Keyring, head_of, is_encrypted, key_at
+from shard.sqlite import LOCKLESS, has_table, unlock, way
 
 _NAMING = {
     "members": "user_id",
@@ -40,24 +41,29 @@ _TIMELESS = ("retries", "quotas", "full_boxes")
 _NAMED = "instr(char(10)||users||char(10), char(10)||?||char(10))"
 
 
-def mentions(path: Path, people: Iterable[Erased]) -> bool:
+def mentions(path: Path, people: Iterable[Erased], keyring: Keyring | None = None) -> bool:
     """Whether the copy at ``path`` names one of ``people``, or somebody who is called so: in a row, or anywhere in the
-    file, where what was deleted long ago may still lie."""
+    file, where what was deleted long ago may still lie. Of an encrypted one that can't be seen: it may."""
+    if is_encrypted(head_of(path)):
+        return True
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if any(content.find(one.user.encode()) >= 0 for one in people):
             return True
-    with contextlib.closing(files.reading(path)) as db:  # a long row may be in pieces
+    with contextlib.closing(files.reading(path, JOURNAL, keyring)) as db:  # a long row may be in pieces
         queries = [f"SELECT 1 FROM letters WHERE {_NAMED}"]
         there = [(table, column) for table, column in _NAMING.items() if has_table(db, table)]
         queries += [f"SELECT 1 FROM {table} WHERE {column}=?" for table, column in there]
         return any(db.execute(f"{query} LIMIT 1", (one.user,)).fetchone() for one in people for query in queries)
 
 
-def scrub(path: Path, layout: int, people: Iterable[Erased]) -> None:
+def scrub(path: Path, layout: int, people: Iterable[Erased], keyring: Keyring | None = None) -> None:
     """Take ``people`` out of the copy of a journal of ``layout`` at ``path``, which nobody else has, and which a kill
     leaves damaged. To be sealed."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
-    with contextlib.closing(apsw.Connection(str(path), flags=flags, vfs=LOCKLESS)) as db:
+    key = key_at(path, keyring, JOURNAL)
+    with contextlib.closing(apsw.Connection(str(path), flags=flags, vfs=way(key, LOCKLESS))) as db:
+        unlock(db, key)
+        db.pragma("locking_mode", "exclusive")
         for name, value in (("journal_mode", "off"), ("synchronous", "off"), ("temp_store", "memory")):
             db.pragma(name, value)
         for one in people:

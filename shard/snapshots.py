@@ -4,6 +4,9 @@ A copy is made whole, from a box that is held; so deliveries to that person wait
 Afterwards two bytes of its header say that it needs no write-ahead log, so that any SQLite can open it where
 it may not write. Only then is it hashed. Its packed forms are made of it when they are asked for.
 
+Of an encrypted box nothing plain comes to the disk. The copy is encrypted with a passing key; what is made of it lies
+under a keystream (:mod:`node.keystream`), whose key is in memory and goes to the router with the name of the file.
+
 Bounded: bytes on disk (those used longest ago go), time since the last use, copies in the making. Who reads a
 file that is unlinked reads on undisturbed; so the shard waits for no reader. After a restart all are gone.
 """
@@ -23,9 +26,10 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 from node import zstd
 from node.errors import DiskFull, Overloaded
+from node.keystream import Keystream, fresh_key
 from node.ops import SyncState
 from node.placement import write_all
-from shard.copying import seal
+from shard.copying import Hidden, reveal, seal
 from shard.disk import full_is_507
 from shard.mailbox import Mailbox
 
@@ -42,11 +46,13 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 class Kept(NamedTuple):
-    """A file that devices may have. ``size``: its bytes; ``state`` is that of the copy, packed or not."""
+    """A file that devices may have. ``size``: its bytes; ``state`` is that of the copy, packed or not. ``hidden_by``:
+    the key of the keystream that it is read through; empty for none."""
 
     state: SyncState
     path: Path
     size: int
+    hidden_by: bytes = b""
 
 
 class _Packer(Protocol):
@@ -125,21 +131,21 @@ class Snapshots:
 
     # -- making ----------------------------------------------------------------------------------
 
-    async def copy(self, box: Mailbox, version: Callable[[], str]) -> tuple[str, Path]:
+    async def copy(self, box: Mailbox, version: Callable[[], str]) -> tuple[str, Path, Hidden]:
         """A copy of a held box, not yet fit for anybody; ``version`` is called in the same thread just before.
         Raises :class:`Overloaded`, :class:`DiskFull`."""
         if self._making >= MAKING_MAX:
             self.refused += 1
             raise Overloaded()
         path = self._fresh("db")
-        self._make_room(box.bytes())
-        self._coming[path] = box.bytes()
+        size = box.bytes() * (1 if box.key is None else 2)
+        self._make_room(size)
+        self._coming[path] = size
 
-        def work() -> tuple[str, Path]:
+        def work() -> tuple[str, Path, Hidden]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             issued = version()
-            box.copy_to(path)
-            return issued, path
+            return issued, path, box.copy_to(path)
 
         self._making += 1
         try:
@@ -149,16 +155,16 @@ class Snapshots:
             del self._coming[path]
             raise
 
-    async def finish(self, user: str, version: str, path: Path) -> Kept:
+    async def finish(self, user: str, version: str, path: Path, hidden: Hidden) -> Kept:
         """Make a copy fit to be opened anywhere, hash it, keep it. Every copy is to be finished."""
         try:
-            size, sha256 = await self._run(self._makers, lambda: seal(path), path)
+            size, sha256, hidden_by = await self._run(self._makers, lambda: _finished(path, hidden), path)
         finally:
             self._making -= 1
             del self._coming[path]
         self.made += 1
         self.made_bytes += size
-        return self._keep(user, IDENTITY, Kept(SyncState(version, size, f"sha256:{sha256}"), path, size))
+        return self._keep(user, IDENTITY, Kept(SyncState(version, size, f"sha256:{sha256}"), path, size, hidden_by))
 
     async def packed(self, user: str, plain: Kept, encoding: str) -> Kept:
         """``plain`` in another encoding, made at most once at a time."""
@@ -182,11 +188,16 @@ class Snapshots:
                 self._make_room(plain.size)
                 self._coming[path] = plain.size
                 try:
-                    size = await self._run(self._packer, lambda: _pack(source, path, encoding), path)
+                    hidden_by = fresh_key() if plain.hidden_by else b""
+                    size = await self._run(
+                        self._packer,
+                        lambda: _pack(source, Keystream(plain.hidden_by), path, Keystream(hidden_by), encoding),
+                        path,
+                    )
                 finally:
                     del self._coming[path]
             self.packed_files += 1
-            return self._keep(user, encoding, Kept(plain.state, path, size))
+            return self._keep(user, encoding, Kept(plain.state, path, size, hidden_by))
         finally:
             del self._packing[key]
 
@@ -199,20 +210,21 @@ class Snapshots:
             _unlink(path)
             raise
 
-    async def other(self, user: str, size: int, make: Callable[[Path], Awaitable[bool]]) -> Kept | None:
-        """Keep a file of some other kind, which no version names, of about ``size`` bytes; None if ``make`` makes none
+    async def other(self, user: str, size: int, make: Callable[[Path], Awaitable[Hidden | None]]) -> Kept | None:
+        """Keep a copy of some other file, which no version names, of about ``size`` bytes; None if ``make`` makes none
         at the path it is given. Raises :class:`DiskFull`; a failure leaves nothing."""
         self._make_room(size)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._fresh("db")
         try:
-            if not await make(path):
+            hidden = await make(path)
+            if hidden is None:
                 return None
-            size, _sha256 = await self._run(self._makers, lambda: seal(path), path)
+            size, _sha256, hidden_by = await self._run(self._makers, lambda: _finished(path, hidden), path)
         except BaseException:
             _unlink(path)
             raise
-        return self._keep(user, path.name, Kept(SyncState(path.name, size, ""), path, size))
+        return self._keep(user, path.name, Kept(SyncState(path.name, size, ""), path, size, hidden_by))
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -267,15 +279,32 @@ def _unlink_all(paths: list[Path]) -> None:
         _unlink(path)
 
 
-def _pack(source: BinaryIO, target: Path, encoding: str) -> int:
-    """Write ``source`` to ``target`` in ``encoding``; the bytes that makes. The same bytes every time."""
+def _finished(path: Path, hidden: Hidden) -> tuple[int, str, bytes]:
+    """Make of the copy at ``path`` what a device gets: its size and SHA-256, and the key of its keystream."""
+    if hidden.key is None:
+        return *seal(path), b""
+    encrypted, hidden_by = path.with_name(f"{path.name}.encrypted"), fresh_key()
+    path.rename(encrypted)
+    try:
+        return *reveal(encrypted, hidden.key, path, hidden_by), hidden_by
+    finally:
+        encrypted.unlink()
+
+
+def _pack(source: BinaryIO, hidden: Keystream, target: Path, hiding: Keystream, encoding: str) -> int:
+    """Write ``source`` to ``target`` in ``encoding``; the bytes that makes. The same bytes every time, before they are
+    hidden."""
     packer: _Packer
     if encoding == "zstd":
         packer = zstd.ZstdCompressor(level=_ZSTD_LEVEL)
     else:
         packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP)
+    size = read = 0
     with target.open("xb", buffering=0) as file:
-        while portion := source.read(_PORTION):
-            write_all(file.fileno(), packer.compress(portion))
-        write_all(file.fileno(), packer.flush())
-        return file.tell()
+        for portion in iter(lambda: source.read(_PORTION), b""):
+            packed = packer.compress(hidden.apply(portion, read))
+            write_all(file.fileno(), hiding.apply(packed, size))
+            read, size = read + len(portion), size + len(packed)
+        packed = packer.flush()
+        write_all(file.fileno(), hiding.apply(packed, size))
+    return size + len(packed)

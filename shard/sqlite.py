@@ -3,6 +3,10 @@
 APSW carries its own SQLite. Versions before 3.51.3 can corrupt a write-ahead log that starts over,
 so nothing is opened with them. All files are in WAL mode, held exclusively by one connection (no
 shared memory file, no locks to take and give back), and never checkpoint by themselves unless asked.
+
+A file that has a key (:mod:`shard.keyring`) is encrypted page by page with AEGIS-256, database and log: a page carries
+its own nonce and tag. The first 24 bytes are not encrypted: 16 that are the file's own, and what says how SQLite is to
+read and write it. Checksums of the log are of what is on disk, so it is recovered like any other.
 """
 
 from __future__ import annotations
@@ -10,9 +14,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from struct import pack
+from typing import NamedTuple
+from urllib.parse import quote
 
 import apsw
 
@@ -23,6 +30,10 @@ LOCKLESS = "unix-none"
 MODE_AT = 18
 """where a file's header says how it is to be read and written: one byte each"""
 ROLLBACK_MODE, WAL_MODE = b"\x01\x01", b"\x02\x02"
+
+HEAD = 16
+"""bytes at the beginning of a file that say whether it is encrypted, and with which key"""
+_CIPHERS = "multipleciphers-"  # the way to the disk with that name does for another what can be done with ciphers
 
 _LOCK = pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0x4000_0000, 512, 0)  # PENDING, RESERVED and SHARED bytes
 
@@ -36,6 +47,45 @@ class Sync(Enum):
     """at every commit"""
     EXTRA = 3
     """and for the directory, from which a commit without a log takes the name of its journal"""
+
+
+class Key(NamedTuple):
+    """Of one file: ``id``, 16 bytes that the file begins with, and ``secret``, 32 bytes."""
+
+    id: bytes
+    secret: bytes
+
+    @property
+    def text(self) -> str:
+        """As SQLite is told it. A new file takes up the id, one that is there has it."""
+        return f"'raw:{self.secret.hex()}{self.id.hex()}'"
+
+
+KeyFor = Callable[[bytes], Key | None]
+"""the key of a file that begins so, None for a plain one"""
+
+
+def can_encrypt() -> bool:
+    """Whether this SQLite is the one with ciphers (apsw-sqlite3mc)."""
+    return hasattr(apsw, "mc_version")
+
+
+def way(key: Key | None, vfs: str | None) -> str | None:
+    """The name of SQLite's way to the disk for a file with ``key``, on top of ``vfs``.
+
+    Never without ``locking_mode=exclusive``: on :data:`LOCKLESS` there is no shared memory, which a file in WAL mode
+    asks for otherwise, and this library doesn't notice that.
+    """
+    return vfs if key is None else f"{_CIPHERS}{vfs or 'unix'}"
+
+
+def unlock(db: apsw.Connection, key: Key | None) -> None:
+    """Give ``db``, of which nothing was read yet, its key."""
+    if can_encrypt():
+        if key is not None:
+            db.execute("PRAGMA cipher=aegis")
+            db.execute(f"PRAGMA key={key.text}", can_cache=False)
+        db.pragma("secure_delete", False)  # this library has it on: pages that are let go would all be written
 
 
 def set_up() -> None:
@@ -99,6 +149,7 @@ def connect(
     statements: int,
     create: bool = False,
     vfs: str | None = None,
+    key: Key | None = None,
 ) -> apsw.Connection:
     """An exclusive WAL connection; raises ``apsw.BusyError`` if somebody else holds the file.
 
@@ -109,8 +160,9 @@ def connect(
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
-    db = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=statements)
+    db = apsw.Connection(str(path), flags=flags, vfs=way(key, vfs), statementcachesize=statements)
     try:
+        unlock(db, key)
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         for name, value in (
             ("locking_mode", "exclusive"),  # before anything is read, or shared memory is made after all
@@ -132,16 +184,42 @@ def connect(
     return db
 
 
+def immutable(path: Path, key: Key | None) -> apsw.Connection:
+    """The file at ``path``, which nobody changes and which has no log, to be read."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+    db = apsw.Connection(f"file:{quote(str(path.absolute()))}?immutable=1", flags=flags, vfs=way(key, LOCKLESS))
+    try:
+        unlock(db, key)
+        db.pragma("locking_mode", "exclusive")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 class Locked:
     """A connection to the file at ``path``, as :func:`connect` makes it, and the lock that keeps others out, as
-    :func:`lock` takes it: both begin and end together. Raises ``apsw.BusyError`` if somebody else has it open."""
+    :func:`lock` takes it: both begin and end together. Raises ``apsw.BusyError`` if somebody else has it open, and what
+    ``key_for`` does."""
 
-    __slots__ = ("_lock", "db")
+    __slots__ = ("_lock", "db", "key")
 
-    def __init__(self, path: Path, *, sync: Sync, cache_pages: int, statements: int, vfs: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sync: Sync,
+        cache_pages: int,
+        statements: int,
+        vfs: str | None = None,
+        key_for: KeyFor | None = None,
+    ) -> None:
         self._lock = lock(path)
         try:
-            self.db = connect(path, sync=sync, cache_pages=cache_pages, statements=statements, vfs=vfs or LOCKLESS)
+            self.key = key_for(os.pread(self._lock, HEAD, 0)) if key_for else None
+            self.db = connect(
+                path, sync=sync, cache_pages=cache_pages, statements=statements, vfs=vfs or LOCKLESS, key=self.key
+            )
         except BaseException:
             os.close(self._lock)
             raise

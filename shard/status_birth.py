@@ -15,7 +15,7 @@ from shard.sqlite import empty_file
 FILE = "read_status.db"
 SCHEMA_VERSION = 1
 
-_SCHEMA = f"""
+SCHEMA = f"""
 CREATE TABLE read_status(
     message_id TEXT PRIMARY KEY NOT NULL, read_at DATETIME NOT NULL, read_device TEXT,
     archived_at DATETIME, starred_at DATETIME, metadata JSON, channel_id TEXT NOT NULL,
@@ -36,7 +36,7 @@ PRAGMA user_version={SCHEMA_VERSION};
 
 def template() -> bytes:
     """The bytes of an empty file."""
-    return empty_file(_SCHEMA)
+    return empty_file(SCHEMA)
 
 
 def give_birth(path: Path, content: bytes, disk: Disk) -> None:

@@ -30,13 +30,16 @@ from node.clock import now_us, us_of
 from node.errors import Overloaded, Unavailable
 from node.model import Counts, ReadStatus, StatusMerged
 from shard import read_status
+from shard.copying import Hidden
 from shard.counts import ARRIVALS_MAX, Tally
 from shard.disk import Disk, full_is_507
+from shard.empty import Empty
+from shard.keyring import Keyring
 from shard.lines import Lines
 from shard.mailbox import CORRUPT, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.read_status import Merged, StatusFile
-from shard.status_birth import FILE, give_birth, template
+from shard.status_birth import FILE, SCHEMA, give_birth, template
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -65,6 +68,7 @@ class Statuses:
         accepting: Callable[[], None],
         open_max: int,
         vfs: str | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         self._disk = disk
         self._mailboxes = mailboxes
@@ -73,6 +77,8 @@ class Statuses:
         self._changed = changed
         self._accepting = accepting
         self._vfs = vfs
+        self._keyring = keyring
+        self._empty = None if keyring is None else Empty(SCHEMA, keyring)
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _FDS_A_FILE * mailboxes.open_max
         self.open_max = max(_OPEN_MIN, min(open_max, fds // (2 * _FDS_A_FILE)))  # half of what the boxes leave
         self._template = template()
@@ -140,8 +146,14 @@ class Statuses:
                 self._tallies.popitem(last=False)
             return tally.outward()
 
+    async def copy_out(self, user: str, path: Path) -> Hidden | None:
+        """A copy of the file of ``user`` at ``path``, for that person to take along; None if there is none."""
+        async with self._hold(user):
+            with full_is_507():
+                return await self._work(user, lambda file: file.copy_out(path), create=False)
+
     async def copy(self, user: str, path: Path) -> bool:
-        """A copy of the file of ``user`` at ``path``; False if there is none."""
+        """A copy of the file of ``user`` at ``path``, with the same key; False if there is none."""
         async with self._hold(user):
             with full_is_507():
                 return bool(await self._work(user, lambda file: file.copy_to(path), create=False))
@@ -159,7 +171,7 @@ class Statuses:
         def work() -> None:
             path = paths.user_dir(self._disk.data, user) / FILE
             if path.exists():
-                with contextlib.closing(StatusFile(path, self._vfs)) as file:
+                with contextlib.closing(StatusFile(path, self._vfs, self._keyring)) as file:
                     file.checkpoint()
                 os.link(path, path.with_name(f"{path.name}.{aside}"))
             self._disk.rename(fresh, path)
@@ -258,9 +270,12 @@ class Statuses:
         if not path.exists():
             if not create:
                 return None
-            give_birth(path, self._template, self._disk)
+            with full_is_507():
+                user = path.parent.name
+                content = self._template if self._empty is None else self._empty.content(user, durably=True)
+            give_birth(path, content, self._disk)
         try:
-            file = StatusFile(path, self._vfs)
+            file = StatusFile(path, self._vfs, self._keyring)
         except apsw.SQLError as error:  # a table that isn't there
             raise apsw.CorruptError(str(error)) from error
         self._all.add(file)

@@ -22,6 +22,7 @@ from node import ops
 from node.clock import now_us
 from node.errors import BadField, Overloaded, Unavailable
 from shard import notes
+from shard.copying import Hidden
 from shard.mailbox import Mailbox
 from shard.roll import Roll
 from shard.snapshots import ENCODINGS, IDENTITY, Kept, Snapshots
@@ -82,7 +83,7 @@ class Devices:
             kept = await self._newest_as(q.user, q.encoding)
         if q.device is not None:
             await self.roll.told(q.user, q.device, kept.state.version)
-        return ops.Snapshot(kept.state, str(kept.path.relative_to(self._data)), kept.size)
+        return ops.Snapshot(kept.state, str(kept.path.relative_to(self._data)), kept.size, kept.hidden_by)
 
     async def forget(self, user: str) -> None:
         """Forget all of ``user``, whose box is held: what is known of it, and the copies."""
@@ -185,11 +186,11 @@ class Devices:
             note = notes.load(box.path.parent, notes.MESSAGES, notes.Messages)
             return box.issue(now_us(), note.version if note else None)
 
-        issued, path = await self._snapshots.copy(box, version)
+        issued, path, hidden = await self._snapshots.copy(box, version)
         if issue:
             self._wrote(box.user, 0)
             self._false.pop(box.user, None)
-        task = asyncio.create_task(self._finish(box.user, box.path.parent, issued, path, known))
+        task = asyncio.create_task(self._finish(box.user, box.path.parent, issued, path, hidden, known))
         self._making[box.user, issued] = task
         task.add_done_callback(lambda task: self._made(box.user, issued, task))
         return task
@@ -200,9 +201,9 @@ class Devices:
             task.exception()  # who waits for it is told; nobody may be left
 
     async def _finish(
-        self, user: str, directory: Path, version: str, path: Path, known: ops.SyncState | None
+        self, user: str, directory: Path, version: str, path: Path, hidden: Hidden, known: ops.SyncState | None
     ) -> Kept | None:
-        kept = await self._snapshots.finish(user, version, path)
+        kept = await self._snapshots.finish(user, version, path, hidden)
         if known is not None and known != kept.state:
             self._snapshots.forget(user, version)
             self._known.pop(user, None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import encrypted
 from tests.support import Node
 
 # The machine may be busy: how long an example takes says nothing about what is tested.
@@ -18,6 +19,11 @@ settings.load_profile("pobox")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", metavar="DIR", help="write the pictures of the documentation there")
+    parser.addoption("--encrypted", action="store_true", help="with encryption on, where apsw-sqlite3mc is installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    encrypted.ON = config.getoption("--encrypted")
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ import pytest
 
 from shard.sqlite import Sync as Synchronous
 from shard.tail import Tail
+from tests import encrypted
 
 from .proof import verdicts
 from .recorder import (
@@ -68,7 +69,8 @@ def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path, monk
     assert min(tail["add"], tail["take"]) > 0
     _assert_eventful(recording.events)
     _assert_faithful(recording, scratch / "disk")
-    for verdict in verdicts(recording, scratch / "disk", seed=1):
+    cuts = range(0, len(recording.events) + 1, 4) if encrypted.ON else None  # as it is for plain boxes, but fewer
+    for verdict in verdicts(recording, scratch / "disk", seed=1, cuts=cuts):
         assert verdict.is_good, verdict
 
 
@@ -115,6 +117,7 @@ def test_without_the_repair_of_boxes_torn_at_birth_some_are_damaged(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shard.opener.torn_at_birth", lambda content, template: False)
+    monkeypatch.setattr("shard.opener.torn_when_encrypted", lambda content, size: False)
     assert _breaks(scratch)
 
 
@@ -185,8 +188,12 @@ def _assert_eventful(events: list[Event]) -> None:
 
 
 def _assert_faithful(recording: Recording, into: Path) -> None:
-    """With everything kept the last disk is the real one: nothing went past the recorder."""
+    """With everything kept the last disk is the real one: nothing went past the recorder, but for notes in a keyring,
+    which a replay finds as it was at the beginning."""
     replayer = Replayer(recording, into)
     replayer.advance(len(recording.events))
     replayer.rebuild("all", random.Random(0))
-    assert contents(into) == contents(recording.root)
+    found, real = contents(into), contents(recording.root)
+    for keys in [path for path in real if "/keyring/" in path]:
+        del found[keys], real[keys]
+    assert found == real

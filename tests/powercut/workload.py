@@ -11,6 +11,7 @@ one is requeued, one deleted.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 from collections import Counter
@@ -28,12 +29,13 @@ from node.config import Shard as Settings
 from node.placement import Placement
 from node.slots import slot_of
 from shard.backlog import Letter
-from shard.copying import seal
+from shard.copying import reveal, seal
 from shard.core import Shard
 from shard.disk import Disk
 from shard.layout import lay_out
 from shard.mailbox import FILE, Mailbox
 from shard.sqlite import LOCKLESS, Sync
+from tests import encrypted
 
 from .recorder import Ack, Fact, Offer, Purge, Recording, RecordingDisk, RecordingVFS
 from .replayer import Place
@@ -50,7 +52,7 @@ _JOURNAL_PAGES = 40  # its log is checkpointed when it is this long: in a short 
 _OPEN_MAX = 3
 _START_US = 1_795_000_000_000_000
 _ROUNDS = 4
-_VFS = "powercut"
+_numbers = itertools.count()  # what SQLite has built on top of a way to the disk outlives it: none comes again
 _PATIENCE_S = 30  # for what takes ten milliseconds
 
 
@@ -243,7 +245,7 @@ def record(
     trouble: bool = False,
 ) -> Recording:
     """One life in the directory ``data``, which is made; the same for the same seed but for chance in threads."""
-    lay_out(data, _LAYOUT.shards)
+    lay_out(data, _LAYOUT.shards, encrypted.keyring(data))
     return asyncio.run(_recorded(data, disk, journal, seed, trouble=trouble))
 
 
@@ -255,11 +257,15 @@ def restart_recorded(data: Path) -> Recording:
 async def _recorded(
     data: Path, kind: type[RecordingDisk], journal: Sync, seed: int | None, *, trouble: bool = False
 ) -> Recording:
+    keyring = encrypted.keyring(data)
+    if keyring is not None:
+        keyring.new("nobody")  # a batch that is durable before anything else; what is noted in it later is always lost
     recording = Recording(data)
-    vfs = RecordingVFS(_VFS, recording, LOCKLESS)
+    way = f"powercut-{next(_numbers)}"
+    vfs = RecordingVFS(way, recording, LOCKLESS)
     disk = kind(recording)
     try:
-        shard = Shard(_CONFIG, _LAYOUT, 0, disk, vfs=_VFS, journal_sync=journal)
+        shard = Shard(_CONFIG, _LAYOUT, 0, disk, keyring=keyring, vfs=way, journal_sync=journal)
         shard.journal.db.pragma("wal_autocheckpoint", _JOURNAL_PAGES)
         shard.mailboxes.open_max = _OPEN_MAX
         _record_purges(shard, recording)
@@ -319,7 +325,7 @@ async def recover(data: Path) -> int:
     """The next start on ``data``: replay and deliver, then end. How many boxes were set aside as damaged."""
     disk = Disk(data)
     try:
-        shard = Shard(_CONFIG, _LAYOUT, 0, disk)
+        shard = Shard(_CONFIG, _LAYOUT, 0, disk, keyring=encrypted.keyring(data))
         shard.start()
         life = asyncio.create_task(shard.run())
         try:
@@ -352,7 +358,7 @@ def broken_promises(data: Path, promised: Mapping[Place, frozenset[bool]]) -> li
 
 def _dead(data: Path) -> Iterable[Place]:
     """The dead letters; of whoever may have some they are kept, as much as what is in a box."""
-    db = apsw.Connection(str(paths.shard_db(data, 1, 0)))
+    db = encrypted.opened(paths.shard_db(data, 1, 0), data)
     try:
         for user, message_id in db.execute("SELECT user_id, message_id FROM dead_letters WHERE state=0"):
             yield Place(user, "dead_letters", message_id)
@@ -366,13 +372,18 @@ def broken_versions(data: Path, versions: Mapping[tuple[str, str], str]) -> list
     """Which boxes under ``data`` claim to be a version of which a device was told something else."""
     broken: list[str] = []
     for path in sorted((data / "user_storage").glob(f"*/*/{FILE}")):
-        box = Mailbox(path.parent.name, path)
+        box = Mailbox(path.parent.name, path, keyring=encrypted.keyring(data))
         try:
             told = versions.get((box.user, box.version or "")) if box.clean else None
             if told is not None:
                 copy = data / "copy.db"
-                box.copy_to(copy)
-                _size, sha256 = seal(copy)
+                hidden = box.copy_to(copy)
+                if hidden.key is None:
+                    _size, sha256 = seal(copy)
+                else:
+                    plain = data / "plain.db"
+                    _size, sha256 = reveal(copy, hidden.key, plain, b"")
+                    plain.unlink()
                 copy.unlink()
                 if f"sha256:{sha256}" != told:
                     broken.append(f"another content under a version that was told: {box.user} {box.version}")
@@ -383,7 +394,7 @@ def broken_versions(data: Path, versions: Mapping[tuple[str, str], str]) -> list
 
 def _facts(user: str, box: Path) -> Iterable[Place]:
     assert paths.user_dir(box.parents[3], user) == box.parent
-    db = apsw.Connection(str(box), flags=apsw.SQLITE_OPEN_READWRITE)
+    db = encrypted.opened(box, box.parents[3])
     try:
         assert db.pragma("integrity_check") == "ok", "damaged"
         for (id_,) in db.execute("SELECT id FROM messages NOT INDEXED"):

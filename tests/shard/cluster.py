@@ -13,6 +13,7 @@ from node.config import Push
 from node.placement import Placement
 from node.slots import slot_of, table_for
 from shard.layout import Move, lay_out
+from tests import encrypted
 
 from .running import Running, delivery
 
@@ -34,7 +35,7 @@ class Cluster:
         self.running: list[Running] = []
 
     async def __aenter__(self) -> Cluster:
-        lay_out(self.data, self.shards)
+        lay_out(self.data, self.shards, encrypted.keyring(self.data))
         await self._start()
         return self
 
@@ -60,7 +61,7 @@ class Cluster:
         """Kill all and start again with another number of shards."""
         await self.kill()
         self.shards = shards
-        move = lay_out(self.data, shards)
+        move = lay_out(self.data, shards, encrypted.keyring(self.data))
         await self._start()
         return move
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import apsw
 import msgspec
 
 from node import ops, paths
@@ -29,6 +28,7 @@ from shard.core import Shard
 from shard.disk import Disk
 from shard.layout import lay_out
 from shard.mailbox import FILE
+from tests import encrypted
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def scratch() -> Iterator[Path]:
 def laid_out(shards: int = 1) -> Iterator[Path]:
     """A new data directory for ``shards`` shards."""
     with scratch() as directory:
-        lay_out(directory / "data", shards)
+        lay_out(directory / "data", shards, encrypted.keyring(directory / "data"))
         yield directory / "data"
 
 
@@ -133,7 +133,7 @@ class Running:
         config = Config(
             shard=Settings(**known), push=push or Push(), backup=backup or Backup(at=""), retry=retry or RETRY
         )
-        self.shard = Shard(config, layout, index, self.disk)
+        self.shard = Shard(config, layout, index, self.disk, keyring=encrypted.keyring(data))
         self.life: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Running:
@@ -266,7 +266,7 @@ def stored(data: Path) -> dict[str, list[str]]:
     """Who has which messages, read from the files of a shard that is gone."""
     found: dict[str, list[str]] = {}
     for path in sorted((data / "user_storage").glob(f"*/*/{FILE}")):
-        db = apsw.Connection(str(path))
+        db = encrypted.opened(path, data)
         try:
             assert db.pragma("integrity_check") == "ok"
             found[path.parent.name] = [row[0] for row in db.execute("SELECT id FROM messages ORDER BY id")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from shard import archive
 from shard.doctor import Doctor
 from shard.mailbox import Mailbox, template
 from shard.rows import Row
+from tests import encrypted
 
 from .asking import change as mark
 from .asking import counts, said
@@ -62,7 +64,7 @@ def read_all(box: Mailbox, limit: int, channel: str | None = None) -> list[str]:
 def in_files(directory: Path) -> list[str]:
     found = []
     for path in sorted((directory / "archive").glob("*.db")):
-        db = apsw.Connection(str(path))
+        db = encrypted.opened(path, directory.parents[2], directory.name)
         found += [message_id for (message_id,) in db.execute("SELECT id FROM messages ORDER BY id")]
         db.close()
     return found
@@ -235,7 +237,8 @@ def test_the_archive_of_a_box_that_was_lost_is_kept_with_it() -> None:
 
 
 def test_a_commit_to_an_archive_takes_its_journals_name_from_the_directory_durably(tmp_path: Path) -> None:
-    with archive._opened(tmp_path, 2025, create=True) as db:
+    (tmp_path / "archive").mkdir()
+    with contextlib.closing(opened(tmp_path)) as box, archive._opened(box, 2025, create=True) as db:
         assert (db.pragma("journal_mode"), db.pragma("synchronous")) == ("delete", 3)
 
 

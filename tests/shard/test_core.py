@@ -18,6 +18,7 @@ from node import ops
 from node.errors import NotFound, Refused, Unavailable, Unsure
 from shard import core
 from shard.disk import Disk
+from tests import encrypted
 
 from .elsewhere import held_elsewhere
 from .running import START_US, Running, box_path, delivery, laid_out, letter, stored, until
@@ -118,7 +119,7 @@ async def _live(data: Path, steps: list[tuple[str, Any, int]]) -> World:
 
 
 def _rows(data: Path) -> Any:
-    db = apsw.Connection(str(data / "journals-1" / "shard-0.db"))
+    db = encrypted.opened(data / "journals-1" / "shard-0.db", data)
     try:
         return next(iter(db.execute("SELECT count(*) FROM letters")))[0]
     finally:

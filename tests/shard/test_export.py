@@ -14,6 +14,7 @@ from node.errors import DiskFull
 from node.slots import slot_of
 from shard import archive
 from shard import backup_files as files
+from shard.sqlite import Key
 from tests.shard.asking import change, said
 from tests.shard.running import Running, delivery, laid_out, letter
 
@@ -31,7 +32,7 @@ def test_read_marks_and_archive_are_there_as_plain_files() -> None:
                 rows = {}
                 for one in made:
                     table = "messages" if "archive" in one.name else "read_status"
-                    with contextlib.closing(files.reading(data / one.file)) as db:
+                    with contextlib.closing(files.reading(data / one.file, "ada")) as db:
                         rows[one.name] = db.execute(f"SELECT count(*) FROM {table}").fetchone()
                 assert sorted(rows.values()) == [(1,), (2,)]
                 assert "read_status.db" in rows
@@ -40,7 +41,7 @@ def test_read_marks_and_archive_are_there_as_plain_files() -> None:
 
 
 def test_a_full_disk_is_507_and_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(source: apsw.Connection, path: Path) -> None:
+    def half(_source: apsw.Connection, path: Path, _key: Key | None) -> None:
         path.write_bytes(b"half")
         raise apsw.FullError("database or disk is full")
 

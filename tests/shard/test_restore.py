@@ -66,7 +66,7 @@ def rows_in(db: apsw.Connection) -> Rows:
 
 
 def rows_at(path: Path) -> Rows:
-    with contextlib.closing(files.reading(path)) as db:
+    with contextlib.closing(files.reading(path, "ada")) as db:
         return rows_in(db)
 
 

@@ -45,8 +45,8 @@ def made(spool: Path, **settings: Any) -> Snapshots:
 
 
 async def keep(snapshots: Snapshots, box: Mailbox, user: str = "ada", version: str = "v") -> Kept:
-    _version, path = await snapshots.copy(box, lambda: version)
-    return await snapshots.finish(user, version, path)
+    _version, path, hidden = await snapshots.copy(box, lambda: version)
+    return await snapshots.finish(user, version, path, hidden)
 
 
 def files(spool: Path) -> list[str]:
@@ -173,8 +173,8 @@ async def test_too_many_at_once_are_refused(box: Mailbox, spool: Path, monkeypat
     copies = [await snapshots.copy(box, lambda: "v") for _ in range(2)]
     with pytest.raises(Overloaded):
         await snapshots.copy(box, lambda: "v")
-    for _version, path in copies:
-        await snapshots.finish("ada", "v", path)
+    for _version, path, hidden in copies:
+        await snapshots.finish("ada", "v", path, hidden)
     await keep(snapshots, box)
     snapshots.close()
 
@@ -204,9 +204,9 @@ async def test_copies_in_the_making_count_for_what_there_may_be(box: Mailbox, sp
 
     async def one(number: int) -> None:
         nonlocal most
-        version, path = await snapshots.copy(box, lambda: f"v{number}")
+        version, path, hidden = await snapshots.copy(box, lambda: f"v{number}")
         most = max(most, sum(file.stat().st_size for file in spool.iterdir()))
-        await snapshots.finish(f"u{number}", version, path)
+        await snapshots.finish(f"u{number}", version, path, hidden)
 
     done = await asyncio.gather(*map(one, range(40)), return_exceptions=True)
     assert {type(outcome) for outcome in done} == {type(None), Overloaded}

@@ -15,6 +15,7 @@ import pytest
 from node import ops, paths
 from node.changes import Watch
 from node.errors import BadField, DiskFull, NotFound, Unavailable
+from node.keystream import Keystream
 from node.slots import slot_of
 from shard import notes
 
@@ -42,11 +43,12 @@ async def snapshot(
 def content(running: Running, made: ops.Snapshot) -> bytes:
     found = (running.data / made.file).read_bytes()
     assert len(found) == made.file_size
-    return found
+    return Keystream(made.hidden_by).apply(found, 0)
 
 
 def ids(running: Running, made: ops.Snapshot) -> list[str]:
-    db = apsw.Connection(str(running.data / made.file), flags=apsw.SQLITE_OPEN_READONLY)
+    db = apsw.Connection(":memory:")
+    db.deserialize("main", content(running, made))
     try:
         assert db.pragma("integrity_check") == "ok"
         return [row[0] for row in db.execute("SELECT id FROM messages ORDER BY id")]

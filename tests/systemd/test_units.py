@@ -72,6 +72,15 @@ def test_the_time_of_the_daily_backup_is_that_of_the_settings(tmp_path: Path) ->
     assert not (units / "pobox-backup.timer.d").exists()
 
 
+def test_the_master_key_is_handed_to_those_who_open_boxes_and_to_no_router(tree: Path) -> None:
+    named = {
+        path.name
+        for path in (tree / UNITS).glob("*")
+        if path.is_file() and not path.is_symlink() and "master-key" in path.read_text()
+    }
+    assert named == {"pobox-shard@.service", "pobox-layout.service", "pobox-backup.service"}
+
+
 @pytest.mark.slow
 @needs_analyze
 def test_systemd_finds_nothing_to_say(tree: Path) -> None:

@@ -1,0 +1,238 @@
+"""What is plain on a node that encrypts becomes encrypted, file by file, while the node is stopped.
+
+A file is made anew beside the old one, encrypted; compared with it, row by row; flushed, and takes its place in one
+rename. So a kill at any moment leaves each either plain or encrypted, and whole; the same again goes on. Before that
+the old one's log is moved into it, since a log of plain pages must never meet an encrypted file. Rows keep their
+numbers.
+
+A box has other pages then, so its version holds no more: every device fetches it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import msgspec
+
+from node import paths
+from node.placement import Placement, sync_directory
+from shard import archive, backup_set, history, mailbox
+from shard import backup_files as files
+from shard.disk import Disk
+from shard.keyring import JOURNAL, Keyring, head_of, is_encrypted
+from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE, Key, immutable, lock, unlock, way
+
+_FRESH = ".encrypting"
+_SOIL = "UPDATE sync_version SET clean=0"
+_EVERY = 1_000
+
+
+class Different(Exception):
+    """What was made of a file is not what the file holds."""
+
+
+class Encrypted(msgspec.Struct):
+    """What was done."""
+
+    files: int = 0
+    """that were plain"""
+    segments: int = 0
+    left: list[str] = []
+    """what stayed plain, and why"""
+
+
+class Encryption:
+    """Of the node at ``data``, laid out as ``layout``, whose shards are stopped. ``said`` is told how far it is."""
+
+    def __init__(self, data: Path, layout: Placement, keyring: Keyring, said: Callable[[str], None]) -> None:
+        self._data = data
+        self._layout = layout
+        self._keyring = keyring
+        self._said = said
+        self._template = mailbox.template()
+        self.done = Encrypted()
+
+    def run(self) -> Encrypted:
+        """Encrypt all that is plain. Raises :class:`OSError`, ``apsw.Error``, :class:`Different`."""
+        with contextlib.closing(Disk(self._data)) as disk:
+            disk.flush()  # what a power cut could take from files that were just born is on the disk
+        shutil.rmtree(self._data / "snapshots", ignore_errors=True)
+        for shard in range(self._layout.shards):
+            self._database(paths.shard_db(self._data, self._layout.version, shard), JOURNAL, has_log=True)
+        for place in sorted(path for path in paths.boxes_dir(self._data).glob("*/*") if path.parent.name.isdigit()):
+            self._person(place)
+        for segment in sorted(paths.history_dir(self._data).glob("*/shard-*/*.seg")):
+            self.done.segments += history.encrypt(segment, self._keyring)
+        for manifest in sorted(paths.backups_dir(self._data).glob("*/*/shard-*.json")):
+            self._set(manifest)
+        return self.done
+
+    def _person(self, place: Path) -> None:
+        user = place.name
+        self._box(place / mailbox.FILE, user)
+        self._database(place / files.KINDS["read_status"], user, has_log=True)
+        for path in sorted((place / archive.DIRECTORY).glob("messages_*.db")):
+            self._database(path, user, has_log=False)
+        for kind in files.KINDS.values():
+            for path in sorted(place.glob(f"{kind}*.replaced-*")):
+                if not path.name.startswith(f"{kind}-wal"):
+                    self._database(path, user, has_log=False)
+            for path in sorted(place.glob(f"{kind}*.damaged-*")):
+                if not is_encrypted(head_of(path)):
+                    self.done.left.append(f"{path.relative_to(self._data)}: damaged, so it stays as it is; remove it")
+        self._backups(place / "backups", user)
+
+    def _box(self, path: Path, user: str) -> None:
+        if not path.exists():
+            return
+        if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
+            self.done.left.append(f"{path.relative_to(self._data)}: cut off at its birth; the next start mends it")
+            return
+        self._database(path, user, has_log=True, is_box=True)
+
+    # -- one file ------------------------------------------------------------------------------------
+
+    def _database(self, path: Path, owner: str, *, has_log: bool, is_box: bool = False) -> None:
+        """Encrypt one, if it is plain."""
+        head = head_of(path)
+        if not head or is_encrypted(head):
+            return
+        fresh = path.with_name(path.name + _FRESH)
+        held = lock(path)
+        try:
+            self._made_anew(path, fresh, owner, has_log=has_log, is_box=is_box)
+            fresh.rename(path)
+            sync_directory(path.parent)
+        finally:
+            os.close(held)
+        self._count()
+
+    def _count(self) -> None:
+        self.done.files += 1
+        if self.done.files % _EVERY == 0:
+            self._said(f"{self.done.files} files")
+
+    def _made_anew(self, path: Path, fresh: Path, owner: str, *, has_log: bool, is_box: bool = False) -> None:
+        """The database at ``path``, encrypted, at ``fresh``, on disk."""
+        fresh.unlink(missing_ok=True)
+        key = self._keyring.new(owner, durably=True)
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+        with contextlib.closing(apsw.Connection(str(path), flags=flags, vfs=LOCKLESS)) as db:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            for name, value in (("locking_mode", "exclusive"), ("synchronous", "full"), ("temp_store", "memory")):
+                db.pragma(name, value)
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            log_path = path.with_name(f"{path.name}-wal")
+            _flush(log_path)
+            db.execute("VACUUM INTO ?", (_address(fresh, key),))
+            facts = _digest(db)
+        if not has_log:
+            log_path.unlink(missing_ok=True)
+        with contextlib.closing(immutable(fresh, key)) as made:
+            if made.pragma("integrity_check") != "ok" or _digest(made) != facts:
+                raise Different(f"{path.relative_to(self._data)}: the encrypted file is not the same; it stays plain")
+        if is_box:
+            _soil(fresh, key)
+            self._keyring.grow(key)
+        with fresh.open("r+b", buffering=0) as file:
+            os.fchmod(file.fileno(), 0o600)
+            os.pwrite(file.fileno(), WAL_MODE if has_log else ROLLBACK_MODE, MODE_AT)
+            os.fdatasync(file.fileno())
+
+    # -- backups -------------------------------------------------------------------------------------
+
+    def _backups(self, place: Path, user: str) -> None:
+        """The backups of one person: names of the same file stay so, and the index follows."""
+        names: dict[int, list[Path]] = {}
+        for kind in files.KINDS:
+            for path in sorted(place.glob(f"{kind}_*.db")):
+                names.setdefault(path.stat().st_ino, []).append(path)
+        for paths_of in names.values():
+            if not is_encrypted(head_of(paths_of[0])):
+                fresh = place / f"{paths_of[0].name}{_FRESH}"
+                self._made_anew(paths_of[0], fresh, user, has_log=False)
+                for path in paths_of:
+                    files.link(fresh, path)
+                fresh.unlink()
+                self._count()
+        index = files.load(place)
+        if names and self._follows(place, index, user):
+            files.save(place, index, durably=True)
+
+    def _follows(self, place: Path, index: files.Index, user: str) -> bool:
+        """Have ``index`` say what the encrypted files are like; whether it didn't."""
+        changed = False
+        for day, entries in index.items():
+            for kind, entry in entries.items():
+                path = files.file(place, kind, day)
+                if not is_encrypted(head_of(path)) or (sha256 := files.sha256_of(path)) == entry.sha256:
+                    continue
+                if files.check(path, kind, user, self._keyring) == entry.rows:
+                    size = path.stat().st_size
+                    entries[kind] = msgspec.structs.replace(entry, size=size, sha256=sha256)
+                    changed = True
+        return changed
+
+    def _set(self, manifest: Path) -> None:
+        """The copy of a journal in the backup of a day."""
+        said = backup_set.load(manifest)
+        if said is None:
+            return
+        part = backup_set.part_of(self._data, said.day, said.layout, said.shard)
+        if not part.journal.exists():
+            return
+        self._database(part.journal, JOURNAL, has_log=False)
+        sha256 = files.sha256_of(part.journal)
+        if sha256 != said.journal_sha256:
+            files.check(part.journal, "journal", JOURNAL, self._keyring)
+            size = part.journal.stat().st_size
+            part.close(msgspec.structs.replace(said, journal_sha256=sha256, journal_size=size))
+
+
+def _address(path: Path, key: Key) -> str:
+    """Where SQLite is to make an encrypted file."""
+    secret = quote(f"raw:{key.secret.hex()}{key.id.hex()}")
+    return f"file:{quote(str(path.absolute()))}?vfs={way(key, LOCKLESS)}&cipher=aegis&key={secret}"
+
+
+def _digest(db: apsw.Connection) -> str:
+    """Of all tables and rows, with their numbers."""
+    digest = hashlib.sha256()
+    tables = db.execute("SELECT name, sql FROM sqlite_schema WHERE type='table' ORDER BY name").fetchall()
+    for name, sql in tables:
+        numbered = "" if "WITHOUT ROWID" in str(sql).upper() else "rowid, "
+        digest.update(f"{name} {sql}".encode())
+        order = "1" if numbered else ", ".join(map(str, _key_columns(db, str(name))))
+        for row in db.execute(f'SELECT {numbered}* FROM "{name}" ORDER BY {order}'):
+            digest.update(repr(row).encode())
+    digest.update(str(db.pragma("user_version")).encode())
+    return digest.hexdigest()
+
+
+def _key_columns(db: apsw.Connection, table: str) -> list[int]:
+    """The places of the columns of a table's primary key."""
+    return [row[0] + 1 for row in db.execute("SELECT cid FROM pragma_table_info(?) WHERE pk>0 ORDER BY pk", (table,))]
+
+
+def _soil(path: Path, key: Key) -> None:
+    """The version of a box is not that of these pages."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
+    with contextlib.closing(apsw.Connection(str(path), flags=flags, vfs=way(key, LOCKLESS))) as db:
+        unlock(db, key)
+        for name, value in (("locking_mode", "exclusive"), ("journal_mode", "memory")):
+            db.pragma(name, value)
+        if db.execute("SELECT 1 FROM sqlite_schema WHERE name='sync_version'").fetchone():
+            db.execute(_SOIL)
+
+
+def _flush(path: Path) -> None:
+    if path.exists():
+        with path.open("rb", buffering=0) as file:
+            os.fdatasync(file.fileno())

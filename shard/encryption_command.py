@@ -1,0 +1,79 @@
+"""``pobox encrypt`` and ``pobox master-key``: on the machine where the data is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import click
+
+from node import paths, placement
+from node.config import Config
+from node.errors import ConfigError
+from shard import master_key as keys
+from shard import sqlite
+from shard.backup_command import on_data
+from shard.encrypt import Different, Encryption
+from shard.keyring import fingerprint, open_keyring, open_with
+from shard.keyring import rotate as rotate_root
+from shard.layout import nobody_at_work
+
+
+@click.command()
+@on_data
+def encrypt(config: Config) -> None:
+    """Encrypt what is plain, on a stopped node with [encryption] on. Killed, the same command goes on."""
+    data = Path(config.node.data)
+    layout = placement.load(data)
+    if layout is None:
+        raise ConfigError(f"{data} holds no node: placement.json is missing")
+    if not config.encryption.enabled:
+        raise ConfigError("[encryption] enabled is false: what is new would be plain again")
+    sqlite.set_up()
+    with nobody_at_work(data, layout):
+        keyring = open_keyring(config.encryption, data, make=True)
+        assert keyring is not None
+        try:
+            done = Encryption(data, layout, keyring, click.echo).run()
+        except (apsw.Error, OSError, Different) as error:
+            raise click.ClickException(f"{error}; run it again") from error
+        finally:
+            keyring.close()
+    for left in done.left:
+        click.echo(f"left   {left}", err=True)
+    click.echo(f"{done.files} files and {done.segments} segments of the history encrypted")
+    if config.backup.store and done.files:
+        click.echo("what is off-site already stays plain until its days are over; pobox backup now sends it encrypted")
+    if done.left:
+        raise SystemExit(1)
+
+
+@click.group("master-key")
+def master_key() -> None:
+    """The key that opens all others. Without it nothing that is encrypted can be read: keep a copy elsewhere."""
+
+
+@master_key.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def new(file: Path) -> None:
+    """Make one, in the new file FILE, for its owner alone."""
+    try:
+        made = keys.make(file)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{file}: master key {fingerprint(made)}. Keep a copy where the data is not")
+
+
+@master_key.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@on_data
+def rotate(config: Config, file: Path) -> None:
+    """From now on the master key in FILE opens the node, which may run; no box is written."""
+    data = Path(config.node.data)
+    fresh = keys.read(file)
+    directory = paths.keyring_dir(data)
+    rotate_root(directory, keys.load(config.encryption), fresh)
+    open_with(fresh, directory)
+    click.echo(f"{data} is opened by {fingerprint(fresh)} now: name {file} in [encryption] master_key")
+    if config.backup.store:
+        click.echo("what is off-site asks for the old one until the next pobox backup push")

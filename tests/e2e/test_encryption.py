@@ -1,0 +1,127 @@
+"""A node that encrypts, from the first letter to a restore from off-site alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shard import master_key
+from tests import encrypted
+from tests.e2e.test_backup import deliver, ids
+from tests.e2e.test_offsite import pobox, said
+from tests.support import Node
+
+pytestmark = [encrypted.needed, pytest.mark.slow]
+
+WORD = "nobody-else-reads-this"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, str]:
+    key = tmp_path / "master.key"
+    master_key.make(key)
+    (tmp_path / "store").mkdir()
+    return {
+        "POBOX_ENCRYPTION_ENABLED": "true",
+        "POBOX_ENCRYPTION_MASTER_KEY": str(key),
+        "POBOX_BACKUP_AT": "",
+        "POBOX_SHARD_BARRIER_S": "0.3",  # the journal of a backup holds no letter any more
+        "POBOX_BACKUP_STORE": f"file://{tmp_path}/store",
+        "POBOX_BACKUP_HISTORY_S": "3600",
+        "PYTHONPATH": os.getcwd(),
+    }
+
+
+def holding(place: Path, *words: str) -> list[Path]:
+    """Files that have one of ``words`` in them, or in their name."""
+    return [
+        path
+        for path in place.rglob("*")
+        if path.is_file() and any(word.encode() in path.read_bytes() or word in path.name for word in words)
+    ]
+
+
+def test_a_node_lives_and_comes_back_and_tells_nobody(settings: dict[str, str], tmp_path: Path) -> None:
+    data, other, store = tmp_path / "data", tmp_path / "other", tmp_path / "store"
+    with Node(data, env=settings) as node:
+        for number in range(4):
+            deliver(node, f"m{number}", ["ada-lovelace", "bob", "cy"], f"{WORD} {number} " * 900)
+        with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+            change = {"messageId": "m1", "status": "read", "at": "2026-01-01T00:00:00Z"}
+            http.post("/api/v3/sync/bob/read-status", json={"changes": [change]}).raise_for_status()
+            for coding in ("identity", "gzip"):
+                answer = http.get("/api/v3/sync/bob/download", headers={"Accept-Encoding": coding})
+                answer.raise_for_status()
+                assert f"sha256:{hashlib.sha256(answer.content).hexdigest()}" == answer.headers["Pobox-Checksum"]
+                assert answer.content.startswith(b"SQLite format 3\0")
+            part = http.get(
+                "/api/v3/sync/bob/download", headers={"Accept-Encoding": "identity", "Range": "bytes=5001-"}
+            )
+            whole = http.get("/api/v3/sync/bob/download", headers={"Accept-Encoding": "identity"}).content
+            assert (part.status_code, part.content) == (206, whole[5_001:])
+            exported = http.get("/api/v3/users/bob/export")
+            assert WORD.encode() in exported.content
+        said(settings, data, "backup", "now")
+        assert holding(data, WORD) == []
+        assert holding(store, WORD, "ada-lovelace") == []
+        node.kill_all()
+        node.start()
+        assert ids(node, "bob") == ["m0", "m1", "m2", "m3"]
+        with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+            http.delete("/api/v3/users/ada-lovelace").raise_for_status()
+        said(settings, data, "backup", "push")
+    assert "0 faults" in said(settings, data, "doctor")
+    assert "0 faults" in said(settings, data, "backup", "verify")
+
+    fresh = tmp_path / "fresh.key"
+    master_key.make(fresh)
+    said(settings, data, "master-key", "rotate", str(fresh))
+    with pobox(settings, data, "doctor") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "another one's" in output
+    settings["POBOX_ENCRYPTION_MASTER_KEY"] = str(fresh)
+    assert "0 faults" in said(settings, data, "doctor")
+    said(settings, data, "backup", "push")
+
+    with pobox({**settings, "POBOX_ENCRYPTION_ENABLED": "false"}, other, "restore", "--all") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "enabled must be true" in output
+    said(settings, other, "restore", "--all")
+    assert "0 faults" in said(settings, other, "doctor")
+    with Node(other, env=settings) as node:
+        assert ids(node, "bob") == ["m0", "m1", "m2", "m3"]
+        with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+            assert http.get("/api/v3/users/ada-lovelace/messages").status_code == 404
+
+
+def test_a_change_of_the_number_of_shards_takes_everything_along(settings: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    users = [f"user{number}" for number in range(20)]
+    with Node(data, env=settings, shards=2) as node:
+        deliver(node, "m0", users, WORD)
+        node.restart(shards=3)
+        deliver(node, "m1", users, WORD)
+        for user in users:
+            assert ids(node, user) == ["m0", "m1"]
+    assert holding(data, WORD) == []
+    assert "0 faults" in said(settings, data, "doctor")
+
+
+def test_an_encrypted_node_doesnt_start_without_its_key(settings: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Node(data, env=settings) as node:
+        deliver(node, "m0", ["ada"], WORD)
+    for wrong, why in (
+        ({"POBOX_ENCRYPTION_ENABLED": "false"}, "enabled must be true"),
+        ({"POBOX_ENCRYPTION_MASTER_KEY": str(tmp_path / "none")}, "No such file"),
+    ):
+        with pobox({**settings, **wrong}, data, "serve", "--port", "0") as process:
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert why in output
