@@ -125,7 +125,7 @@ class Api:
         request = self._http.build_request("GET", path, timeout=_LONG_TIMEOUT_S)
         response = self._patiently(lambda: self._http.send(request, stream=True))
         try:
-            for portion in response.iter_raw():
+            for portion in response.iter_bytes():
                 out.write(portion)
         except httpx.TransportError as error:
             raise ApiError(f"the answer from {self._server} ended early: {error}") from error

@@ -16,6 +16,7 @@ from node.audit_chain import Chain
 from node.clock import now_us
 from node.config import Config
 from node.errors import ConfigError
+from node.ids import is_name
 
 CHAIN = "cli"
 _PATIENCE_S = 10.0
@@ -34,6 +35,7 @@ class Deed:
 def written_down(config: Config, deed: str, **whom: str) -> Iterator[Deed]:
     """Do the block between two lines. Raises :class:`ConfigError` if the first can't be written: then nothing is
     done."""
+    whom = {kind: name if is_name(name) else "?" for kind, name in whom.items()}
     done = Deed(whom)
     try:
         [number] = _append(config, Entry(deed=deed, state="begins", who=_who(), whom=dict(whom)))

@@ -32,19 +32,17 @@ def export(server: str, user: str, output: str | None) -> None:
     if not to_stdout and target.exists():
         raise click.UsageError(f"{target} is there already")
     try:
-        # Beside the target: its second name makes it the export, whole or not at all.
-        with tempfile.NamedTemporaryFile(dir=None if to_stdout else target.parent, prefix=".pobox-export-") as made:
-            file = made.file
-            with Api(server, patience_s=PATIENCE_S) as api:
-                api.fetch(f"/api/v3/users/{segment(user)}/export", file)
-            manifest = exports.verify(file, user)
-            file.flush()
-            if to_stdout:
-                file.seek(0)
-                shutil.copyfileobj(file, sys.stdout.buffer)
-                return
-            os.fsync(file.fileno())
-            os.link(made.name, target)
+        with tempfile.TemporaryDirectory(dir=None if to_stdout else target.parent, prefix=".pobox-export-") as place:
+            with (Path(place) / "export.zip").open("xb+") as file:
+                with Api(server, patience_s=PATIENCE_S) as api:
+                    api.fetch(f"/api/v3/users/{segment(user)}/export", file)
+                manifest = exports.verify(file, user)
+                if to_stdout:
+                    file.seek(0)
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                    return
+                os.fsync(file.fileno())
+            os.rename(file.name, target)
             sync_directory(target.parent)
     except exports.Broken as error:
         raise ApiError(f"what {server} sent can't be kept: {error}") from error

@@ -82,7 +82,7 @@ class Audit:
             name: Limiter(name, rate=rate, burst=burst, keys_max=1_000) for name, (rate, burst) in _REFUSALS.items()
         }
         self._left_out: Counter[str] = Counter()
-        self._tend_at = 0.0
+        self._tend_at = self._sum_up_at = 0.0
         self.lines = self.left_out = 0
         self.fails = False
         """the last try to write failed"""
@@ -152,7 +152,9 @@ class Audit:
                 waiting.written.set_result(number)
 
     def _sum_up(self) -> None:
-        if self._left_out:
+        now = asyncio.get_running_loop().time()
+        if self._left_out and (self._stopping or now >= self._sum_up_at):
+            self._sum_up_at = now + _SUM_UP_S
             what: dict[str, str | int] = dict(self._left_out)
             self._left_out.clear()
             self._waiting.append(_Waiting(now_us(), Entry(deed=LEFT_OUT, what=what), None))

@@ -19,15 +19,17 @@ from pathlib import Path
 from node.clock import us_of
 
 _RESTORED = ".restored"
-_NAME = re.compile(r".+\.(?:replaced|damaged)-([0-9T-]{17}(?:\.[0-9]+)?)Z(\.restored)?")
+_NAME = re.compile(r".+\.(?:replaced|damaged)-([0-9T-]{17}(?:\.[0-9]+)?)Z(?:\.restored)?")
 _MAKING = ".restoring"
 _MAKING_US = 24 * 3_600_000_000
 
 
-def settle(box: Path, file: str) -> None:
-    """What was damaged of ``file`` in the directory ``box`` has come back."""
+def settle(box: Path, file: str, since_us: int, until_us: int) -> None:
+    """What was set aside of ``file`` in the directory ``box`` between the two times has come back: a backup from before
+    was restored to after. What was set aside before that backup was made is in no backup, and stays."""
     for path in damaged(box, file):
-        if not is_settled(path):
+        at_us = _put_aside_us(path.name)
+        if not is_settled(path) and at_us is not None and since_us <= at_us <= until_us:
             path.rename(path.with_name(f"{path.name}{_RESTORED}"))
 
 
@@ -46,14 +48,16 @@ def age_out(box: Path, before_us: int, now_us: int) -> None:
         if _MAKING in path.name:
             if path.stat().st_mtime_ns // 1000 < now_us - _MAKING_US:
                 path.unlink(missing_ok=True)
-        elif (at_us := _settled_us(path.name)) is not None and at_us < before_us:
-            path.unlink(missing_ok=True)
+        elif ".damaged-" not in path.name or is_settled(path):
+            at_us = _put_aside_us(path.name)
+            if at_us is not None and at_us < before_us:
+                path.unlink(missing_ok=True)
 
 
-def _settled_us(name: str) -> int | None:
-    """When what is called ``name`` was put aside; None if it isn't to go by itself."""
+def _put_aside_us(name: str) -> int | None:
+    """When what is called ``name`` was put aside; None if it doesn't say so."""
     found = _NAME.fullmatch(name)
-    if found is None or (".damaged-" in name and found[2] is None):
+    if found is None:
         return None
     try:
         return us_of(datetime.strptime(found[1], "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC))

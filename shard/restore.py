@@ -115,9 +115,10 @@ class Restores:
             version, had_one = await self._swap(user, fresh, aside)
             before = await self._in_thread(lambda: self._facts_of_aside(user, aside)) if had_one else None
             statuses_us = await self._restore_statuses(user, at_us, aside) if with_statuses else 0
-            await self._in_thread(lambda: leftovers.settle(fresh.parent, FILE))
+            await self._in_thread(lambda: leftovers.settle(fresh.parent, FILE, base.at_us, at_us))
             if statuses_us:
-                await self._in_thread(lambda: leftovers.settle(fresh.parent, files.KINDS["read_status"]))
+                marks = files.KINDS["read_status"]
+                await self._in_thread(lambda: leftovers.settle(fresh.parent, marks, statuses_us, at_us))
         finally:
             await self._in_thread(lambda: _remove(fresh))
         log.info(

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
 import pytest
 
 from node import paths
-from node.clock import iso
+from node.clock import iso, us_of
 from node.errors import ConfigError
 from node.ops import PositionRow
 from shard import leftovers, status_birth
@@ -210,18 +211,18 @@ def test_a_file_that_was_set_aside_is_a_fault_for_its_mail_is_missing(data: Path
     assert "messages.db.damaged-2026: was set aside as damaged" in fault(data)
 
 
-@pytest.mark.parametrize(
-    "name", ["messages.db.damaged-2026", "messages.db-wal.damaged-2026", "read_status.db.damaged-2026"]
-)
-def test_a_file_that_was_set_aside_and_has_come_back_is_worth_a_note(data: Path, name: str) -> None:
-    directory = box_path(data, "ada").parent
+@pytest.mark.parametrize("file", ["messages.db", "messages.db-wal", "read_status.db"])
+def test_a_file_that_was_set_aside_and_has_come_back_is_worth_a_note(data: Path, file: str) -> None:
+    directory, name = box_path(data, "ada").parent, f"{file}.damaged-2026-11-24T080000.000000Z"
+    at_us = us_of(datetime(2026, 11, 24, 8, tzinfo=UTC))
     (directory / name).touch()
-    leftovers.settle(directory, name.partition("db")[0] + "db")
+    leftovers.settle(directory, file.removesuffix("-wal"), at_us + 1, at_us + 2)
+    assert "was set aside as damaged: what" in fault(data), "the backup is from after that"
+    leftovers.settle(directory, file.removesuffix("-wal"), at_us - 1, at_us)
     report = examine(data)
     assert report.faults == []
-    assert any(
-        note.endswith(f"ada/{name}.restored: was set aside as damaged, and restored since") for note in report.notes
-    )
+    said = f"ada/{name}.restored: was set aside as damaged, and restored since"
+    assert any(note.endswith(said) for note in report.notes)
 
 
 @pytest.mark.parametrize("name", ["read_status.db.damaged-2026", "read_status.db-wal.damaged-2026"])
