@@ -31,6 +31,8 @@ class Links:
         """what each shard counts of who got something"""
         self.shedding = [Shedding() for _ in self.shards]
         """what each of them has no room for just now"""
+        self._shut_until = 0.0
+        """then at the latest everybody is asked again"""
         self._links = [Link(socket_path(data, shard), timeout_s=timeout_s) for shard in self.shards]
 
     def start(self) -> None:
@@ -99,6 +101,8 @@ class Links:
         """Raises :class:`Refused` if a shard of ``users`` (None: any shard) said a moment ago that it takes nothing of
         ``priority``."""
         now = asyncio.get_running_loop().time()
+        if now >= self._shut_until:
+            return
         shut = {shard: why for shard in self.shards if (why := self.shedding[shard].refusal(priority, now)) is not None}
         if not shut:
             return
@@ -109,4 +113,5 @@ class Links:
                 raise Refused(shut[shard])
 
     def _note(self, shard: int, error: Refused) -> None:
-        self.shedding[shard].refused(error, asyncio.get_running_loop().time())
+        until = self.shedding[shard].refused(error, asyncio.get_running_loop().time())
+        self._shut_until = max(self._shut_until, until)

@@ -27,15 +27,16 @@ class Shedding:
         self.shed = 0
         """letters refused here since the start"""
 
-    def refused(self, error: Refused, now: float) -> None:
-        """The shard has answered ``error``."""
+    def refused(self, error: Refused, now: float) -> float:
+        """The shard has answered ``error``; until when that holds."""
         shut = error.shut
         if shut is None:
-            return
+            return now
         until, why = now + min(_SHUT_MAX_S, shut.for_s), error.problem()
         for priority in range(1, min(_PRIORITIES, shut.below)):
             self._until[priority] = until
             self._why[priority] = why
+        return until
 
     def refusal(self, priority: int, now: float) -> Problem | None:
         """What the shard would say to a letter of ``priority``, None if it is to be asked."""

@@ -27,7 +27,7 @@ def test_a_letter_is_refused_exactly_while_a_refusal_that_was_for_it_holds(steps
     for passed, (kind, number, for_s) in steps:  # type: ignore[misc]
         now += passed
         if kind == "refusal":
-            shedding.refused(refused(number, for_s), now)
+            assert shedding.refused(refused(number, for_s), now) == now + min(LONGEST_S, for_s)
             said |= {priority: (now + min(LONGEST_S, for_s), number) for priority in range(1, number) if priority < 11}
             continue
         until, below = said.get(number, (0.0, 0))
