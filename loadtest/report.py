@@ -29,14 +29,15 @@ def table(result: Result) -> Table:
     """``result`` for the terminal."""
     made = Table(title=f"{result.name}: {result.title}", title_justify="left")
     made.add_column("figure")
-    for heading in ("median", "min to max"):
+    several = any(len(row.values) > 1 for row in result.rows)
+    for heading in ("median", "min to max") if several else ("value",):
         made.add_column(heading, justify="right")
     made.add_column("wanted")
     made.add_column("")
     for row in result.rows:
         style = {None: "", True: "green", False: "red"}[row.met]
-        median = f"{number(row.median)} {row.unit}"
-        made.add_row(row.label, median, spread(row.values), row.wanted, _verdict(row), style=style)
+        values = [f"{number(row.median)} {row.unit}", *([spread(row.values)] if several else [])]
+        made.add_row(row.label, *values, row.wanted, _verdict(row), style=style)
     return made
 
 

@@ -158,6 +158,10 @@ def make_plan(scenario: Scenario, options: Options, url: str, phases: list[Phase
     )
 
 
+def _say(console: Console, words: str) -> None:
+    console.print(words, style="dim", highlight=False)
+
+
 def ordinary(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
     """One open phase, then the count."""
     phase = Phase(name=name, seconds=scenario.seconds, rate=scenario.rate)
@@ -167,11 +171,14 @@ def ordinary(name: str, scenario: Scenario, options: Options, console: Console) 
             rate = len(addressing.letters_of(str(this.recorded))) / phase.seconds
             phase = msgspec.structs.replace(phase, rate=rate)
             this = msgspec.structs.replace(this, phases=[phase])
+        _say(console, f"makes boxes for {this.users:,} people ...")
         prepare(target.url, this)
         target.drain()
+        _say(console, f"loads the node for {this.seconds:g} s ...")
         run = running.run(this, options.place / "locust", target.watcher(), console)
         target.drain()
         drained_s = max(0.0, time.time() - run.ended)
+        _say(console, "counts what was stored ...")
         counted = target.count(run.prefix.with_suffix(".plan.json"))
     figures = verdict.of_phase(run, phase)
     if target.node is not None:
@@ -185,17 +192,22 @@ def overload(name: str, scenario: Scenario, options: Options, console: Console) 
     ours, locusts = apart or (None, None)
     with subject(scenario, options, ours) as target:
         this = make_plan(scenario, options, target.url, maximum_phases(scenario.seconds))
+        _say(console, f"makes boxes for {this.users:,} people ...")
         prepare(target.url, this)
         target.drain()
+        _say(console, f"finds out the maximum, in {this.seconds:g} s ...")
         maximum = running.run(this, options.place / "maximum", target.watcher(), console, cpus=locusts)
         target.drain()
         rate = verdict.maximum_rate(maximum)
         if not rate:
             raise BenchError("nothing was accepted, so there is no maximum to exceed")
         phases = overload_phases(scenario.seconds, scenario.rate)
+        seconds = sum(phase.seconds for phase in phases)
+        _say(console, f"{rate * scenario.fan:,.0f} user-messages a second; exceeds that, {seconds:g} s in all ...")
         more = running.with_rates(msgspec.structs.replace(this, phases=phases, first=_OVERLOAD_RUN), rate)
         run = running.run(more, options.place / "locust", target.watcher(), console, cpus=locusts)
         target.drain()
+        _say(console, "counts what was stored ...")
         counted = target.count(run.prefix.with_suffix(".plan.json"))
     figures = verdict.of_overload(maximum, run, targets=scenario.fan)
     began = run.began("overload") or 0.0
