@@ -197,6 +197,7 @@ class Chain:
             if not directory.exists():
                 directory.mkdir(mode=0o700, parents=True)
                 give_to_owner(self._data, directory)
+                sync_directory(directory.parent)
         if self._lock is None:
             self._lock = _locked(self._data, self.name, self._patience_s)
         self._number, self._size, self._began, self._last_at = 0, 0, "", ""

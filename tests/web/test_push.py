@@ -17,6 +17,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.push_service import PushService
 from tests.support import Node
 from tests.web.browser import Person, ready_offline, soon, titles
+from tests.web.test_preferences import panel
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,9 @@ def test_a_device_is_told_once_it_wants_to_and_no_more_when_not(
     browser.switch("On")
     [listed] = _listed(web_node, person)
     assert listed["device"] == browser.page.evaluate("localStorage.getItem('pobox.device')")
+    dialog = panel(browser.page)
+    expect(dialog.get_by_text("this one · up to date · notified")).to_be_visible()
+    browser.page.keyboard.press("Escape")
     message = person.deliver("While it sleeps", priority=9)
     soon(lambda: service.said(person.name), "the push")
     browser.push(service.said(person.name)[0])

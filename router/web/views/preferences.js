@@ -155,9 +155,10 @@ function joinable({ id, name, description, members }, disabled) {
   );
 }
 
-function known({ name, lastSync, version, newest }, disabled) {
+function known({ name, lastSync, version, newest, push }, disabled) {
   const here = name === settings.device();
   const state = newest ? t("deviceNewest") : version ? t("deviceBehind") : t("deviceUnknown");
+  const said = [here ? t("thisDevice") : null, state, push ? t("deviceTold") : null, t("lastSync", ago(lastSync))];
   return h(
     "li",
     { class: "panel-item" },
@@ -166,7 +167,7 @@ function known({ name, lastSync, version, newest }, disabled) {
       "span",
       { class: "panel-name" },
       h("bdi", {}, name),
-      h("small", {}, [here ? t("thisDevice") : null, state, t("lastSync", ago(lastSync))].filter(Boolean).join(" · ")),
+      h("small", {}, said.filter(Boolean).join(" · ")),
     ),
     here
       ? null
