@@ -105,19 +105,26 @@ _EXPIRE = "INSERT INTO expired(message_id, expired_at) VALUES(?,?) ON CONFLICT D
 _OUTDATED = "SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1 ORDER BY created_at LIMIT ?2"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 
-_SIZED = ("title", "content", "metadata")
-_SIZE = " + ".join(f"coalesce(octet_length({name}),0)" for name in _SIZED)  # long ones are not read for it
+_SIZE = " + ".join(f"coalesce(octet_length({name}),0)" for name in ("title", "content", "metadata"))
 _COUNT_ALL = f"SELECT count(*), coalesce(sum({_SIZE}),0) FROM messages"
-_BYTES = " + ".join(f"coalesce(length(CAST({{0}}{name} AS BLOB)),0)" for name in _SIZED)  # older SQLites know it
 _METER = f"""
-CREATE TABLE usage(id INTEGER PRIMARY KEY CHECK(id=1), messages INTEGER NOT NULL, bytes INTEGER NOT NULL);
-INSERT INTO usage(id, messages, bytes) SELECT 1, * FROM ({_COUNT_ALL});
-CREATE TRIGGER usage_more AFTER INSERT ON messages BEGIN
-    UPDATE usage SET messages=messages+1, bytes=bytes + {_BYTES.format("new.")}; END;
-CREATE TRIGGER usage_less AFTER DELETE ON messages BEGIN
-    UPDATE usage SET messages=messages-1, bytes=bytes - ({_BYTES.format("old.")}); END;
+CREATE TABLE usage(
+    id INTEGER PRIMARY KEY CHECK(id=1), messages INTEGER NOT NULL, bytes INTEGER NOT NULL, last INTEGER NOT NULL);
+INSERT INTO usage(id, messages, bytes, last)
+    SELECT 1, *, (SELECT coalesce(max(rowid),0) FROM messages) FROM ({_COUNT_ALL});
 """
-"""the database keeps count itself, whoever writes: also a program of an older release"""
+"""what the messages up to row ``last`` come to"""
+_COUNT_IN = f"""
+UPDATE usage SET messages=messages+fresh.number, bytes=usage.bytes+fresh.size, last=fresh.highest FROM (
+    SELECT count(*) AS number, coalesce(sum({_SIZE}),0) AS size, max(rowid) AS highest FROM messages
+    WHERE rowid>(SELECT last FROM usage)) AS fresh
+WHERE fresh.number>0"""
+_COUNT_OUT = f"""
+UPDATE usage SET messages=messages-gone.number, bytes=usage.bytes-gone.size FROM (
+    SELECT count(*) AS number, coalesce(sum({_SIZE}),0) AS size FROM json_each(?) JOIN messages m ON m.id=value
+    WHERE m.rowid<=(SELECT last FROM usage)) AS gone"""
+_COUNTED = "UPDATE usage SET last=min(last, (SELECT coalesce(max(rowid),0) FROM messages))"
+"""after a deletion: should the last row be gone, its number is given anew"""
 IS_METERED = "SELECT 1 FROM sqlite_schema WHERE name='usage'"
 
 _OPEN = f"""
@@ -266,6 +273,8 @@ class Mailbox:
         self._db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
+        if self.metered:
+            self._db.execute(_COUNT_IN)
         if self.clean and self._db.total_changes() != self._changes:
             self._db.execute(_SOIL)
             self._db.execute("COMMIT")
@@ -382,7 +391,7 @@ class Mailbox:
         """Delete a message for good."""
         assert self._db.in_transaction
         self.removals += 1
-        self._db.execute("DELETE FROM messages WHERE id=?", (message_id,))
+        self._delete([message_id])
         if self.shelves:
             self._db.execute("DELETE FROM archived WHERE message_id=?", (message_id,))
         self._db.execute(_BURY, (message_id, at))
@@ -402,7 +411,7 @@ class Mailbox:
         assert self._db.in_transaction
         self._db.execute(_ARCHIVED)
         self._db.executemany(_SHELVE, places)
-        self._db.executemany("DELETE FROM messages WHERE id=?", [(message_id,) for message_id, _year in places])
+        self._delete([message_id for message_id, _year in places])
         self.removals += 1
         self.shelves = True
 
@@ -424,10 +433,20 @@ class Mailbox:
         self.metered = True
 
     def usage(self) -> Held:
-        """What it holds: at once where it keeps count, else by a look at everything."""
+        """What it holds, in this transaction: at once where it keeps count, else by a look at everything."""
+        if self.metered and self._db.in_transaction:
+            self._db.execute(_COUNT_IN)
         row = self._db.execute("SELECT messages, bytes FROM usage" if self.metered else _COUNT_ALL).fetchone()
         assert row is not None
         return Held(*row)
+
+    def _delete(self, message_ids: list[str]) -> None:
+        """Take messages out, and off the count."""
+        if self.metered:
+            self._db.execute(_COUNT_OUT, (msgspec.json.encode(message_ids).decode(),))
+        self._db.executemany("DELETE FROM messages WHERE id=?", [(message_id,) for message_id in message_ids])
+        if self.metered:
+            self._db.execute(_COUNTED)
 
     def knows(self, message_id: str) -> bool:
         """Whether it has a message, or had it."""
@@ -442,7 +461,7 @@ class Mailbox:
         assert self._db.in_transaction
         self._db.execute(_EXPIRED)
         ids = [(message_id,) for message_id in message_ids]
-        self._db.executemany("DELETE FROM messages WHERE id=?", ids)
+        self._delete(message_ids)
         if self.shelves:
             self._db.executemany("DELETE FROM archived WHERE message_id=?", ids)
         self._db.executemany(_EXPIRE, [(message_id, at) for message_id in message_ids])
