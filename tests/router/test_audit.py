@@ -29,10 +29,11 @@ class Guarded(NamedTuple):
 
 
 @contextlib.contextmanager
-def started(data: Path, **settings: Any) -> Iterator[Guarded]:
+def started(data: Path, *, proxies: str = "", **settings: Any) -> Iterator[Guarded]:
     data.mkdir(exist_ok=True)
+    router_settings: dict[str, Any] = {"trusted_proxies": proxies}
     admin, ann = key(data, "all", *keys.SCOPES), token(data, "ann")
-    with running(data, 2, auth=AUTH, audit=settings) as router:
+    with running(data, 2, settings=router_settings, auth=AUTH, audit=settings) as router:
         yield Guarded(router, data, admin, ann)
 
 
@@ -68,10 +69,11 @@ def test_a_deed_is_on_disk_before_it_is_done_and_before_it_is_answered(guarded: 
 
 
 def test_neither_deliveries_nor_own_reads_are_written_down_unless_told(tmp_path: Path) -> None:
-    for settings, expected in [
+    cases: list[tuple[dict[str, Any], list[str]]] = [
         ({}, ["boxes.messages"]),
         ({"deliveries": True, "own_reads": True}, ["messages.post", "boxes.messages", "boxes.messages"]),
-    ]:
+    ]
+    for settings, expected in cases:
         data = tmp_path / str(len(settings))
         with started(data, **settings) as made:
             http = made.router.http
@@ -110,6 +112,14 @@ def test_a_page_of_another_site_is_written_down(guarded: Guarded) -> None:
     answer = guarded.router.http.delete("/api/v3/users/ann", headers={**guarded.admin, "sec-fetch-site": "cross-site"})
     assert answer.status_code == 403
     until(lambda: [line["deed"] for line in lines_of(guarded.data)] == ["refused"])
+
+
+def test_a_trusted_proxy_says_from_where_and_nobody_else(tmp_path: Path) -> None:
+    for trusted, expected in [("127.0.0.1", "203.0.113.9"), ("", "127.0.0.1")]:
+        data = tmp_path / str(len(trusted))
+        with started(data, proxies=trusted) as made:
+            made.router.http.get("/api/v3/users", headers={"x-forwarded-for": "203.0.113.9"})
+        assert [line["from"] for line in lines_of(data)] == [expected]
 
 
 def test_what_is_in_a_path_or_header_gets_in_only_as_a_name(guarded: Guarded) -> None:
