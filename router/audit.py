@@ -202,6 +202,8 @@ class Audit:
             self._leave_out(str(error.status))
 
     def _leave_out(self, what: str) -> None:
+        if not self._left_out:
+            self._news.set()  # from now on they are summed up every few seconds
         self._left_out[what] += 1
         self.left_out += 1
 

@@ -94,6 +94,7 @@ def test_refusals_are_written_down_until_there_are_too_many_and_then_counted(gua
         assert http.get("/api/v3/users/ann/messages").status_code == 401
     assert http.get("/api/v3/users/bob/messages", headers=guarded.ann).status_code == 403
     assert http.get("/api/v3/users/ann/messages", headers=bearer("pobox_" + "0" * 12)).status_code == 401
+    until(lambda: audit.LEFT_OUT in [line["deed"] for line in lines_of(guarded.data)])
     guarded.router.process.terminate()
     guarded.router.process.wait(20)
     lines = lines_of(guarded.data)
