@@ -93,11 +93,13 @@ def test_a_journal_without_somebody_is_in_order_and_names_them_nowhere(steps: li
                         await running.change("news", add=[ADA])
                     elif step == "leave":
                         await running.change("news", remove=[ADA, BO])
-                    elif step == "dead" and not box_path(data, ADA).exists():
+                    elif step == "dead":
+                        await running.settled()
                         dead = running.shard.dead.count
-                        with in_the_way(data, ADA):
-                            await running.deliver(delivery(body, [ADA, BO]))
-                            await noted(running, dead + 1)
+                        if not box_path(data, ADA).exists():
+                            with in_the_way(data, ADA):
+                                await running.deliver(delivery(body, [ADA, BO]))
+                                await noted(running, dead + 1)
                     elif step == "let go":
                         await running.settled()
                         await running.let_go()
