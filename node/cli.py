@@ -14,6 +14,8 @@ from node import commands_channel, commands_dead_letters, commands_mail, command
 
 _LAZY = {
     "demo": "node.commands_demo:demo",
+    "reshard": "node.commands_reshard:reshard",
+    "move": "node.commands_reshard:move",
     "sync": "client.command:sync",
     "mark": "client.command:mark",
     "systemd": "node.commands_systemd:systemd",

@@ -157,6 +157,13 @@ class Unavailable(NodeError):
     title = "Part of the node is not available"
 
 
+class Moving(Unavailable):
+    """Not this shard's, or not now: slots change hands. Between shard and router alone, which asks again by the table
+    of then; a caller for whom that takes too long hears :class:`Unavailable`."""
+
+    code = "moving"
+
+
 class Overloaded(NodeError):
     status = 503
     code = "overloaded"

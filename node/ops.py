@@ -65,12 +65,15 @@ class Deliver(Request, tag=1):
     """the letter's own, seen before the letter is: under pressure the low ones are refused"""
     shed: int = 0
     """letters that the router has refused since the last one, for what this shard said a moment ago"""
+    known_us: int = 0
+    """when its home took the same letter for the first time, if this is not that time"""
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):
-    """How many ``targets`` the letter has on this shard."""
+    """How many ``targets`` the letter has on this shard. ``known_us``: when it was taken, if it was known here."""
 
     targets: int
+    known_us: int = 0
 
 
 class AskReceipt(Request, tag=2):
@@ -115,6 +118,8 @@ class PutChannel(Request, tag=6):
     created_by: str | None
     now_us: int
     open: bool | None = None
+    table: int = 0
+    """what the asker goes by: a channel must be put to all shards of one table. 0: it is not looked at"""
 
 
 class GetChannel(Request, tag=7):
@@ -127,6 +132,8 @@ class DropChannel(Request, tag=8):
     """Forget the channel; its members leave it. Done body: bool, whether it was there."""
 
     id: str
+    table: int = 0
+    """as in :class:`PutChannel`"""
 
 
 class ListChannels(Request, tag=9):
@@ -181,6 +188,8 @@ class State(msgspec.Struct, array_like=True, gc=False):
     stored: int
     open_mailboxes: int
     transactions: int
+    moving: bool = False
+    """people leave it, or come to it, and that is not at its end"""
 
 
 class AskSync(AboutUser, tag=14):
@@ -493,6 +502,31 @@ class DropDeadLetter(AboutUser, tag=22):
     id: str
 
 
+class HandOver(Request, tag=60):
+    """Get all that is this shard's and isn't by ``placement`` (as in its file) any more ready for its new owners, and
+    take nothing new till it is settled which of the two counts. Done body: :class:`HandedOver`. Refusals: 503, 507."""
+
+    name: str
+    placement: bytes
+
+
+class HandedOver(msgspec.Struct, array_like=True, gc=False):
+    """There is a parcel for each of ``shards``. ``letters`` could not be stored and go along."""
+
+    shards: list[int]
+    people: int
+    letters: int
+    frozen_us: int
+    """how long nothing has been taken already"""
+
+
+class TakeOver(Request, tag=61):
+    """Keep the parcel of handover ``name``; it is this shard's when that handover has come to its end. Done body: None.
+    Refusals: 503, 507."""
+
+    name: str
+
+
 AnyRequest = (
     Deliver
     | AskReceipt
@@ -534,6 +568,8 @@ AnyRequest = (
     | ListDeadLetters
     | RequeueDeadLetter
     | DropDeadLetter
+    | HandOver
+    | TakeOver
 )
 
 

@@ -10,6 +10,9 @@
     journals-<version>/shard-<i>.db journal, receipts, members of one shard
     run/shard-<i>.sock|.lock        one shard's socket, and the lock that makes it the only one
     run/router-<k>.sock             where a router tells the others its figures
+    run/placement.lock              held by whoever changes placement.json on a running node
+    run/handover                    the name of the handover of slots that is under way (node.reshard)
+    run/parcel-<name>-<i>           what shard <i> is to take over by it
     run/changes-<i>                 counters that say for which users something came (node.changes)
     snapshots/shard-<i>/            copies of boxes for devices; emptied when the shard starts
     backups/<day>/<version>/        of each shard: its journal, and what the backup of that day holds
@@ -67,6 +70,18 @@ def token_secret_path(data: Path) -> Path:
 
 def changes_path(data: Path, shard: int) -> Path:
     return run_dir(data) / f"changes-{shard}"
+
+
+def placement_lock(data: Path) -> Path:
+    return run_dir(data) / "placement.lock"
+
+
+def handover_path(data: Path) -> Path:
+    return run_dir(data) / "handover"
+
+
+def parcel_path(data: Path, handover: str, shard: int) -> Path:
+    return run_dir(data) / f"parcel-{handover}-{shard}"
 
 
 def snapshots_dir(data: Path, shard: int) -> Path:

@@ -31,6 +31,7 @@ from node.link import Link
 
 SQLITE_MIN = (3, 51, 3)
 _POLL_S = 0.05
+_FOLLOW_S = 0.25
 _ANSWER_MAX_S = 2.0
 _LOOK_S = 60.0  # the clock may be set
 _AGAIN_S = 3_600.0
@@ -158,10 +159,8 @@ class Supervisor:
         if code := await asyncio.shield(self._layout.once()):
             raise StartFailed(f"the data directory can't be used ({ending(code)}): {self._layout.last_words()}")
         shard_cores, router_cores = process.affinities(node.shards, node.routers, process.cores())
-        for index, cores in enumerate(shard_cores):
-            child = self._child(f"shard-{index}", self._commands.shard(index), cores=cores)
-            self._shards.append(child)
-            child.keep().add_done_callback(self._watch)
+        for index in range(self._wanted() or node.shards):
+            self._begin_shard(index, shard_cores[index] if index < node.shards else None)
         await self._patiently("shards", self._await_shards())
         for index, listener in enumerate(self._listeners):
             fd = listener.fileno()
@@ -176,6 +175,33 @@ class Supervisor:
         self._daily = asyncio.create_task(self._back_up_daily())
         self._daily.add_done_callback(self._watch)
         self._on_ready(url, is_new)
+        await self._follow()
+
+    def _wanted(self) -> int:
+        """How many shard processes there are to be, by the file; 0 if it doesn't say."""
+        try:
+            placed = placement.load(self._data)
+        except (ConfigError, OSError):
+            return 0
+        return 0 if placed is None else placed.processes
+
+    def _begin_shard(self, index: int, cores: set[int] | None) -> Child:
+        child = self._child(f"shard-{index}", self._commands.shard(index), cores=cores)
+        self._shards.append(child)
+        child.keep().add_done_callback(self._watch)
+        return child
+
+    async def _follow(self) -> None:
+        """Begin and end shards as the number of them is changed (:mod:`node.reshard`), until cancelled."""
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            wanted = await asyncio.to_thread(self._wanted)
+            while 0 < len(self._shards) < wanted:
+                _log.info("beginning a shard", shard=len(self._shards))
+                self._begin_shard(len(self._shards), None).settled = True
+            while len(self._shards) > wanted > 0:
+                _log.info("ending a shard", shard=len(self._shards) - 1)
+                await self._shards.pop().stop(self._hurry)
 
     async def _back_up_daily(self) -> None:
         """Start the daily backup when its time comes; one that failed, or may have been missed, at once or in an hour.

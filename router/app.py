@@ -101,7 +101,7 @@ def build(
     bodies = Bodies()
     versions = metrics.versions = versions or Versions(links)
     events = metrics.events = Events(links, config.listeners_max)
-    processes = Processes(links.data, metrics, shards=len(links.shards), routers=node.routers)
+    processes = Processes(links.data, metrics, shards=lambda: len(links.shards), routers=node.routers)
     alerts = NodeAlerts(processes)
     ops_channel = None
     if node.ops_channel and metrics.index == 0:

@@ -36,11 +36,18 @@ class ChannelList:
         if body:
             check_type(req, "application/json")
         spec = _decode(body) if body else ChannelSpec()
-        request = ops.PutChannel(0, id, spec.name, spec.description, spec.created_by, clock.now_us(), spec.open)
-        home = self._links.home(id)
-        self._links.check(self._links.shards)
-        await self._links.ask_each([(shard, request) for shard in self._others(home)], bool)
-        new = await self._links.ask(home, request, bool)
+        now_us = clock.now_us()
+
+        async def once() -> bool:
+            request = ops.PutChannel(
+                0, id, spec.name, spec.description, spec.created_by, now_us, spec.open, self._links.version
+            )
+            home = self._links.home(id)
+            self._links.check(self._links.shards)
+            await self._links.ask_each([(shard, request) for shard in self._others(home)], bool)
+            return await self._links.ask(home, request, bool)
+
+        new = await self._links.steady(once)
         resp.status = 201 if new else 200
         resp.data = encode(await find(self._links, id))
 
@@ -53,13 +60,18 @@ class ChannelList:
         """Forget a channel; its members leave it, their messages stay theirs."""
         id = check_name(channel_id, "channelId")
         query.parameters(req)
-        home = self._links.home(id)
-        request = ops.DropChannel(0, id)
-        self._links.check(self._links.shards)
-        there = await self._links.ask(home, request, bool)
-        # Asked even if home didn't know it: an earlier try may have come no further than home.
-        rest = await self._links.ask_each([(shard, request) for shard in self._others(home)], bool)
-        if not there and not any(rest):
+        there: list[bool] = []  # of all tries, while people move
+
+        async def once() -> None:
+            home = self._links.home(id)
+            request = ops.DropChannel(0, id, self._links.version)
+            self._links.check(self._links.shards)
+            there.append(await self._links.ask(home, request, bool))
+            # Asked even if home didn't know it: an earlier try may have come no further than home.
+            there.extend(await self._links.ask_each([(shard, request) for shard in self._others(home)], bool))
+
+        await self._links.steady(once)
+        if not any(there):
             raise unknown()
         resp.status = 204
 

@@ -41,7 +41,7 @@ class DeadLetterList:
         if reason is not None and reason not in _REASONS:
             raise BadField(f"reason must be one of {', '.join(_REASONS)}", field="reason")
         links = self._links
-        shards = links.shards if user is None else [links.home(check_name(user, "userId"))]
+        shards = links.shards if user is None else [links.table.shard_of(check_name(user, "userId"))]
         request = ops.ListDeadLetters(0, user, reason, before, limit + 1)
         parts = await links.ask_each([(shard, request) for shard in shards], list[ops.DeadLetter])
         found = list(islice(merge(*parts, key=_place, reverse=True), limit + 1))

@@ -9,7 +9,6 @@ the way, sending the same id again is safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,7 +17,7 @@ from node import clock, ops
 from node.errors import Overloaded, Unavailable
 from node.ids import check_name, new_id
 from node.model import Accepted, NewMessage
-from node.slots import slot_of
+from node.slots import Table
 from router import letters
 from router.links import Links
 
@@ -50,15 +49,25 @@ class Delivery:
         letter = letters.letter(message, id, clock.now_us())
         digest = letters.digest(message, users)  # also of an id made here: the caller may send it again
         call = _Call(self._links, id, digest, given is None, letter, message.priority)
-        if users is None:
-            assert message.channel_id is not None
-            home = self._links.home(message.channel_id if given is None else id)
-            targets = await call.to_channel(message.channel_id, home)
-        elif given is None:
-            targets = await call.to_users(users)
-        else:
-            targets = await call.to_users_with_claim(users, self._links.home(id))
-        return accepted(id, targets)
+
+        async def once() -> int:
+            call.table = self._links.table
+            try:
+                if users is None:
+                    assert message.channel_id is not None
+                    home = call.table.home(message.channel_id if given is None else id)
+                    return await call.to_channel(message.channel_id, home)
+                if given is None:
+                    return await call.to_users(users)
+                return await call.to_users_with_claim(users, call.table.home(id))
+            except Overloaded as error:
+                if call.again:
+                    raise Unavailable() from error  # not "nothing was sent": another shard may have it
+                raise
+            finally:
+                call.again = True
+
+        return accepted(id, await self._links.steady(once))
 
 
 class Floor:
@@ -78,13 +87,18 @@ class _Call:
         self._links = links
         self._id = id
         self._digest = digest
+        self.table = links.table
+        """All frames of a try go by one table: shards that took a channel's letter by two might each leave somebody who
+        moved in between to the other."""
         self._fresh = fresh
+        self.again = False
+        """some shard may know the id from a first try"""
         self._letter = letter
         self._priority = priority
 
     async def to_users(self, users: list[str]) -> int:
         """In one round; how many targets."""
-        shares = split(self._links.table, users)
+        shares = split(self.table, users)
         if len(shares) == 1:
             ((shard, share),) = shares.items()
             return (await self._links.ask(shard, self._frame(shard, share), ops.Taken)).targets
@@ -92,59 +106,65 @@ class _Call:
 
     async def to_users_with_claim(self, users: list[str], home: int) -> int:
         """The home first, then the others; how many targets."""
-        shares = split(self._links.table, users)
+        shares = split(self.table, users)
         first = self._frame(home, shares.pop(home, ([], [])), claim=True)
         self._links.check([home, *shares])
         taken = await self._links.ask(home, first, ops.Taken)
         try:
-            return taken.targets + await self._rest(shares)
+            return taken.targets + await self._rest(shares, taken.known_us)
         except Overloaded as error:
             raise Unavailable() from error  # not "nothing was sent": the home has it
 
     async def to_channel(self, channel: str, home: int) -> int:
         """To every shard's members, ``home`` first; how many targets. Once the channel is known at
         ``home``, a shard that doesn't know it has no members of it."""
-        self._links.check(self._links.shards)
+        self._links.check(range(self.table.shards))
         first = self._frame(home, ([], []), claim=not self._fresh, channel=channel)
         taken = await self._links.ask(home, first, ops.Taken)
-        shards = [shard for shard in self._links.shards if shard != home]
-        others = [(shard, self._frame(shard, ([], []), channel=channel)) for shard in shards]
+        others = [
+            (shard, self._frame(shard, ([], []), channel=channel, known_us=taken.known_us))
+            for shard in range(self.table.shards)
+            if shard != home
+        ]
         try:
             parts = await self._links.ask_each(others, ops.Taken, unknown=_NOBODY)
         except Overloaded as error:
             raise Unavailable() from error
         return taken.targets + sum(part.targets for part in parts)
 
-    async def _rest(self, shares: dict[int, Share]) -> int:
-        requests = [(shard, self._frame(shard, share)) for shard, share in shares.items()]
+    async def _rest(self, shares: dict[int, Share], known_us: int = 0) -> int:
+        requests = [(shard, self._frame(shard, share, known_us=known_us)) for shard, share in shares.items()]
         return sum(part.targets for part in await self._links.ask_each(requests, ops.Taken))
 
-    def _frame(self, shard: int, share: Share, *, claim: bool = False, channel: str | None = None) -> ops.Deliver:
+    def _frame(
+        self, shard: int, share: Share, *, claim: bool = False, channel: str | None = None, known_us: int = 0
+    ) -> ops.Deliver:
         users, slots = share
         return ops.Deliver(
             0,
-            self._links.version,
+            self.table.number,
             self._id,
             self._digest,
-            self._fresh,
+            self._fresh and not self.again,
             claim,
             channel,
             users,
             slots,
             self._letter,
             self._priority,
-            self._links.shedding[shard].report(),
+            self._links.shed(shard),
+            known_us,
         )
 
 
-def split(table: Sequence[int], users: list[str]) -> dict[int, Share]:
+def split(table: Table, users: list[str]) -> dict[int, Share]:
     """``users`` by the shard that owns them. Pure."""
     shares: dict[int, Share] = {}
     for user in users:
-        slot = slot_of(user)
-        share = shares.get(table[slot])
+        slot, owner = table.place(user)
+        share = shares.get(owner)
         if share is None:
-            shares[table[slot]] = ([user], [slot])
+            shares[owner] = ([user], [slot])
         else:
             share[0].append(user)
             share[1].append(slot)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 import falcon.asgi
 
 from node import ops
-from node.changes import News, Watch
+from node.changes import News
 from node.errors import Overloaded
 from node.ids import check_name
 from node.model import UserChannels
@@ -52,17 +52,17 @@ class Events:
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")
         if req.method != "HEAD":
-            resp.stream = Stream(self, req, self._links.watches[shard], user_id)
+            resp.stream = Stream(self, req, self._links, user_id)
 
 
 class Stream(AsyncIterator[bytes]):
     """What one device hears, until it is gone."""
 
-    def __init__(self, events: Events, req: Request, watch: Watch, user: str) -> None:
+    def __init__(self, events: Events, req: Request, links: Links, user: str) -> None:
         self._events = events
         self._counted = False
         self._connection = req.scope[CONNECTION]
-        self._watch = watch
+        self._links = links
         self._user = user
         self._told = req.get_header("Last-Event-ID")
         self._quiet_s = 0.0
@@ -86,7 +86,7 @@ class Stream(AsyncIterator[bytes]):
 
     def _news(self) -> bytes | None:
         """One event if the counters say anything new."""
-        news = self._watch.news(self._user)
+        news = self._links.news(self._user)
         if news is None:  # the shard is being started
             return None
         id = id_of(news)

@@ -27,6 +27,7 @@ class Healths:
     async def ready(self, req: Request, resp: falcon.asgi.Response) -> None:
         """200 when every shard answers, and means the same node as this process does."""
         query.parameters(req)
+        await self._links.look()
         ping = ops.Ping(0)
         states = await self._links.ask_each([(shard, ping) for shard in self._links.shards], ops.State)
         if any(s.table != self._links.version or s.shards != len(self._links.shards) for s in states):

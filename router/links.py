@@ -1,22 +1,33 @@
-"""The way from this process to every shard: one link each, and the table that says whose is whose."""
+"""The way from this process to every shard: one link each, and the table that says whose is whose.
+
+People change hands while the node runs (:mod:`node.reshard`). A shard refuses what isn't its own by the table that
+counts, and what it is just letting go of, as *moving*; nobody outside hears of that: the table is read again, and the
+same is asked of whoever is right by then.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from node import ops
-from node.changes import Watch
-from node.errors import NotFound, PoboxError, Refused
+from node import ops, placement
+from node.changes import Mark, News, Watch
+from node.errors import ConfigError, Moving, NotFound, PoboxError, Refused, Unavailable
 from node.link import Link, body_of
 from node.paths import changes_path, socket_path
 from node.placement import Placement
-from node.slots import slot_of, table_for
 from router.shedding import Shedding
 
 T = TypeVar("T")
+
+_LOOK_S = 0.25
+_MOVING_S = 5.0
+"""for as long the same is asked again"""
+_PAUSE_S, _PAUSE_MAX_S = 0.005, 0.1
 
 
 class Links:
@@ -24,43 +35,141 @@ class Links:
 
     def __init__(self, data: Path, placement: Placement, *, timeout_s: float) -> None:
         self.data = data
-        self.table = table_for(placement.shards)
-        self.version = placement.version
-        self.shards = range(placement.shards)
-        self.watches = [Watch(changes_path(data, shard)) for shard in self.shards]
+        self._timeout_s = timeout_s
+        self._links: list[Link] = []
+        self.watches: list[Watch] = []
         """what each shard counts of who got something"""
-        self.shedding = [Shedding() for _ in self.shards]
+        self.shedding: list[Shedding] = []
         """what each of them has no room for just now"""
         self._shut_until = 0.0
         """then at the latest everybody is asked again"""
-        self._links = [Link(socket_path(data, shard), timeout_s=timeout_s) for shard in self.shards]
+        self._started = False
+        self._looking: asyncio.Lock | None = None
+        self._looker: asyncio.Task[None] | None = None
+        self._seen: tuple[int, int] | None = None
+        self._add(placement.shards)
+        self._take(placement)
+
+    def _take(self, placement: Placement) -> None:
+        self.table = placement.table
+        self.version = self.table.number
+        self.shards = range(placement.shards)
+
+    def _add(self, shards: int) -> list[Link]:
+        """Links to the shards there are more."""
+        more = range(len(self._links), shards)
+        new = [Link(socket_path(self.data, index), timeout_s=self._timeout_s) for index in more]
+        self.watches += [Watch(changes_path(self.data, index)) for index in more]
+        self.shedding += [Shedding() for _ in more]
+        self._links += new
+        return new
 
     def start(self) -> None:
         """Begin to connect; a shard that isn't there yet is connected to when it comes."""
+        self._started = True
         for link in self._links:
             link.start()
+        self._looker = asyncio.create_task(self._look_now_and_then(), name="placement")
 
     async def close(self) -> None:
+        if self._looker is not None:
+            self._looker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looker
         for link in self._links:
             await link.close()
 
     def link(self, shard: int) -> Link:
-        """The link to ``shard``, to look at."""
+        """The link to ``shard``. Raises :class:`Moving` if it is one that was no more when the table was read last."""
+        if shard >= len(self._links):
+            raise Moving()
         return self._links[shard]
+
+    # -- the table -----------------------------------------------------------------------------------
 
     def place(self, user: str) -> tuple[int, int]:
         """The slot of ``user``, and the shard that owns it."""
-        slot = slot_of(user)
-        return slot, self.table[slot]
+        return self.table.place(user)
 
     def home(self, name: str) -> int:
-        """The shard that decides about ``name``, be it a user, a channel or a message id."""
-        return self.table[slot_of(name)]
+        """The shard that decides about ``name``, be it a channel or a message id."""
+        return self.table.home(name)
+
+    def mark(self, user: str) -> tuple[int, Mark] | None:
+        """Whose ``user`` is, and that shard's marks of him; None while there is nothing to look at."""
+        shard = self.table.shard_of(user)
+        mark = self.watches[shard].mark(user)
+        return None if mark is None else (shard, mark)
+
+    def news(self, user: str) -> News | None:
+        """As :meth:`node.changes.Watch.news`, of the shard that has ``user`` now."""
+        return self.watches[self.table.shard_of(user)].news(user)
+
+    async def look(self) -> None:
+        """Go by the table in the file, if that is another by now."""
+        if self._looking is None:
+            self._looking = asyncio.Lock()
+        async with self._looking:
+            try:
+                status = os.stat(self.data / "placement.json")
+                if (seen := (status.st_ino, status.st_mtime_ns)) == self._seen:
+                    return
+                found = placement.load(self.data)
+            except (OSError, ConfigError):
+                return
+            self._seen = seen
+            if found is None or found.table.number <= self.version:
+                return
+            for link in self._add(found.shards):
+                with contextlib.suppress(OSError):  # nobody is to meet a link that is about to be up
+                    await link.connect()
+                if self._started:
+                    link.start()
+            self._take(found)
+            gone, self._links = self._links[found.shards :], self._links[: found.shards]
+            del self.watches[found.shards :], self.shedding[found.shards :]
+        for link in gone:
+            await link.close()
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self.look()
+
+    async def steady(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``work``, which is harmless to repeat and is done again, by the table of then, while people
+        move. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        until, pause_s = loop.time() + _MOVING_S, _PAUSE_S
+        while True:
+            try:
+                return await work()
+            except PoboxError as error:
+                if error.code != Moving.code:
+                    raise
+                if loop.time() >= until:
+                    raise Unavailable() from error
+            await self.look()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    # -- asking --------------------------------------------------------------------------------------
 
     async def ask(self, shard: int, request: ops.AnyRequest, answer: type[T], *, timeout_s: float | None = None) -> T:
-        """As :meth:`node.link.Link.ask`."""
+        """As :meth:`node.link.Link.ask`; what is about one person is asked of whoever has that person."""
+        if not isinstance(request, ops.AboutUser):
+            return await self._ask(shard, request, answer, timeout_s)
+
+        async def once() -> T:
+            request.table = self.version
+            request.slot, owner = self.place(request.user)
+            return await self._ask(owner, request, answer, timeout_s)
+
+        return await self.steady(once)
+
+    async def _ask(self, shard: int, request: ops.AnyRequest, answer: type[T], timeout_s: float | None) -> T:
         try:
-            return await self._links[shard].ask(request, answer, timeout_s=timeout_s)
+            return await self.link(shard).ask(request, answer, timeout_s=timeout_s)
         except Refused as error:
             self._note(shard, error)
             raise
@@ -75,7 +184,7 @@ class Links:
         one that has no room, nobody is asked.
         """
         self.check([shard for shard, _request in requests])
-        futures = [(shard, self._links[shard].send_request(request)) for shard, request in requests]
+        futures = [(shard, self.link(shard).send_request(request)) for shard, request in requests]
         failure: PoboxError | None = None
         answers = []
         for shard, future in futures:
@@ -95,7 +204,7 @@ class Links:
     def check(self, shards: Sequence[int]) -> None:
         """Raises :class:`Unavailable` or :class:`Overloaded` if one of ``shards`` can't be asked now."""
         for shard in shards:
-            self._links[shard].check()
+            self.link(shard).check()
 
     def check_room(self, priority: int, users: Sequence[str] | None) -> None:
         """Raises :class:`Refused` if a shard of ``users`` (None: any shard) said a moment ago that it takes nothing of
@@ -106,12 +215,17 @@ class Links:
         shut = {shard: why for shard in self.shards if (why := self.shedding[shard].refusal(priority, now)) is not None}
         if not shut:
             return
-        concerned = iter(shut) if users is None or len(shut) == len(self.shards) else map(self.home, users)
+        concerned = iter(shut) if users is None or len(shut) == len(self.shards) else map(self.table.shard_of, users)
         for shard in concerned:
             if shard in shut:
                 self.shedding[shard].count()
                 raise Refused(shut[shard])
 
+    def shed(self, shard: int) -> int:
+        """How many letters were refused in that shard's name since it was told last."""
+        return self.shedding[shard].report() if shard < len(self.shedding) else 0
+
     def _note(self, shard: int, error: Refused) -> None:
-        until = self.shedding[shard].refused(error, asyncio.get_running_loop().time())
-        self._shut_until = max(self._shut_until, until)
+        if shard < len(self.shedding):
+            until = self.shedding[shard].refused(error, asyncio.get_running_loop().time())
+            self._shut_until = max(self._shut_until, until)

@@ -78,11 +78,26 @@ async def change_members(
 ) -> MemberChanged:
     """Let people join and leave; ``themselves``: they do it, so the channel must be open. Raises the home's 404 before
     anything is written."""
+    now_us = clock.now_us()
+    added = removed = 0
+
+    async def once() -> None:
+        nonlocal added, removed
+        for part in await _change(links, channel, add, remove, now_us, themselves):
+            added, removed = added + part.added, removed + part.removed
+
+    await links.steady(once)
+    return MemberChanged(added=added, removed=removed, members=(await find(links, channel)).members)
+
+
+async def _change(
+    links: Links, channel: str, add: list[str], remove: list[str], now_us: int, themselves: bool
+) -> list[MemberChanged]:
+    """What each shard says."""
     await links.ask(links.home(channel), ops.GetChannel(0, channel), Channel)
     joining = split(links.table, list(dict.fromkeys(add)))
     leaving = split(links.table, list(dict.fromkeys(remove)))
     requests: list[tuple[int, ops.AnyRequest]] = []
-    now_us = clock.now_us()
     for shard in sorted(joining.keys() | leaving.keys()):
         users, slots = joining.get(shard, ([], []))
         leavers, leavers_slots = leaving.get(shard, ([], []))
@@ -92,9 +107,4 @@ async def change_members(
                 ops.ChangeMembers(0, links.version, channel, users, leavers, slots + leavers_slots, now_us, themselves),
             )
         )
-    parts = await links.ask_each(requests, MemberChanged)
-    return MemberChanged(
-        added=sum(part.added for part in parts),
-        removed=sum(part.removed for part in parts),
-        members=(await find(links, channel)).members,
-    )
+    return await links.ask_each(requests, MemberChanged)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,16 +35,23 @@ class Process(NamedTuple):
 
 
 class Processes:
-    """The shards and the ``routers`` of the node in ``data``; ``own`` is what this router tells."""
+    """The shards, so many as ``shards`` says when it is asked, and the ``routers`` of the node in ``data``; ``own`` is
+    what this router tells."""
 
-    def __init__(self, data: Path, own: Metrics, *, shards: int, routers: int) -> None:
+    def __init__(self, data: Path, own: Metrics, *, shards: Callable[[], int], routers: int) -> None:
         self._own = own
         self._server: asyncio.AbstractServer | None = None
-        self.shards = [Process("shard", str(index), socket_path(data, index)) for index in range(shards)]
+        self._data = data
+        self._count = shards
         self.routers = [
             Process("process", f"router-{index}", router_socket_path(data, index))
             for index in range(max(routers, own.index + 1))
         ]
+
+    @property
+    def shards(self) -> list[Process]:
+        """Those of now."""
+        return [Process("shard", str(index), socket_path(self._data, index)) for index in range(self._count())]
 
     @property
     def here(self) -> Process:

@@ -28,7 +28,8 @@ class Room:
         if message.users is not None and any(watch.is_any_full() for watch in self._links.watches):
             users = letters.targets(message)
             assert users is not None
-            if (full := await self._full_of(users)) and not await self._is_known(given_id(message, key)):
+            full = await self._links.steady(lambda: self._full_of(users))
+            if full and not await self._is_known(given_id(message, key)):
                 raise MailboxFull(full)
         return await self._delivery.deliver(message, key)
 

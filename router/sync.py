@@ -38,7 +38,7 @@ class Versions:
 
     def __init__(self, links: Links) -> None:
         self._links = links
-        self._kept: dict[str, tuple[Mark, ops.SyncState]] = {}
+        self._kept: dict[str, tuple[tuple[int, Mark], ops.SyncState]] = {}
         self._told: OrderedDict[tuple[str, str], tuple[str | None, float]] = OrderedDict()  # what a shard was, and when
         self.known = self.asked = 0
         """answers that were known, and those for which a shard was asked"""
@@ -47,7 +47,7 @@ class Versions:
         """The version of ``user``'s box, with everything in it that was accepted before this call. ``device`` has
         ``local``."""
         slot, shard = self._links.place(user)
-        mark = self._links.watches[shard].mark(user)
+        mark = self._links.mark(user)
         kept = self._kept.get(user)
         known = kept[1] if kept is not None and kept[0] == mark else None
         if known is not None and (device is None or not self._is_news(user, device, local)):

@@ -34,11 +34,15 @@ class UserList:
         parts = await links.ask_each([(shard, request) for shard in links.shards], list[str])
         names = list(islice(merge(*parts), limit + 1))
         page = names[:limit]
-        requests: list[tuple[int, ops.AnyRequest]] = [
-            (shard, ops.AskBoxes(0, links.version, users, slots))
-            for shard, (users, slots) in split(links.table, page).items()
-        ]
-        boxes = {box.id: box for part in await links.ask_each(requests, list[UserBox]) for box in part}
+
+        async def once() -> list[list[UserBox]]:
+            requests: list[tuple[int, ops.AnyRequest]] = [
+                (shard, ops.AskBoxes(0, links.version, users, slots))
+                for shard, (users, slots) in split(links.table, page).items()
+            ]
+            return await links.ask_each(requests, list[UserBox])
+
+        boxes = {box.id: box for part in await links.steady(once) for box in part}
         resp.data = encode(
             Users(
                 users=[boxes[name] for name in page if name in boxes],

@@ -116,13 +116,14 @@ def main() -> None:
         config = load()
         data = Path(config.node.data)
         layout = placement.load(data)
-        if layout is None or options.index >= layout.shards:
+        if layout is None or options.index >= layout.processes:
             raise ConfigError(f"{data} is not laid out for a shard {options.index}; run python -m shard.layout")
         keyring = open_keyring(config.encryption, data)
     except ConfigError as error:
         raise SystemExit(str(error)) from error
     sqlite.set_up()
     held = lock(paths.shard_lock(data, options.index))
+    layout = placement.settle(data)  # as it is now that a predecessor has ended
     try:
         code = uvloop.run(serve(config, layout, options.index, data, keyring))
     except Unsure as error:

@@ -26,8 +26,7 @@ from node import ops
 from node.clock import now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError
-from node.placement import Placement, sync_directory
-from node.slots import owned_by
+from node.placement import sync_directory
 from shard import backup_files as files
 from shard import history
 from shard.backlog import Backlog
@@ -40,7 +39,8 @@ from shard.keyring import JOURNAL, Keyring
 from shard.mailboxes import Mailboxes
 from shard.office import Office
 from shard.postmen import Postmen
-from shard.roster import names_in
+from shard.residents import Residents
+from shard.roster import boxes_of
 from shard.statuses import Statuses
 
 T = TypeVar("T")
@@ -49,18 +49,18 @@ log = structlog.get_logger()
 _PORTION_PAGES = 500
 _PASSES = 3
 _FEW = 64
+_MOVING_S = 0.05
 _LOOK_S = 1.0
 _FORGET_S = 60.0
 
 
 class Backups:
-    """Of shard ``index`` on ``disk``."""
+    """Of the shard of ``residents`` on ``disk``."""
 
     def __init__(
         self,
         config: Config,
-        placement: Placement,
-        index: int,
+        residents: Residents,
         disk: Disk,
         *,
         journal: Journal,
@@ -74,8 +74,8 @@ class Backups:
         self._keyring = keyring
         self._settings = config.backup
         self._reserve_bytes = config.shard.disk_reserve_bytes
-        self._placement = placement
-        self._index = index
+        self._residents = residents
+        self._index = residents.index
         self._disk = disk
         self._journal = journal
         self._backlog = backlog
@@ -84,7 +84,7 @@ class Backups:
         self._asked = asyncio.Event()
         self._boxes = BoxCopies(
             config,
-            placement,
+            residents.placement,
             disk,
             backlog=backlog,
             mailboxes=mailboxes,
@@ -95,8 +95,10 @@ class Backups:
             keyring=keyring,
         )
         self._touched: set[str] | None = None
+        self.are_moving: Callable[[], bool] = lambda: False
+        """whether people leave or come just now: a backup begins afterwards"""
         self.state = ops.BackupState()
-        self.whole_us = last_whole(disk.data, placement, index)
+        self.whole_us = last_whole(disk.data, residents.placement, residents.index)
         """when the last whole set was made, 0 for never"""
 
     # -- when --------------------------------------------------------------------------------------
@@ -123,6 +125,8 @@ class Backups:
         while True:
             if self._asked.is_set():
                 self._asked.clear()
+                while self.are_moving():
+                    await asyncio.sleep(_MOVING_S)
                 await self._make()
             if time.monotonic() - forgot_at >= _FORGET_S:
                 forgot_at = time.monotonic()
@@ -133,7 +137,7 @@ class Backups:
 
     def _forget_history(self) -> None:
         before_us = now_us() - int(self._settings.history_s * 1e6)
-        history.forget(self._disk.data, before_us, self._placement, self._index)
+        history.forget(self._disk.data, before_us, self._residents.placement, self._index)
 
     # -- one set -----------------------------------------------------------------------------------
 
@@ -166,8 +170,8 @@ class Backups:
         await self._in_thread(self._disk.flush)
         manifest = Manifest(
             day=state.day,
-            layout=self._placement.version,
-            shards=self._placement.shards,
+            layout=self._residents.placement.version,
+            shards=self._residents.placement.shards,
             shard=self._index,
             ended_us=now_us(),
             boxes=state.done,
@@ -175,6 +179,7 @@ class Backups:
             exact=exact,
             journal_size=size,
             journal_sha256=sha256,
+            placement=self._residents.placement,
         )
         await self._in_thread(lambda: self._close_set(part, manifest))
         self.whole_us = manifest.ended_us
@@ -191,12 +196,13 @@ class Backups:
             prune(self._disk.data, first_day(self._settings.keep_days))
 
     def _part(self, day: str) -> Part:
-        return part_of(self._disk.data, day, self._placement.version, self._index)
+        return part_of(self._disk.data, day, self._residents.placement.version, self._index)
 
     def _users(self) -> list[str]:
         """Who has a box here."""
-        slots = owned_by(self._index, self._placement.shards)
-        return sorted(user for slot in slots for user in names_in(self._disk.data, slot))
+        table = self._residents.table
+        slots = table.directories(self._index)
+        return sorted(user for slot in slots for user in boxes_of(self._disk.data, table, self._index, slot))
 
     async def _give_way(self, began: float) -> None:
         """A pause: four times as long as the work was, where mail is being stored."""

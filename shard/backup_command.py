@@ -27,7 +27,6 @@ from node.ids import check_name
 from node.link import Link
 from node.placement import Placement
 from node.show import table
-from node.slots import slot_of, table_for
 from shard import backup_files as files
 from shard import backup_set, oblivion, offsite, offsite_store, sqlite
 from shard.keyring import JOURNAL, Keyring, open_keyring
@@ -237,11 +236,12 @@ def restore(
         raise click.UsageError(f"--at {at}: not an ISO time") from error
     at_us = us_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     layout = _layout(config)
-    slot = slot_of(user)
-    request = ops.Restore(0, layout.version, slot, user, at_us)
+    table = layout.table
+    slot, shard = table.place(user)
+    request = ops.Restore(0, table.number, slot, user, at_us)
     with written_down(config, "boxes.restore", user=user) as line:
         line.what["at"] = iso(at_us)
-        done = asyncio.run(_ask(config, table_for(layout.shards)[slot], request, ops.Restored))
+        done = asyncio.run(_ask(config, shard, request, ops.Restored))
         line.what["version"] = done.version
     for name, held in (("before", done.before), ("after", done.after)):
         if held is not None:

@@ -30,6 +30,13 @@ class Manifest(msgspec.Struct, frozen=True):
     exact: bool
     journal_size: int
     journal_sha256: str
+    placement: Placement | None = None
+    """by which it was made; None in those from before people could move"""
+
+    @property
+    def placed(self) -> Placement:
+        """Who had whom."""
+        return self.placement or Placement(version=self.layout, shards=self.shards)
 
 
 class Part(NamedTuple):
@@ -108,6 +115,6 @@ def whole_sets(data: Path) -> list[tuple[str, int, list[Manifest]]]:
     sets = []
     for place in paths.backups_dir(data).glob("*/*"):
         parts = [part for path in place.glob("shard-*.json") if (part := load(path))]
-        if parts and len(parts) == parts[0].shards:
+        if parts and len(parts) == parts[0].shards and all(part.placed == parts[0].placed for part in parts):
             sets.append((parts[0].day, parts[0].layout, sorted(parts, key=lambda part: part.shard)))
     return sorted(sets)

@@ -18,12 +18,13 @@ from shard import deeds
 from shard.journal import MEMBERSHIP, Journal
 from shard.mailbox import Standing
 from shard.members import ChannelRecord, Members
+from shard.residents import Residents
 
 T = TypeVar("T")
 
 
 class Channels:
-    """``check`` refuses slots that are another shard's; ``accepting`` raises if nothing is journaled just now;
+    """``residents`` refuse what is another shard's; ``accepting`` raises if nothing is journaled just now;
     ``enter`` takes a journaled letter and its targets."""
 
     def __init__(
@@ -31,17 +32,18 @@ class Channels:
         journal: Journal,
         members: Members,
         *,
-        check: Callable[[int, list[int]], None],
+        residents: Residents,
         accepting: Callable[[], None],
         enter: Callable[[letters_of.Letter, list[str]], None],
     ) -> None:
         self._journal = journal
         self._members = members
-        self._check = check
+        self._residents = residents
         self._accepting = accepting
         self._enter = enter
 
     async def put(self, q: ops.PutChannel) -> bool:
+        self._residents.check_all(q.table)
         members = self._members
         return await self.write(lambda: members.put(q.id, q.name, q.description, q.created_by, q.now_us, q.open))
 
@@ -65,6 +67,7 @@ class Channels:
         return await self._journal.read(lambda: self._members.now(q.channel, q.after, q.limit, q.prefix))
 
     async def drop(self, q: ops.DropChannel) -> bool:
+        self._residents.check_all(q.table)
         members = self._members
         if q.id not in members.channels:
             return False
@@ -82,7 +85,8 @@ class Channels:
 
     async def change_members(self, q: ops.ChangeMembers) -> MemberChanged:
         members = self._members
-        self._check(q.table, q.slots)
+        self._residents.check(q.table, q.slots)
+        self._residents.check_all(q.table)
         members.channel(q.channel)  # a change that fails half-way costs a look at all channels
 
         def work() -> tuple[int, list[str], list[str], ChannelRecord] | None:

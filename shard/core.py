@@ -20,7 +20,6 @@ from node.config import Config
 from node.errors import DiskFull
 from node.model import UserBox
 from node.placement import Placement
-from node.slots import owned_by
 from shard import backlog as letters_of
 from shard import dead_letters, gone, history, parked, replay
 from shard.archivist import Archivist
@@ -35,6 +34,7 @@ from shard.erasures import Erasures
 from shard.expander import Expander
 from shard.export import Exports
 from shard.gone import Gone
+from shard.handovers import Handovers
 from shard.history import History
 from shard.house import House
 from shard.journal import Journal, ReceiptRecord
@@ -54,6 +54,7 @@ from shard.pressure import Pressure
 from shard.push import Push
 from shard.put_off import PutOff
 from shard.quotas import Quotas
+from shard.residents import Residents
 from shard.restore import Restores
 from shard.retention import Retention
 from shard.retry import Policy
@@ -91,15 +92,16 @@ class Shard:
         settings = config.shard
         self.index = index
         self._settings = settings
-        self._placement = placement
         self._disk = disk
         data: Path = disk.data
-        owned = frozenset(owned_by(index, placement.shards))
         self._keyring = keyring
+        self.under_way: dict[asyncio.Task[None], ops.AnyRequest] = {}
+        """questions that are being answered"""
         self._wake = asyncio.Event()
         self.journal = Journal(
             paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs, keyring=keyring
         )
+        self.residents = Residents(index, placement, self.journal.db)
         self.members = Members(self.journal.db)
         self.tail = Tail(self.journal.db, self.members)
         self.backlog = Backlog(Window(settings.window_letters, settings.window_bytes))
@@ -116,7 +118,8 @@ class Shard:
         )
         self.quotas = Quotas(self.journal, self.mailboxes, settings, self.changes)
         self.mailboxes.opener.opened = self.quotas.opened
-        self.roster = Roster(data, owned, self.mailboxes)
+        self.mailboxes.is_away = self.residents.is_away
+        self.roster = Roster(data, self.residents, self.mailboxes)
         self.mailboxes.opener.born = self.roster.born
         self.snapshots = Snapshots(
             paths.snapshots_dir(data, index),
@@ -134,6 +137,7 @@ class Shard:
             wake=self._wake,
             damaged=lambda: self.mailboxes.damaged,
             gone=self.gone,
+            before=self.residents.before,
         )
         retry = config.retry
         self.dead = DeadLetters(
@@ -153,18 +157,18 @@ class Shard:
         )
         self.schedule = Schedule(self.journal.db)
         self.channels = Channels(
-            self.journal, self.members, check=self.check, accepting=self._accepting, enter=self._enter
+            self.journal, self.members, residents=self.residents, accepting=self._accepting, enter=self._enter
         )
         self.morgue = Morgue(self.journal, self.dead, self.quotas, accepting=self._accepting, enter=self._enter)
+        ledger = Ledger(self.backlog, self.put_off, self.dead, self.schedule, self.quotas)
         self.office = Office(
             self.journal,
             self.members,
             self.backlog,
             self.expander,
             self.tail,
-            Ledger(self.backlog, self.put_off, self.dead, self.schedule, self.quotas),
-            table=placement.version,
-            owned=owned,
+            ledger,
+            residents=self.residents,
             changes=self.changes,
             rows_max=settings.journal_rows_max,
             waiting_max=settings.waiting_max,
@@ -194,6 +198,7 @@ class Shard:
             no_room=lambda: self.house.no_room(),
             stored=self._stored,
             gone=self.gone,
+            before=self.residents.before,
         )
         self.desk = Desk(
             self.mailboxes, self.postmen, self.journal, self.quotas, accepting=self._accepting, enter=self._enter
@@ -209,6 +214,7 @@ class Shard:
             vfs=vfs,
             keyring=keyring,
         )
+        self.statuses.is_away = self.residents.is_away
         self.devices = Devices(
             data,
             self.snapshots,
@@ -229,7 +235,7 @@ class Shard:
         )
         self.rounds = Rounds(
             data,
-            owned,
+            self.residents,
             self.mailboxes,
             self._chores(),
             may_work=lambda: not self.backlog.due,
@@ -258,8 +264,7 @@ class Shard:
             self.journal.keep = lambda rows: self.history.keep(self.gone.without(rows))
         self.backups = Backups(
             config,
-            placement,
-            index,
+            self.residents,
             disk,
             journal=self.journal,
             backlog=self.backlog,
@@ -271,7 +276,7 @@ class Shard:
         )
         self.restores = Restores(
             disk,
-            placement,
+            self.residents,
             journal=self.journal,
             members=self.members,
             mailboxes=self.mailboxes,
@@ -284,7 +289,7 @@ class Shard:
         )
         self.erasures = Erasures(
             disk,
-            placement,
+            self.residents,
             gone=self.gone,
             journal=self.journal,
             members=self.members,
@@ -301,6 +306,35 @@ class Shard:
             changed=self.changes.for_user,
             keyring=keyring,
         )
+        self.handovers = Handovers(
+            data,
+            self.residents,
+            journal=self.journal,
+            members=self.members,
+            office=self.office,
+            ledger=ledger,
+            postmen=self.postmen,
+            loader=self.loader,
+            tail=self.tail,
+            put_off=self.put_off,
+            mailboxes=self.mailboxes,
+            statuses=self.statuses,
+            push=self.push,
+            roster=self.roster,
+            backups=self.backups,
+            gone=self.gone,
+            restores=self.restores,
+            quotas=self.quotas,
+            dead=self.dead,
+            parked_letters=self.parked,
+            under_way=self.under_way,
+            is_expanding=lambda: self.expander.busy or self.backlog.window.behind > 0,
+            flush=self.barrier.flush,
+            enter=self._enter,
+            moved=self.changes.for_anybody,
+            keyring=keyring,
+        )
+        self.backups.are_moving = lambda: self.handovers.busy
         self.exports = Exports(data, self.snapshots, self.statuses, self.mailboxes, self.desk.box)
         self.watch = Watch(
             settings,
@@ -336,6 +370,8 @@ class Shard:
 
     def start(self) -> None:
         """Take up what the journal holds."""
+        self.handovers.start()
+        self.journal.skip_to(self.residents.last_beginning)
         self.erasures.start()
         self.push.begin(self.journal.next_seq())
         self.parked.load()
@@ -350,13 +386,14 @@ class Shard:
         async with asyncio.TaskGroup() as group:
             keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.rounds)
             workers = (self.office, self.loader, self.expander, self.postmen, self.erasures, self.quotas)
-            for work in (*workers, *keepers):
+            for work in (*workers, self.handovers, *keepers):
                 group.create_task(work.run(), name=type(work).__name__)
             group.create_task(self._tend(), name="tend")
 
     async def drain(self) -> None:
         """Store what waits, within a bound, and let it go. Nothing new must come in any more."""
         self.house.stop()
+        await self.handovers.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self.office.drain()
@@ -369,6 +406,7 @@ class Shard:
             await self.office.close_books()
 
     def close(self) -> None:
+        self.handovers.close()
         self.put_off.close()
         self.barrier.close()
         self.rounds.close()
@@ -396,12 +434,6 @@ class Shard:
 
     # -- questions ---------------------------------------------------------------------------------
 
-    def check(self, table: int, slots: list[int]) -> None:
-        """Refuse what isn't this shard's to answer."""
-        stranger = self.office.stranger(table, slots)
-        if stranger is not None:
-            raise stranger
-
     async def receipt(self, q: ops.AskReceipt) -> ops.ReceiptPart:
         def work() -> tuple[ReceiptRecord | None, int, int, list[tuple[int, int]]]:
             behind = self.tail.pending(q.id) if self.backlog.window.behind else 0
@@ -417,23 +449,25 @@ class Shard:
         return ops.ReceiptPart(record.accepted_us, targets, pending, record.failed + dead + not_noted)
 
     async def boxes(self, q: ops.AskBoxes) -> list[UserBox]:
-        self.check(q.table, q.slots)
+        self.residents.check(q.table, q.slots)
         return await self.roster.boxes(q)
 
     async def full(self, q: ops.AskFull) -> list[str]:
-        self.check(q.table, q.slots)
+        self.residents.check(q.table, q.slots)
         return self.quotas.full_of(q.users)
 
     async def ping(self, _q: ops.Ping) -> ops.State:
+        self.handovers.look()
         return ops.State(
             shard=self.index,
-            table=self._placement.version,
-            shards=self._placement.shards,
+            table=self.residents.table.number,
+            shards=self.residents.table.shards,
             waiting=self.backlog.waiting,
             journal_rows=self.journal.rows,
             stored=self.backlog.stored,
             open_mailboxes=len(self.mailboxes),
             transactions=self.postmen.transactions,
+            moving=self.handovers.busy,
         )
 
     # -- helpers -----------------------------------------------------------------------------------

@@ -109,10 +109,15 @@ def rows(db: apsw.Connection) -> Iterator[tuple[Any, ...]]:
     return db.execute(f"SELECT {_COLUMNS}, state, body FROM dead_letters")
 
 
+def rows_of(db: apsw.Connection, user: str) -> list[tuple[Any, ...]]:
+    """Those of ``user``, as :func:`rows`."""
+    return list(db.execute(f"SELECT {_COLUMNS}, state, body FROM dead_letters WHERE user_id=?", (user,)))
+
+
 def put(db: apsw.Connection, row: tuple[Any, ...]) -> None:
     """Take over what another shard had."""
     assert db.in_transaction
-    db.execute(f"INSERT INTO dead_letters({_COLUMNS}, state, body) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", row)
+    db.execute(f"INSERT OR REPLACE INTO dead_letters({_COLUMNS}, state, body) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", row)
 
 
 class DeadLetters:

@@ -14,13 +14,13 @@ import structlog
 
 from node import ops
 from node.clock import now_us
-from node.errors import DiskFull, NotFound, Unavailable
+from node.errors import DiskFull, Moving, NotFound, Unavailable
 from node.model import Message, Messages, Usage, UserChannels
 from shard import archive, deeds
 from shard import backlog as letters_of
 from shard.journal import REMOVAL, Journal
 from shard.mailbox import CORRUPT, Mailbox
-from shard.mailboxes import Mailboxes
+from shard.mailboxes import Away, Mailboxes
 from shard.opener import Lost
 from shard.postmen import Postmen
 from shard.quotas import Quotas
@@ -66,6 +66,8 @@ class Desk:
                 except CORRUPT as error:  # while it is held: nobody else is in the file that is set aside
                     self._mailboxes.discard(user, error)
                     raise
+        except Away as error:
+            raise Moving() from error
         except Lost as error:
             raise Unavailable("The mailbox is being restored") from error
         except apsw.BusyError as error:

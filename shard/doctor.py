@@ -29,14 +29,16 @@ from rich.console import Console
 from node import ops, paths, placement
 from node.config import load
 from node.errors import ConfigError
-from node.slots import slot_of, table_for
-from shard import archive, dead_letters, leftovers, mailbox, parked, sqlite, status_birth, subscriptions
+from node.placement import Placement
+from node.slots import Table, slot_of
+from shard import archive, dead_letters, leftovers, mailbox, parcel, parked, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.keyring import Keyring, is_encrypted, keys_of, open_keyring
 from shard.lanes import lane_of
 from shard.mailbox import Standing
 from shard.members import Members
+from shard.residents import Residents
 from shard.tail import Tail
 
 _BODY_COLUMNS = "channel_id, title, content, message_type, priority, sender"
@@ -77,14 +79,13 @@ class Doctor:
         layout = placement.load(self._data)
         if layout is None:
             raise ConfigError(f"{self._data} holds no node: placement.json is missing")
-        table = table_for(layout.shards)
         for shard in range(layout.shards):
             path = paths.shard_db(self._data, layout.version, shard)
             if not path.exists():
                 self._fault(path, "is missing")
                 continue
             try:
-                self._examine_journal(path, shard, table)
+                self._examine_journal(path, shard, layout)
             except _UNREADABLE as error:
                 self._fault(path, str(error))
         seen = set()
@@ -112,12 +113,14 @@ class Doctor:
         for slot in sorted(path for path in storage.glob("*") if path.name.isdigit()):
             yield from sorted(path for path in slot.iterdir() if path.is_dir())
 
-    def _examine_journal(self, path: Path, shard: int, table: tuple[int, ...]) -> None:
+    def _examine_journal(self, path: Path, shard: int, layout: Placement) -> None:
         journal = Journal(path, keyring=self._keyring)
+        table = layout.table
         self._plain += journal.key is None
         try:
             self._check_integrity(path, journal.db, journals.SCHEMA_VERSION)
-            members = Members(journal.db)
+            members, residents = Members(journal.db), Residents(shard, layout, journal.db)
+            parcel.settle(journal, members, residents)  # as the next start does
             tail = Tail(journal.db, members)
             strays = tail.strays()
             if strays:
@@ -133,7 +136,7 @@ class Doctor:
                 for user, standing in now.items():
                     self._memberships.setdefault(user, {})[name] = standing
             for subscription in subscriptions.stored(journal.db):
-                if table[slot_of(subscription.user)] != shard:
+                if table.shard_of(subscription.user) != shard:
                     self._fault(path, f"the subscription of {subscription.user} is for a user of another shard")
             dead = self._examine_dead(path, journal, shard, table)
             for seq, kind, message_id, targets, channel, users, body in journal.letters():
@@ -147,8 +150,9 @@ class Doctor:
                 if others := waits & gone or waits - set(names):
                     self._fault(path, f"letter {seq} is parked for {min(others)}, and doesn't wait for that user")
                 names = sorted(waits) if seq in alone else [name for name in names if name not in gone]
-                strangers = [name for name in names if table[slot_of(name)] != shard]
-                if strangers:
+                strangers = [name for name in names if table.shard_of(name) != shard]
+                names = [name for name in names if seq > residents.before(name)]
+                if strangers and not layout.number:
                     self._fault(path, f"letter {seq} is for users of another shard: {strangers[0]}")
                 self.report.waiting += len(names)
                 if kind == MESSAGE:
@@ -168,11 +172,11 @@ class Doctor:
         finally:
             journal.close()
 
-    def _examine_dead(self, path: Path, journal: Journal, shard: int, table: tuple[int, ...]) -> dict[int, set[str]]:
+    def _examine_dead(self, path: Path, journal: Journal, shard: int, table: Table) -> dict[int, set[str]]:
         """For whom which letters are no more."""
         dead_letters.make_tables(journal.db)
         for user, message_id, *_rest, state, body in dead_letters.rows(journal.db):
-            if table[slot_of(user)] != shard:
+            if table.shard_of(user) != shard:
                 self._fault(path, f"dead letter {message_id} is for a user of another shard: {user}")
             if state == dead_letters.DEAD:
                 self.report.dead += 1

@@ -29,7 +29,7 @@ import structlog
 from node import ops, paths
 from node.clock import now_us
 from node.errors import DiskFull, NotFound, PoboxError, Unavailable
-from node.placement import Placement, sync_directory
+from node.placement import sync_directory
 from shard import erased, history
 from shard import gone as tombstones
 from shard.dead_letters import DeadLetters, Moved
@@ -43,6 +43,7 @@ from shard.members import Members
 from shard.postmen import Postmen
 from shard.push import Push
 from shard.quotas import Quotas
+from shard.residents import Residents
 from shard.restore import Restores
 from shard.roster import Roster
 from shard.statuses import Statuses
@@ -57,12 +58,12 @@ _AGAIN_S = 5.0
 
 
 class Erasures:
-    """For the users of one shard of ``layout``. ``changed`` is told whose box is another one."""
+    """For the users of one shard, ``residents``. ``changed`` is told whose box is another one."""
 
     def __init__(
         self,
         disk: Disk,
-        layout: Placement,
+        residents: Residents,
         *,
         gone: Gone,
         journal: Journal,
@@ -82,7 +83,8 @@ class Erasures:
     ) -> None:
         self._disk = disk
         self._keyring = keyring
-        self._layout = layout
+        self._residents = residents
+        self._layout = residents.placement
         self._gone = gone
         self._journal = journal
         self._members = members
@@ -160,7 +162,8 @@ class Erasures:
             if self._gone.phases[user] == EMPTIED:
                 await self._journal.read(self._history.close)  # the next one to be kept begins another file
                 until = Position(self._layout.version, self._gone.up_to[user])
-                await self._in_thread(lambda: self._remove(user, until))
+                spans = self._residents.spans(user)
+                await self._in_thread(lambda: self._remove(user, until, spans))
                 await self._advance(user, DONE)
         except (OSError, DiskFull) as error:
             if self._gone.phases.get(user, DONE) == DONE:  # it has not begun
@@ -246,13 +249,13 @@ class Erasures:
         if self._keyring is not None:  # before anybody of that name can have a new one
             self._keyring.destroy(user)
 
-    def _remove(self, user: str, until: Position) -> None:
+    def _remove(self, user: str, until: Position, spans: history.Spans) -> None:
         out = paths.erased_dir(self._disk.data, user)
         if paths.backups_dir(self._disk.data).exists():
             erased.note(self._disk.data, user, now_us(), until)
         _remove_tree(out)
         sync_directory(out.parent)
-        history.erase(self._disk.data, user, until, self._keyring)
+        history.erase(self._disk.data, user, until, spans, self._residents.index, self._keyring)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

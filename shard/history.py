@@ -57,6 +57,10 @@ class Position(NamedTuple):
     seq: int
 
 
+Spans = list[tuple[int, int, int]]
+"""a shard that had somebody, and the numbers behind and up to which: see ``shard.residents``"""
+
+
 def directory(data: Path, layout: Placement, shard: int) -> Path:
     return paths.history_dir(data) / f"{layout.version}-{layout.shards}" / f"shard-{shard}"
 
@@ -148,32 +152,57 @@ def read(path: Path, sealed: AESGCM | None = None) -> Iterator[LetterOf]:
 
 
 def since(
-    data: Path, user: str, after: Position, from_us: int, keyring: Keyring | None = None
+    data: Path,
+    user: str,
+    after: Position,
+    from_us: int,
+    layout: int,
+    spans: Spans,
+    keyring: Keyring | None = None,
 ) -> Iterator[tuple[Position, LetterOf]]:
     """What is kept for ``user``, or for a channel, from behind ``after`` on, in no order, maybe twice. ``from_us``:
-    when ``after`` was; what lies in segments that ended before isn't looked at."""
+    when ``after`` was; what lies in segments that ended before isn't looked at. ``spans``: which shards had that
+    person under the present ``layout``."""
     sealed = sealed_by(keyring)
-    for layout, shards, place in _layouts(data):
-        if layout < after.layout:
+    for version, place, first, last, is_whole in _places(data, user, layout, spans):
+        if version < after.layout:
             continue
-        segments = sorted((place / f"shard-{table_for(shards)[slot_of(user)]}").glob("*.seg"))
+        segments = sorted(place.glob("*.seg"))
         for segment, follower in zip(segments, [*segments[1:], None], strict=True):
             # What is purged in a segment was accepted before; so the last one that began before counts too.
             if follower is not None and _began_us(follower) < from_us:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 for row in read(segment, sealed):
-                    position = Position(layout, row.seq)
-                    if position > after and (row.channel is not None or user in row.users):
+                    position = Position(version, row.seq)
+                    if position <= after or not first < row.seq <= last:
+                        continue
+                    if (row.channel is not None and is_whole) or user in row.users:
                         yield position, row
 
 
-def erase(data: Path, user: str, until: Position, keyring: Keyring | None = None) -> None:
+def _places(data: Path, user: str, layout: int, spans: Spans) -> Iterator[tuple[int, Path, int, int, bool]]:
+    """Where there may be letters of ``user``: the layout, the directory, between which numbers; and whether those to
+    channels count, too. Who was moved in an earlier layout is not known: every shard may have had letters by name."""
+    for version, shards, place in _layouts(data):
+        if version == layout:
+            for shard, first, last in spans:
+                yield version, place / f"shard-{shard}", first, last, True
+        else:
+            for directory in sorted(place.glob("shard-*")):
+                is_computed = directory.name == f"shard-{table_for(shards)[slot_of(user)]}"
+                yield version, directory, 0, sys.maxsize, is_computed
+
+
+def erase(data: Path, user: str, until: Position, spans: Spans, shard: int, keyring: Keyring | None = None) -> None:
     """Take the name of ``user`` out of every letter up to ``until``, and letters that name nobody else. For a thread;
-    nobody may be appending. Killed, the same again does the rest."""
+    nobody may be appending to what ``shard`` has; of others that run, their last segment is left alone. Killed, the
+    same again does the rest."""
     sealed = sealed_by(keyring)
-    for layout, shards, place in _layouts(data):
-        for segment in sorted((place / f"shard-{table_for(shards)[slot_of(user)]}").glob("*.seg")):
+    for layout, place, _first, _last, _is_whole in _places(data, user, until.layout, spans):
+        is_ours = layout != until.layout or place.name == f"shard-{shard}"
+        segments = sorted(place.glob("*.seg"))
+        for segment in segments if is_ours else segments[:-1]:
             last = until.seq if layout == until.layout else sys.maxsize if layout < until.layout else 0
 
             def names(row: LetterOf, last: int = last) -> list[str] | None:

@@ -53,6 +53,11 @@ _MERGE_RECEIPT = """
 INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,?)
 ON CONFLICT(id) DO UPDATE SET digest=max(digest, excluded.digest), targets=targets+excluded.targets,
     accepted_us=min(accepted_us, excluded.accepted_us), failed=failed+excluded.failed, moved=moved+excluded.moved-1"""
+_TAKE_RECEIPT = """
+INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,1)
+ON CONFLICT(id) DO UPDATE SET targets=targets+excluded.targets, failed=failed+excluded.failed"""
+_RECEIPTS = "SELECT seq, id, digest, accepted_us, targets, failed FROM receipts WHERE seq>? ORDER BY seq LIMIT ?"
+_TAKEN = "SELECT id, accepted_us FROM receipts WHERE seq>? AND moved=0 ORDER BY seq DESC LIMIT ?"
 _WHOLE = "SELECT id, digest, accepted_us FROM receipts WHERE moved=? ORDER BY seq"
 _SETTLE = "UPDATE receipts SET moved=iif(moved=?, 0, 1) WHERE moved>0"
 _RECEIPT = "SELECT seq, digest, accepted_us, targets, failed, moved FROM receipts WHERE id=?"
@@ -191,6 +196,28 @@ class Journal:
         assert self.db.in_transaction
         row = (self.next_seq(), message_id, digest, accepted_us, targets, failed, 1 + parts)
         self.db.execute(_MERGE_RECEIPT, row)
+
+    def take_receipt(self, message_id: str, digest: bytes, accepted_us: int, targets: int, failed: int) -> bool:
+        """Take over a receipt from another shard: what it counts is added to what is counted here. One that was not
+        known here says nothing of this shard's own people: sent again, the letter is delivered to them once more.
+        Whether it is new."""
+        assert self.db.in_transaction
+        is_new = self.receipt(message_id) is None
+        self.db.execute(_TAKE_RECEIPT, (self.next_seq(), message_id, digest, accepted_us, targets, failed))
+        return is_new
+
+    def receipts_after(self, seq: int, limit: int) -> list[tuple[int, str, bytes, int, int, int]]:
+        """Number, id, digest, time of acceptance, targets and failed of the next receipts, in order."""
+        return list(self.db.execute(_RECEIPTS, (seq, limit)))
+
+    def taken_since(self, us: int, after: int, limit: int) -> list[str]:
+        """Ids of the last messages that were accepted at or after ``us``, with a number above ``after``."""
+        rows = self.db.execute(_TAKEN, (after, limit))
+        return [id for id, accepted_us in rows if accepted_us >= us]
+
+    def body(self, seq: int) -> tuple[int, str, bytes] | None:
+        """Kind, id and body of a letter that is here still."""
+        return self.db.execute("SELECT kind, id, body FROM letters WHERE seq=?", (seq,)).fetchone()
 
     def settle_receipts(self, parts: int) -> list[tuple[str, bytes, int]]:
         """All parts are here: the receipts that have ``parts`` of them are whole, and no different from

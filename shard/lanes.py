@@ -135,6 +135,14 @@ class Lanes(Generic[Item]):
         self.count -= len(items)
         return items
 
+    def users(self) -> set[str]:
+        """For whom something waits."""
+        return {user for mail in self._mail for user in mail}
+
+    def of(self, user: str) -> list[Item]:
+        """What waits for ``user``, and goes on waiting."""
+        return [item for mail in self._mail for item in mail.get(user, ())]
+
     def has(self, user: str) -> bool:
         """Whether something waits for ``user``."""
         return any(user in mail for mail in self._mail)

@@ -25,11 +25,12 @@ from node import paths, placement
 from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
-from node.slots import slot_of, table_for
-from shard import dead_letters, gone, parked, quotas, schedule, sqlite, subscriptions, vapid
+from node.slots import SLOTS
+from shard import dead_letters, gone, parcel, parked, quotas, schedule, sqlite, subscriptions, vapid
 from shard.journal import MESSAGE, Journal
 from shard.keyring import Keyring, open_keyring
 from shard.members import Members
+from shard.residents import Residents
 
 _PORTION = 2_000
 _OF_A_SHARD = re.compile(r"(?:shard|changes)-(\d+)(?:\.sock)?")
@@ -61,17 +62,18 @@ def lay_out(data: Path, shards: int, keyring: Keyring | None = None) -> Move | N
     _sweep(data, old)
     if old is not None and old.shards == shards:
         return None
-    with nobody_at_work(data, old):
+    with nobody_at_work(data, old), placement.changing(data):
+        placement.call_off(data)
         return _lay_out_anew(data, old, shards, keyring)
 
 
 def _lay_out_anew(data: Path, old: Placement | None, shards: int, keyring: Keyring | None) -> Move:
-    new = Placement(version=old.version + 1 if old else 1, shards=shards)
+    new = _after(old, shards)
     directory = paths.journals_dir(data, new.version)
     directory.mkdir(mode=0o700)
     journals = [Journal(paths.shard_db(data, new.version, index), keyring=keyring) for index in range(shards)]
     try:
-        move = _Mover(journals).move(data, old, keyring) if old else Move(4096, 0, 0, 0)
+        move = _Mover(journals, new).move(data, old, keyring) if old else Move(4096, 0, 0, 0)
         for journal in journals:
             journal.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
@@ -84,12 +86,27 @@ def _lay_out_anew(data: Path, old: Placement | None, shards: int, keyring: Keyri
     return move
 
 
+def _after(old: Placement | None, shards: int) -> Placement:
+    """The next layout. People who were moved by themselves stay where they are, as long as there is such a shard."""
+    if old is None:
+        return Placement(version=1, shards=shards)
+    users = {user: slot for user, slot in old.users.items() if old.slots[slot] < shards}
+    return Placement(
+        version=old.version + 1,
+        shards=shards,
+        number=old.number + 1 if old.number else 0,
+        format=old.format if old.number else 1,
+        slots={slot: old.slots[slot] for slot in users.values()},
+        users=users,
+    )
+
+
 @contextlib.contextmanager
 def nobody_at_work(data: Path, old: Placement | None) -> Iterator[None]:
     """Hold the lock of every shard there is. Raises :class:`ConfigError` if one runs: what it accepts while its
     journal is copied would be left behind."""
     with contextlib.ExitStack() as held:
-        for index in range(old.shards if old else 0):
+        for index in range(old.processes if old else 0):
             fd = os.open(paths.shard_lock(data, index), os.O_RDWR | os.O_CREAT, 0o600)
             held.callback(os.close, fd)
             try:
@@ -120,7 +137,7 @@ def _sweep(data: Path, current: Placement | None) -> None:
         if directory.name != keep:
             shutil.rmtree(directory)
     if current is not None:
-        _sweep_shards(data, current.shards)
+        _sweep_shards(data, current.processes)
 
 
 def _sweep_shards(data: Path, shards: int) -> None:
@@ -140,25 +157,31 @@ def _sweep_shards(data: Path, shards: int) -> None:
 class _Mover:
     """Distributes the rows of the old journals over the new ``journals``."""
 
-    def __init__(self, journals: list[Journal]) -> None:
+    def __init__(self, journals: list[Journal], new: Placement) -> None:
         self._journals = journals
-        self._table = table_for(len(journals))
+        self._table = new.table
         self._members = [Members(journal.db) for journal in journals]
         for journal in journals:
             dead_letters.make_tables(journal.db)
             quotas.make_tables(journal.db)
         self._schedules = [schedule.Schedule(journal.db) for journal in journals]
+        self._residents: list[Residents] = []
+        """of each old shard"""
         self._fewer: list[Counter[str]] = []
         """of each old shard, by message: targets who were deleted and are not off its receipt yet"""
 
     def move(self, data: Path, old: Placement, keyring: Keyring | None) -> Move:
         moved = Move(
-            slots=sum(a != b for a, b in zip(table_for(old.shards), self._table, strict=True)),
+            slots=sum(old.table.owner(slot) != self._table.owner(slot) for slot in range(SLOTS)),
             letters=0,
             receipts=0,
             memberships=0,
         )
         sources = [Journal(paths.shard_db(data, old.version, index), keyring=keyring) for index in range(old.shards)]
+        for index, source in enumerate(sources):  # what slots that changed hands had left to do
+            residents = Residents(index, old, source.db)
+            parcel.settle(source, Members(source.db), residents)
+            self._residents.append(residents)
         for journal in self._journals:
             journal.begin()
         try:
@@ -167,8 +190,8 @@ class _Mover:
                 self._move_subscriptions(source)
                 self._move_deletions(source)
                 self._move_quotas(source)
-            for source in sources:
-                moved.letters += self._move_letters(source)
+            for source, residents in zip(sources, self._residents, strict=True):
+                moved.letters += self._move_letters(source, residents)
                 self._move_troubles(source)
             moved.receipts = self._move_receipts(sources)
             for journal in self._journals:
@@ -178,8 +201,8 @@ class _Mover:
                 source.close()
         return moved
 
-    def _owner(self, name: str) -> int:
-        return self._table[slot_of(name)]
+    def _owner(self, user: str) -> int:
+        return self._table.shard_of(user)
 
     def _move_members(self, source: Journal) -> int:
         """Channels to every shard, memberships of now to the user's; all begin before any letter."""
@@ -220,9 +243,9 @@ class _Mover:
             if phase != gone.DONE:
                 gone.put(self._journals[self._owner(user)].db, (user, 0, at_us, phase))
 
-    def _move_letters(self, source: Journal) -> int:
-        """Each letter to the shards of its targets, without those who were deleted since. A channel letter gets the
-        names of its members: the clock that tells who they were stays behind."""
+    def _move_letters(self, source: Journal, residents: Residents) -> int:
+        """Each letter to the shards of its targets, without those who were deleted, or moved, since. A channel letter
+        gets the names of its members: the clock that tells who they were stays behind."""
         count = 0
         members = Members(source.db)
         dead_letters.make_tables(source.db)
@@ -249,6 +272,8 @@ class _Mover:
                 if seq <= up_to.get(name, 0):
                     fewer[message_id] += kind == MESSAGE and (seq, name) not in withdrawn
                     continue
+                if seq <= residents.before(name):
+                    continue  # it was in the box before that changed hands
                 parts[self._owner(name)].append(name)
             for owner, part in parts.items():
                 self._journals[owner].add_one(kind, message_id, part, body)
@@ -275,7 +300,7 @@ class _Mover:
                 "SELECT id, digest, accepted_us, targets, failed, moved FROM receipts ORDER BY seq"
             )
             for message_id, digest, accepted_us, targets, failed, moved in rows:
-                journal = self._journals[self._owner(message_id)]
+                journal = self._journals[self._table.home(message_id)]
                 targets -= fewer[message_id]
                 journal.merge_receipt(message_id, digest, accepted_us, targets, failed, 0 if moved else 1)
                 count += 1

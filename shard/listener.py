@@ -63,7 +63,7 @@ class Listener:
         self.shard = shard
         self.connections: set[_Connection] = set()
         self._failed = failed
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = shard.under_way
         self._server: asyncio.AbstractServer | None = None
         self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             ops.AskReceipt: shard.receipt,
@@ -105,6 +105,8 @@ class Listener:
             ops.AskFull: shard.full,
             ops.AskUsage: shard.desk.usage,
             ops.SetQuota: shard.quotas.set,
+            ops.HandOver: shard.handovers.hand_over,
+            ops.TakeOver: shard.handovers.take_over,
         }
 
     async def start(self, path: Path) -> None:
@@ -120,13 +122,13 @@ class Listener:
             answer(ops.failed(request.rid, Overloaded()))
             return
         task = asyncio.create_task(self._answer(request, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = request
+        task.add_done_callback(self._tasks.pop)
 
     async def _answer(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
         try:
             if isinstance(request, ops.AboutUser):
-                self.shard.check(request.table, [request.slot])
+                self.shard.residents.check_user(request)
             body = await self._handlers[type(request)](request)
             frame = ops.encode(ops.Done(request.rid, msgspec.Raw(ops.encode(body))))
         except PoboxError as error:

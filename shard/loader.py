@@ -26,7 +26,8 @@ _READERS_MAX = 50_000
 
 
 class Loader:
-    """``damaged`` tells how many boxes were set aside: what had been written into them is not there any more."""
+    """``damaged`` tells how many boxes were set aside: what had been written into them is not there any more.
+    ``before`` is as in :class:`shard.postmen.Postmen`."""
 
     def __init__(
         self,
@@ -38,8 +39,10 @@ class Loader:
         wake: asyncio.Event,
         damaged: Callable[[], int],
         gone: Gone | None = None,
+        before: Callable[[str], int] = lambda _user: 0,
     ) -> None:
         self._gone = gone or Gone()
+        self._before = before
         self._backlog = backlog
         self._journal = journal
         self._tail = tail
@@ -96,7 +99,7 @@ class Loader:
         if self._damaged() != self._damaged_before:
             self._damaged_before = self._damaged()
             self._got.clear()
-        after = max(self._got.get(user, 0), self._gone.up_to.get(user, 0))
+        after = max(self._got.get(user, 0), self._gone.up_to.get(user, 0), self._before(user))
         letters: list[Letter] = []
         if self._backlog.window.behind:
             letters = await self._journal.read(lambda: self._tail.of(user, after))
@@ -119,6 +122,11 @@ class Loader:
     def forget(self, user: str) -> None:
         """The box of ``user`` was replaced: what it had got from the tail is not there any more."""
         self._got.pop(user, None)
+
+    @property
+    def debtors(self) -> set[str]:
+        """Whom :meth:`owes` is true of."""
+        return set(self._owed)
 
     def owes(self, user: str) -> bool:
         """Whether ``user`` was read without something that waits for him in the tail."""

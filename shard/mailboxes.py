@@ -46,6 +46,13 @@ _CLOSE_PORTION = 64
 """boxes that are closed at one go: some 50 us each, on the loop"""
 
 
+class Away(apsw.BusyError):
+    """The box is another shard's, or about to be."""
+
+
+_AWAY = "it is moving to another shard"
+
+
 class Mailboxes:
     """The open boxes under ``data``; ``template`` is an empty box's file."""
 
@@ -79,6 +86,8 @@ class Mailboxes:
         self._newborn: dict[str, int] = {}  # user → number of barriers begun before the birth
         self._barriers_begun = 0
         self._may_checkpoint = False
+        self.is_away: Callable[[str], bool] = lambda _user: False
+        """whether a box is another shard's to open"""
         self._in_line: dict[object, float] = {}  # who waits for a holder, and since when; the oldest first
         self._longest_s = 0.0
         self.opened = self.visited = 0
@@ -94,7 +103,7 @@ class Mailboxes:
     def free(self, user: str) -> Mailbox | None:
         """The box if it is open and nobody holds it: the loop may use it at once, till it awaits."""
         box = self._open.get(user)
-        if box is None or user in self._lines or self.volumes.is_down(user):
+        if box is None or user in self._lines or self.volumes.is_down(user) or self.is_away(user):
             return None
         self._use(box)
         return box
@@ -104,10 +113,11 @@ class Mailboxes:
         """Hold ``user``'s box, opened if need be, made if ``create`` (asked when it is held); None if there is none.
 
         Whoever comes first holds it first. Raises ``apsw.BusyError`` if another process has it
-        open, :class:`DiskFull` at birth, :class:`VolumeDown` while the disk under it is left alone.
+        open, :class:`DiskFull` at birth, :class:`VolumeDown` while the disk under it is left alone, :class:`Away`.
         """
         self.holds += 1
         async with self._lines.hold(user):
+            self._check(user)
             if not self.volumes.knows(user):
                 await asyncio.get_running_loop().run_in_executor(self._openers, self.volumes.learn, user)
             ticket = self.volumes.enter(user)
@@ -165,6 +175,10 @@ class Mailboxes:
         """Do each errand in its user's box, made if need be and ``create``, in a thread; what each failed with. The
         boxes must be at rest, and are so again afterwards."""
         assert all(self.is_at_rest(user) for user, _errand in errands)
+        away = {user for user, _errand in errands if self.is_away(user)}
+        if away:
+            there = iter(await self.visit([errand for errand in errands if errand[0] not in away], create=create))
+            return [Away(_AWAY) if user in away else next(there) for user, _errand in errands]
         async with contextlib.AsyncExitStack() as lines:
             for user, _errand in errands:
                 await lines.enter_async_context(self._lines.hold(user))  # nobody is in it: no waiting
@@ -195,6 +209,7 @@ class Mailboxes:
     async def lend(self, user: str, thread: ThreadPoolExecutor) -> AsyncIterator[Mailbox | None]:
         """As :meth:`hold`; but a box that isn't open is opened for this alone, in ``thread``, and pushes out none."""
         async with self._lines.hold(user):
+            self._check(user)
             self.holds += 1
             if (box := self._open.get(user)) is not None:
                 yield box
@@ -214,11 +229,22 @@ class Mailboxes:
     async def seize(self, user: str) -> AsyncIterator[None]:
         """Hold ``user``'s box and close it, so that its file may be replaced; afterwards it is another box."""
         async with self._lines.hold(user):
+            self._check(user)
             self.holds += 1
             self.discard(user)
             yield
             self._unsound.discard(user)
             self.opener.condemned.pop(user, None)
+
+    async def vacate(self) -> None:
+        """Close every box that is away by now; nobody holds one when this returns."""
+        for user in [user for user in {*self._open, *self._lines} if self.is_away(user)]:
+            async with self._lines.hold(user):
+                self.discard(user)
+
+    def _check(self, user: str) -> None:
+        if self.is_away(user):
+            raise Away(_AWAY)
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a query on a held box off the loop."""

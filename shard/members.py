@@ -35,6 +35,7 @@ _NOW = """
 SELECT user_id FROM members
 WHERE channel_id=?1 AND user_id>?2 AND user_id>=?3 AND user_id<?3||char(127) AND left_seq IS NULL
 ORDER BY user_id LIMIT ?4"""
+_BEGUN = "SELECT user_id, joined_seq, joined_us FROM members WHERE channel_id=? AND left_seq IS NULL"
 _SPANS = "SELECT channel_id, joined_seq, left_seq FROM members WHERE user_id=?"
 _MUTES = "SELECT user_id, channel_id, muted_us FROM members WHERE muted_us IS NOT NULL AND left_seq IS NULL"
 _MUTES_INDEX = "CREATE INDEX IF NOT EXISTS members_muted ON members(user_id) WHERE muted_us IS NOT NULL"
@@ -196,6 +197,16 @@ class Members:
     def of(self, user: str) -> dict[str, Standing]:
         """The channels that ``user`` is in, and how."""
         return {channel: _standing(*state) for channel, *state in self._db.execute(_OF, (user,))}
+
+    def came(self, channel_id: str, seqs: list[int], before_us: int, *, others: bool = False) -> list[str]:
+        """Members of now whose membership began here with one of the numbers ``seqs``, which is to say that they were
+        moved here, and who had joined by ``before_us``; or all the ``others``."""
+        begun = set(seqs)
+        return [
+            user
+            for user, seq, joined_us in self._db.execute(_BEGUN, (channel_id,))
+            if (seq not in begun if others else seq in begun and joined_us <= before_us)
+        ]
 
     def mute(self, channel_id: str, user: str, until_us: int | None) -> bool:
         """Mute the channel for a member of now, till ``until_us`` (or :data:`FOR_GOOD_US`), or no longer (None);

@@ -20,16 +20,16 @@ import msgspec
 from node import ops
 from node.changes import Changes
 from node.clock import now_us
-from node.errors import Conflict, DiskFull, NotFound, Overloaded, PoboxError, Unavailable
+from node.errors import Conflict, DiskFull, NotFound, Overloaded, PoboxError
 from node.metrics import Histogram
-from node.slots import slot_of
 from shard import backlog as letters_of
 from shard.backlog import Backlog, Letter
 from shard.expander import Expander
-from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRow
+from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRecord, ReceiptRow
 from shard.ledger import Ledger, Page, Written
 from shard.members import Members
 from shard.pressure import Pressure, Room
+from shard.residents import BEYOND, Residents
 from shard.tail import Tail
 from shard.window import Group
 
@@ -50,7 +50,9 @@ _body = msgspec.msgpack.Decoder(ops.Letter).decode
 _taken: dict[int, msgspec.Raw] = {}
 
 
-def _done(rid: int, targets: int) -> bytes:
+def _done(rid: int, targets: int, known_us: int = 0) -> bytes:
+    if known_us:
+        return ops.encode(ops.Done(rid, msgspec.Raw(ops.encode(ops.Taken(targets, known_us)))))
     raw = _taken.get(targets)
     if raw is None:
         raw = msgspec.Raw(ops.encode(ops.Taken(targets)))
@@ -60,7 +62,7 @@ def _done(rid: int, targets: int) -> bytes:
 
 
 class Office:
-    """``owned`` are this shard's slots under table version ``table``."""
+    """For the people of ``residents``."""
 
     def __init__(
         self,
@@ -71,8 +73,7 @@ class Office:
         tail: Tail,
         ledger: Ledger,
         *,
-        table: int,
-        owned: frozenset[int],
+        residents: Residents,
         changes: Changes,
         rows_max: int,
         waiting_max: int,
@@ -87,8 +88,7 @@ class Office:
         self._expander = expander
         self._tail = tail
         self._ledger = ledger
-        self._table = table
-        self._owned = owned
+        self._residents = residents
         self._changes = changes
         self._rows_max = rows_max
         self._waiting_max = waiting_max
@@ -116,6 +116,7 @@ class Office:
         self.commit_s = Histogram()
         self.closed: PoboxError | None = None
         """why nothing is accepted just now"""
+        self._paused = False
 
     def take(self, request: ops.Deliver, answer: Answer) -> None:
         """Accept a letter; ``answer`` is called with the frame when it is on disk, or refused."""
@@ -132,18 +133,32 @@ class Office:
         self._work.set()
 
     def _refusal(self, request: ops.Deliver) -> PoboxError | None:
-        stranger = self.stranger(request.table, request.slots)
+        stranger = self._residents.stranger(request.table, request.slots)
         if stranger is not None:
             return stranger
         if len(self._entries) >= _ENTRIES_MAX or self._entries_bytes >= _ENTRIES_BYTES_MAX:
             return Overloaded()
         return self.refusal(request.priority)
 
-    def stranger(self, table: int, slots: list[int]) -> PoboxError | None:
-        """The refusal of what isn't this shard's to answer, None if it is."""
-        if table != self._table or not self._owned.issuperset(slots):
-            return Unavailable("The node is being laid out anew")
-        return None
+    async def pause(self) -> None:
+        """Journal nothing that comes from now on, and keep whoever asks waiting, until :meth:`resume`. What came before
+        stands in the lanes when this returns."""
+        self._paused = True
+        async with self._journal.lock:
+            return
+
+    def resume(self) -> None:
+        """Go on; what isn't this shard's by now is refused, so that it is asked elsewhere."""
+        self._paused = False
+        waiting, self._entries = self._entries, []
+        for request, answer, since in waiting:
+            stranger = self._residents.stranger(request.table, request.slots)
+            if stranger is None:
+                self._entries.append((request, answer, since))
+            else:
+                self._entries_bytes -= memoryview(request.letter).nbytes
+                answer(ops.encode(ops.Failed(request.rid, stranger.problem())))
+        self._work.set()
 
     def refusal(self, priority: int = 10) -> PoboxError | None:
         """Why nothing of ``priority`` that is to be journaled is taken just now, None if it is."""
@@ -194,7 +209,7 @@ class Office:
     async def run(self) -> None:
         """Commit until cancelled; :class:`Unsure` ends the process."""
         while True:
-            if not self._entries and not self._to_purge and not self._ledger.is_due:
+            if not (self._entries and not self._paused) and not self._to_purge and not self._ledger.is_due:
                 self._work.clear()
                 self._idle.set()
                 await self._work.wait()
@@ -227,7 +242,8 @@ class Office:
 
     async def _commit_group(self) -> bool:
         """Journal and answer what has gathered; False if the disk is full."""
-        group, self._entries = self._entries[:_GROUP_MAX], self._entries[_GROUP_MAX:]
+        count = 0 if self._paused else _GROUP_MAX
+        group, self._entries = self._entries[:count], self._entries[count:]
         self._entries_bytes -= sum(memoryview(request.letter).nbytes for request, _answer, _since in group)
         purge, self._to_purge = self._to_purge[:_PURGE_MAX], self._to_purge[_PURGE_MAX:]
         page = self._ledger.take(purge)
@@ -300,7 +316,9 @@ class Office:
     ) -> bytes:
         """Add one letter to the group; the frame that will answer it. Raises what refuses it. If the window has no
         room for it, it is for ``later``."""
-        moved = False
+        record: ReceiptRecord | None = None
+        late: list[str] | None = None
+        channel, users = request.channel, request.users
         if not request.fresh:
             known = seen.get(request.id)
             if known is None:
@@ -310,16 +328,25 @@ class Office:
                     if record.moved and record.digest == request.digest:
                         # It may be only a part that was accepted before the shards changed. Delivering
                         # the whole again doubles nothing, and gives the receipt its parts back.
-                        moved, known = True, None
+                        known = None
+                    else:
+                        late = self._late(request, record)
             if known is not None:
                 if known[0] != request.digest:
                     raise Conflict(field="id")
-                return _done(request.rid, known[1])
-        channel, users = request.channel, request.users
+                if not late:
+                    return _done(request.rid, known[1], record.accepted_us if record else now)
+        if late:
+            # Their shard of then may not have had it. Delivering again doubles nothing.
+            channel, users = None, late
+        elif channel is not None and (known_us := record.accepted_us if record else request.known_us):
+            of_then = self._members_of_then(channel, known_us)
+            if of_then is not None:
+                channel, users = None, of_then
         targets = len(users)
         if channel is not None:
             record_of = self._members.channels.get(channel)
-            if record_of is None and (request.claim or slot_of(channel) in self._owned):
+            if record_of is None and (request.claim or self._residents.table.home(channel) == self._residents.index):
                 raise NotFound("no such channel", field="channelId")
             targets = record_of.members if record_of else 0
         seq = self._journal.next_seq()
@@ -331,12 +358,49 @@ class Office:
                 raise PoboxError() from error
             rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
             (fresh if room.holds(letter.lane, len(users), len(body)) else later).append((letter, users))
-        if moved:
+        accepted_us, counts = (
+            now,
+            targets - self._counted(request, users, record.accepted_us if record else request.known_us),
+        )
+        if record is not None:
             self._journal.drop_receipt(request.id)
-        receipts.append((seq, request.id, request.digest, now, targets))
+            if late:
+                targets, accepted_us, counts = targets + record.targets, record.accepted_us, counts + record.targets
+        receipts.append((seq, request.id, request.digest, accepted_us, counts))
         if not request.fresh:
             seen[request.id] = (request.digest, targets)
-        return _done(request.rid, targets)
+        return _done(request.rid, targets, record.accepted_us if record else 0)
+
+    def _counted(self, request: ops.Deliver, users: list[str], known_us: int) -> int:
+        """How many of the targets another shard's receipt counts, since it took the same for them before they came."""
+        counted = frozenset[int]() if request.fresh else self._residents.counted(request.id, known_us)
+        if not counted:
+            return 0
+        if request.channel is not None and not users:
+            return len(self._members.came(request.channel, list(counted), BEYOND))
+        residents = self._residents
+        return sum(residents.since(residents.table.slot(user)) in counted for user in users)
+
+    def _late(self, request: ops.Deliver, record: ReceiptRecord) -> list[str]:
+        """Targets of a letter that is known here who came after it: what is known of it says nothing of them."""
+        residents = self._residents
+        if request.channel is None:
+            return [
+                user
+                for user, slot in zip(request.users, request.slots, strict=True)
+                if residents.since(slot) > record.seq
+            ]
+        later = [seq for seq in residents.beginnings if seq > record.seq]
+        return self._members.came(request.channel, later, record.accepted_us) if later else []
+
+    def _members_of_then(self, channel: str, known_us: int) -> list[str] | None:
+        """Who gets a letter to ``channel`` that was taken at ``known_us`` elsewhere, and is sent again: of those who
+        were moved here, only who was a member by then. None if nobody was moved: all there are, as of now."""
+        beginnings = self._residents.beginnings
+        if not beginnings or channel not in self._members.channels:
+            return None
+        others = self._members.came(channel, beginnings, known_us, others=True)
+        return others + self._members.came(channel, beginnings, known_us)
 
     def _hand_over(self, fresh: list[tuple[Letter, list[str]]], later: list[tuple[Letter, list[str]]]) -> None:
         """What is on disk goes to the lanes, as far as the window holds it."""

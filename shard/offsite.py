@@ -35,7 +35,6 @@ from node.clock import now_us
 from node.config import Encryption
 from node.ids import check_name
 from node.placement import Placement, save, sync_directory, write_all, write_durably
-from node.slots import owned_by
 from shard import backup_files as files
 from shard import scrub
 from shard.backup_set import Manifest as Part
@@ -43,7 +42,7 @@ from shard.backup_set import first_day, part_of, whole_sets
 from shard.copying import seal as seal_copy
 from shard.erased import Erased
 from shard.keyring import KeyLost, Keyring, key_at, open_keyring
-from shard.roster import names_in
+from shard.roster import boxes_of
 from shard.sealing import seal, unseal
 from shard.sqlite import MODE_AT, WAL_MODE
 
@@ -75,6 +74,8 @@ class Manifest(msgspec.Struct, frozen=True):
     items: list[Item]
     began_us: int = 0
     """when it was begun to be looked for what to send"""
+    placement: Placement | None = None
+    """as in :class:`shard.backup_set.Manifest`"""
 
 
 class Pushed(msgspec.Struct):
@@ -136,7 +137,7 @@ def push(
         there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
         done = Pushed()
         for part in parts:
-            wanted = list(_items(data, day, part.shards, part.shard))
+            wanted = list(_items(data, day, part.placed, part.shard))
             journal = Item("", "journal", part.journal_sha256, part.journal_size)
             wanted.append((journal, part_of(data, day, layout, part.shard).journal))
             missing = {item.sha256: (item, path) for item, path in wanted if item.sha256 not in there}
@@ -147,7 +148,8 @@ def push(
             there |= missing.keys()
             done.files += len(wanted)
             items = [item for item, _path in wanted]
-            _put(store, Manifest(day, layout, part.shards, part.shard, items, began_us), sealer)
+            manifest = Manifest(day, layout, part.shards, part.shard, items, began_us, part.placement)
+            _put(store, manifest, sealer)
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
         done.removed = _prune(store, keep_days, sealer)
         write_durably(paths.backups_dir(data) / _PUSHED, _mark_of(day, layout, parts))
@@ -221,9 +223,10 @@ def _put(store: Any, manifest: Manifest, sealer: AESGCM | None) -> None:
     obstore.put(store, f"manifests/{manifest.day}-{manifest.layout}/shard-{manifest.shard}", content)
 
 
-def _items(data: Path, day: str, shards: int, shard: int) -> Iterator[tuple[Item, Path]]:
+def _items(data: Path, day: str, placed: Placement, shard: int) -> Iterator[tuple[Item, Path]]:
     """The files of the boxes of ``shard``; for one that could not be copied on that day, its last ones before."""
-    for user in (user for slot in owned_by(shard, shards) for user in names_in(data, slot)):
+    table = placed.table
+    for user in (user for slot in table.directories(shard) for user in boxes_of(data, table, shard, slot)):
         place = files.directory(data, user)
         index = files.load(place)
         last = day if day in index else max((known for known in index if known < day), default="")
@@ -334,7 +337,7 @@ def restore_all(
         if gone := sum(not done for done in fetched):
             said(f"shard {part.shard}: {gone} of them are of people who were deleted since, or were there already")
     os.sync()  # the names too
-    save(data, Placement(version=first.layout, shards=first.shards))
+    save(data, first.placement or Placement(version=first.layout, shards=first.shards))
     mark.unlink()
     sync_directory(data)
     return first.day, count

@@ -13,7 +13,7 @@ journal's lock; so what he has read is his to store. Portions come in the order 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -306,12 +306,14 @@ class Parked:
         ((deadline_us,),) = self._db.execute(_NEXT_DEADLINE, (dying.user, dying.got, dying.worn, dying.now_us))
         return found, deadline_us
 
-    async def withdraw(self, user: str, last: int) -> None:
-        """What is parked for ``user`` up to letter ``last`` goes to nobody: he, whose box is held, is there no more."""
+    async def withdraw(self, user: str, last: int, *, counts: bool = True) -> None:
+        """What is parked for ``user`` up to letter ``last`` goes to nobody here: he, whose box is held, is there no
+        more, and no target if that ``counts``."""
 
         def work(got: int) -> tuple[list[Pair], Dropped]:
             rows: list[Any] = self._db.execute(_OF_USER, (user, got, last, _WITHDRAW_MAX)).fetchall()
-            gone.withdraw(self._db, [(seq, user, message_id) for seq, message_id in rows])
+            if counts:
+                gone.withdraw(self._db, [(seq, user, message_id) for seq, message_id in rows])
             pairs = [(seq, user) for seq, _id in rows]
             return pairs, self.drop(pairs)
 
@@ -332,6 +334,22 @@ class Parked:
     def pending(self, rows: list[tuple[int, int]]) -> int:
         """Of what :meth:`of_message` found a moment ago, the targets that are not in their boxes."""
         return sum(targets - self._stored_of[seq] for seq, targets in rows)
+
+
+def waiting_for(db: apsw.Connection, user: str, got: int) -> list[int]:
+    """Numbers of the letters that are parked for ``user`` beyond row ``got``."""
+    return [seq for (seq,) in db.execute("SELECT seq FROM parked_targets WHERE user_id=? AND number>?", (user, got))]
+
+
+def clear(db: apsw.Connection, is_mine: Callable[[str], bool]) -> None:
+    """Nobody is at work: drop what is parked for those who aren't ours. The letters stay, for others."""
+    assert db.in_transaction
+    for (user,) in list(db.execute("SELECT DISTINCT user_id FROM parked_targets")):
+        if not is_mine(user):
+            for seq in waiting_for(db, user, -1):
+                db.execute(_DROP_TARGET, (seq, user))
+                db.execute("UPDATE parked SET targets=targets-1, alone=0 WHERE seq=?", (seq,))
+                db.execute("DELETE FROM parked WHERE seq=? AND targets<=0", (seq,))
 
 
 def make_tables(db: apsw.Connection) -> None:

@@ -39,7 +39,8 @@ _PORTION = 256  # letters in one transaction; of ordinary size a few millisecond
 
 
 class Postmen:
-    """``count`` postmen over one backlog. ``gather`` tells how long a letter may wait for company."""
+    """``count`` postmen over one backlog. ``gather`` tells how long a letter may wait for company; ``before`` up to
+    which number letters are not for a user, since he was, or is, another shard's."""
 
     def __init__(
         self,
@@ -57,8 +58,10 @@ class Postmen:
         no_room: Callable[[], None],
         stored: Callable[[str, list[Letter]], None],
         gone: Gone | None = None,
+        before: Callable[[str], int] = lambda _user: 0,
     ) -> None:
         self._gone = gone or Gone()
+        self._before = before
         self._backlog = backlog
         self._mailboxes = mailboxes
         self._expander = expander
@@ -192,6 +195,15 @@ class Postmen:
             self._wake.set()
         return seq
 
+    def with_mail(self) -> set[str]:
+        """For whom something waits that is held in memory; not who is in a channel that a letter is on its way to."""
+        return self._backlog.lanes.users() | self._in_hand.keys() | self._put_off.users()
+
+    def waiting_for(self, user: str) -> list[Letter]:
+        """What waits for ``user`` in memory, and goes on waiting."""
+        in_hand = [letter for letters in self._in_hand.get(user, ()) for letter in letters]
+        return self._backlog.lanes.of(user) + in_hand + self._put_off.waiting_for(user)
+
     def is_settled(self, user: str) -> bool:
         """Whether certainly nothing waits for ``user``."""
         lanes = self._backlog.lanes
@@ -227,14 +239,20 @@ class Postmen:
             in_hand[:] = self._due(user, in_hand)
 
     def _due(self, user: str, letters: list[Letter]) -> list[Letter]:
-        """``letters`` without those from before ``user`` was gone: these are not waited for any more."""
+        """``letters`` without those from before ``user`` was gone, or came: these are not waited for any more."""
         until = self._gone.up_to.get(user)
-        if until is None:
-            return letters
-        for letter in letters:
-            if letter.seq <= until:
-                self._put_off.withdraw(letter, user)
-        return self._gone.after(user, letters)
+        if until is not None:
+            for letter in letters:
+                if letter.seq <= until:
+                    self._put_off.withdraw(letter, user)
+            letters = self._gone.after(user, letters)
+        before = self._before(user)
+        if before:
+            for letter in letters:
+                if letter.seq <= before:
+                    self._backlog.gave_up(letter)
+            letters = [letter for letter in letters if letter.seq > before]
+        return letters
 
     # -- one postman -------------------------------------------------------------------------------
 

@@ -153,6 +153,33 @@ class PutOff:
         """Whether some of them are parked."""
         return self.parked.pile(user) is not None
 
+    def users(self) -> set[str]:
+        """Whose boxes are in trouble, or whose mail is held back."""
+        return {*self._users, *self._held_back}
+
+    def waiting_for(self, user: str) -> list[Letter]:
+        """The letters that wait here, which stay."""
+        waiting = self._users.get(user)
+        return [] if waiting is None else list(waiting.letters)
+
+    def retry_of(self, user: str) -> Retry | None:
+        """When the box of ``user`` is tried again, and what of it is known; None if it is in no trouble."""
+        waiting = self._users.get(user)
+        if waiting is None or not waiting.attempts:
+            return None
+        return self._retry(user, waiting)
+
+    def move_out(self, user: str) -> None:
+        """``user`` is another shard's: what waits here was handed over."""
+        self._held_back.pop(user, None)
+        self.dying.pop(user, None)
+        waiting = self._users.pop(user, None)
+        if waiting is not None:
+            for letter in self._out(user, waiting):
+                self._backlog.gave_up(letter)
+            waiting.written = False  # what is on disk goes with the rest
+            self._end(user, waiting)
+
     def join(self, user: str, letters: list[Letter]) -> bool:
         """Let ``letters`` wait with those that do; False if the box is not to be waited for."""
         if user in self._held_back:
@@ -436,14 +463,15 @@ class PutOff:
         changed, self._changed = self._changed, set()
         ended, self._ended = self._ended, set()
         retries = []
-        now, time = now_us(), self._time()
         for user in changed:
             waiting = self._users[user]
             waiting.written = True
-            next_us = now + int((waiting.next_at - time) * 1e6)
-            runs = list(waiting.tries.runs)
-            retries.append(Retry(user, waiting.attempts, waiting.reason, waiting.first_us, next_us, runs))
+            retries.append(self._retry(user, waiting))
         return retries, [user for user in ended if user not in changed]
+
+    def _retry(self, user: str, waiting: Waiting) -> Retry:
+        next_us = now_us() + int((waiting.next_at - self._time()) * 1e6)
+        return Retry(user, waiting.attempts, waiting.reason, waiting.first_us, next_us, list(waiting.tries.runs))
 
     def not_written(self, retries: list[Retry], ended: list[str]) -> None:
         """The disk is full: next time, then."""

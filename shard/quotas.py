@@ -70,10 +70,26 @@ def rows(db: apsw.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield table, row
 
 
+def rows_of(db: apsw.Connection, user: str) -> list[tuple[str, tuple[Any, ...]]]:
+    """Those of ``user``, as :func:`rows`."""
+    return [
+        (table, row)
+        for table, columns in _TABLES.items()
+        for row in db.execute(f"SELECT {columns} FROM {table} WHERE user_id=?", (user,))
+    ]
+
+
 def put(db: apsw.Connection, table: str, row: tuple[Any, ...]) -> None:
     """Take over what another shard had."""
     assert db.in_transaction
     db.execute(f"INSERT OR REPLACE INTO {table}({_TABLES[table]}) VALUES(?,?,?)", row)
+
+
+def drop(db: apsw.Connection, user: str) -> None:
+    """All that is known of ``user``."""
+    assert db.in_transaction
+    for table in _TABLES:
+        db.execute(f"DELETE FROM {table} WHERE user_id=?", (user,))
 
 
 class Quotas(Chore):
@@ -267,13 +283,20 @@ class Quotas(Chore):
         """The disk is full: next time, then."""
         self._changed.update(user for user, _held in changed)
 
-    # -- whoever is deleted ------------------------------------------------------------------------
+    def take(self, came: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
+        """These, as :func:`rows` gives them, are people's who were moved here, and on disk."""
+        for table, (user, messages, size) in came:
+            if table == "quotas":
+                self._own[user] = messages, size
+            else:
+                self._seen.append((user, Held(messages, size)))
+        self.settle()
+
+    # -- whoever is deleted, or has moved away ------------------------------------------------------------------------
 
     def drop(self, user: str) -> None:
         """``user`` is to have no quota of their own any more, nor a full box."""
-        assert self._journal.db.in_transaction
-        for table in _TABLES:
-            self._journal.db.execute(f"DELETE FROM {table} WHERE user_id=?", (user,))
+        drop(self._journal.db, user)
 
     def dropped(self, user: str) -> None:
         """That is on disk."""

@@ -54,7 +54,7 @@ def load(
         held: list[tuple[Letter, list[str]]] = []
         later: list[tuple[Letter, list[str]]] = []
         for row in rows:
-            letter, names = _letter(row, members, states)
+            letter, names = letter_of(row, members, states)
             gone = others.get(letter.seq)
             if gone:
                 letter.left -= len(gone)
@@ -74,7 +74,8 @@ def load(
     backlog.last_seq = journal.last_seq
 
 
-def _letter(row: LetterRow, members: Members, states: dict[str, dict[str, Standing]]) -> tuple[Letter, list[str]]:
+def letter_of(row: LetterRow, members: Members, states: dict[str, dict[str, Standing]]) -> tuple[Letter, list[str]]:
+    """A row of the journal, and its targets by name. ``states``: how people are in channels that were looked up."""
     seq, kind, message_id, targets, channel, users, body = row
     names = users.split("\n") if users else []
     if kind == MESSAGE:

@@ -26,7 +26,7 @@ import structlog
 from node import ops, paths
 from node.clock import iso, now_us
 from node.errors import BadField, DiskFull, NotFound, PoboxError, Unavailable
-from node.placement import Placement, sync_directory
+from node.placement import sync_directory
 from shard import backup_files as files
 from shard import dead_letters, deeds, history, leftovers, notes
 from shard.deeds import ChannelRow, LetterOf
@@ -38,6 +38,7 @@ from shard.mailbox import CORRUPT_AT_OPENING, FILE, Mailbox, Standing, facts_of
 from shard.mailboxes import Mailboxes
 from shard.members import Members
 from shard.postmen import Postmen
+from shard.residents import Residents
 from shard.retention import Retention
 from shard.statuses import Statuses
 
@@ -54,12 +55,12 @@ RESTORING = "restoring"
 
 
 class Restores:
-    """For the boxes of shard ``layout``. ``changed`` is told whose box is another one."""
+    """For the boxes of ``residents``. ``changed`` is told whose box is another one."""
 
     def __init__(
         self,
         disk: Disk,
-        layout: Placement,
+        residents: Residents,
         *,
         journal: Journal,
         members: Members,
@@ -73,7 +74,8 @@ class Restores:
     ) -> None:
         self._disk = disk
         self._keyring = keyring
-        self._layout = layout
+        self._residents = residents
+        self._layout = residents.placement
         self._journal = journal
         self._members = members
         self._mailboxes = mailboxes
@@ -86,6 +88,11 @@ class Restores:
         self._at_work: set[str] = set()
         self.restored = self.given_up = 0
         """damaged boxes since the start: those that came back from a backup, and those that had none that is whole"""
+
+    @property
+    def at_work(self) -> frozenset[str]:
+        """Whose box is being restored, or otherwise claimed."""
+        return frozenset(self._at_work)
 
     @contextlib.contextmanager
     def claimed(self, user: str) -> Iterator[None]:
@@ -174,6 +181,7 @@ class Restores:
     async def _in_journal(self, user: str, after: Position) -> list[tuple[Position, LetterOf]]:
         journal, version = self._journal, self._layout.version
         seq = after.seq if after.layout == version else 0
+        seq = max(seq, self._residents.before(user))
         seq, last = max(seq, await journal.read(journal.oldest_seq) - 1), journal.last_seq
         found: list[tuple[Position, LetterOf]] = []
         while seq < last:
@@ -193,7 +201,8 @@ class Restores:
         fresh: Path,
     ) -> tuple[ops.BoxFacts, int]:
         letters = dict(rows)
-        letters.update(history.since(self._disk.data, user, after, base.at_us, self._keyring))
+        spans, layout = self._residents.spans(user), self._layout.version
+        letters.update(history.since(self._disk.data, user, after, base.at_us, layout, spans, self._keyring))
         with full_is_507(), contextlib.closing(self._opened(user, fresh)) as box:
             wanted = (letters[position] for position in sorted(letters))
             count = deeds.apply(box, (row for row in wanted if not deeds.is_one_of(row, dead)), at_us)
@@ -303,7 +312,7 @@ class Restores:
 
     async def _rescue(self, user: str) -> None:
         path = self._mailboxes.opener.path(user)
-        if path.exists() or not files.exist(path.parent):
+        if path.exists() or not files.exist(path.parent) or self._mailboxes.is_away(user):
             return
         try:
             with self.claimed(user):

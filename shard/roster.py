@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -22,8 +21,10 @@ from node import ops, paths
 from node.errors import PoboxError, Unavailable
 from node.ids import is_name
 from node.model import UserBox
+from node.slots import Table
 from shard.mailbox import FILE
 from shard.mailboxes import Mailboxes
+from shard.residents import Residents
 
 _READING_S = 2.0
 _LOOKING_S = 2.0
@@ -40,12 +41,17 @@ def names_in(data: Path, slot: int) -> list[str]:
         return []
 
 
-class Roster:
-    """The users of the slots ``owned``, whose boxes are under ``data``."""
+def boxes_of(data: Path, table: Table, shard: int, slot: int) -> list[str]:
+    """Whose directories in ``slot`` are ``shard``'s, by name. For a thread."""
+    return [name for name in names_in(data, slot) if table.shard_of(name) == shard]
 
-    def __init__(self, data: Path, owned: Iterable[int], mailboxes: Mailboxes) -> None:
+
+class Roster:
+    """The users of this shard, ``residents``, whose boxes are under ``data``."""
+
+    def __init__(self, data: Path, residents: Residents, mailboxes: Mailboxes) -> None:
         self._data = data
-        self._owned = sorted(owned)
+        self._residents = residents
         self._mailboxes = mailboxes
         self._thread = ThreadPoolExecutor(1, "roster")
         self._db: apsw.Connection | None = None  # in memory, and of the thread alone
@@ -63,6 +69,11 @@ class Roster:
         """``user`` has no box any more; but one that was born since is none the less there."""
         if self._made is not None:
             self._thread.submit(self._look_again, user)
+
+    def forget(self) -> None:
+        """Others belong here from now on: the copy is made anew when somebody asks."""
+        self._made = None
+        self._noted.clear()
 
     async def page(self, q: ops.ListUsers) -> list[str]:
         """Names after ``after`` that begin with ``prefix``. Raises :class:`Unavailable` while the copy is made."""
@@ -118,8 +129,9 @@ class Roster:
         db = apsw.Connection(":memory:")
         db.execute("CREATE TABLE users(id TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID")
         with db:
-            for slot in self._owned:
-                names = names_in(self._data, slot)
+            table, shard = self._residents.table, self._residents.index
+            for slot in table.directories(shard):
+                names = boxes_of(self._data, table, shard, slot)
                 db.executemany("INSERT OR IGNORE INTO users VALUES(?)", [(name,) for name in names])
         self._db = db
 

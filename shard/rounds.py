@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from node.errors import DiskFull, PoboxError, Unavailable
 from shard.mailbox import FILE, Mailbox
 from shard.mailboxes import Mailboxes
 from shard.opener import Errand
-from shard.roster import names_in
+from shard.residents import Residents
+from shard.roster import boxes_of
 
 EVERY_S = 86_400.0
 _FEW = 4
@@ -50,13 +51,13 @@ class Chore(ABC):
 
 
 class Rounds:
-    """For the boxes under ``data`` in the slots ``owned``. ``may_work`` says whether there is time for it just now;
+    """For the boxes under ``data`` of ``residents``. ``may_work`` says whether there is time for it just now;
     ``changed(user)`` is told whose box has changed."""
 
     def __init__(
         self,
         data: Path,
-        owned: Iterable[int],
+        residents: Residents,
         mailboxes: Mailboxes,
         chores: Sequence[Chore],
         *,
@@ -64,7 +65,7 @@ class Rounds:
         changed: Callable[[str], None],
     ) -> None:
         self._data = data
-        self._owned = sorted(owned)
+        self._residents = residents
         self._mailboxes = mailboxes
         self._chores = list(chores)
         self._may_work = may_work
@@ -84,7 +85,7 @@ class Rounds:
     async def round(self, now: int, *, sweep: bool) -> None:
         """All chores in every box, as of ``now`` (microseconds)."""
         failed = 0
-        for slot in self._owned:
+        for slot in self._residents.table.directories(self._residents.index):
             users = await asyncio.to_thread(self._users, slot)
             for at in range(0, len(users), _FEW):
                 failed += await self._see_to(users[at : at + _FEW], now, sweep=sweep)
@@ -96,7 +97,8 @@ class Rounds:
     def _users(self, slot: int) -> list[str]:
         """Who has a box in it."""
         place = paths.boxes_dir(self._data) / str(slot)
-        return [user for user in names_in(self._data, slot) if (place / user / FILE).exists()]
+        names = boxes_of(self._data, self._residents.table, self._residents.index, slot)
+        return [user for user in names if (place / user / FILE).exists()]
 
     async def _see_to(self, users: list[str], now: int, *, sweep: bool) -> int:
         """All there is to do in these boxes; how many could not be seen to."""

@@ -27,7 +27,7 @@ import structlog
 
 from node import ops, paths
 from node.clock import now_us, us_of
-from node.errors import Overloaded, Unavailable
+from node.errors import Moving, Overloaded, Unavailable
 from node.model import Counts, ReadStatus, StatusMerged
 from shard import read_status
 from shard.copying import Hidden
@@ -87,6 +87,8 @@ class Statuses:
         self._all: set[StatusFile] = set()  # the idle ones, and those that a thread works with
         self._lines = Lines()
         self._under_way = 0
+        self.is_away: Callable[[str], bool] = lambda _user: False
+        """whether they are another shard's to open"""
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
         self.damaged = 0
 
@@ -225,9 +227,18 @@ class Statuses:
         self._under_way += 1
         try:
             async with self._lines.hold(user):
+                if self.is_away(user):
+                    raise Moving()
                 yield
         finally:
             self._under_way -= 1
+
+    async def vacate(self) -> None:
+        """Close every file that is away by now; nobody holds one when this returns."""
+        for user in [user for user in {*self._idle, *self._lines, *self._tallies} if self.is_away(user)]:
+            async with self._lines.hold(user):
+                self._close(self._idle.pop(user, None))
+                self._tallies.pop(user, None)
 
     async def _work(self, user: str, work: Callable[[StatusFile], T], *, create: bool) -> T | None:
         """``work`` with the file of ``user``, who is held, in a thread; None if there is none, and none is to be."""

@@ -7,6 +7,7 @@ writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 import apsw
@@ -83,7 +84,11 @@ class Subscriptions:
         self._journal = journal
         self.of: dict[str, dict[str, Subscription]] = {}
         """by user, then by device; nobody is in it without a device"""
-        for subscription in stored(journal.db):
+        self.take(stored(journal.db))
+
+    def take(self, subscriptions: Iterable[Subscription]) -> None:
+        """They are on disk here."""
+        for subscription in subscriptions:
             self.of.setdefault(subscription.user, {})[subscription.device] = subscription
 
     def __len__(self) -> int:

@@ -110,7 +110,7 @@ def test_a_router_tells_for_the_others(tmp_path: Path) -> None:
 
     async def go() -> None:
         links = [Links(tmp_path, Placement(version=1, shards=1), timeout_s=1) for _ in range(2)]
-        nodes = [Processes(tmp_path, Metrics(links[k], k), shards=1, routers=2) for k in range(2)]
+        nodes = [Processes(tmp_path, Metrics(links[k], k), shards=lambda: 1, routers=2) for k in range(2)]
         await nodes[0].start()
         told = await nodes[1].ask_all(nodes[1].routers)
         assert [metrics is not None for _process, metrics in told] == [True, True]

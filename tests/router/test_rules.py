@@ -16,7 +16,7 @@ from node import ids, model, ops
 from node.config import Router
 from node.errors import CallerError
 from node.placement import Placement
-from node.slots import slot_of, table_for
+from node.slots import slot_of
 from router import app, body, letters
 from router.delivery import Delivery, split
 from router.links import Links
@@ -46,13 +46,13 @@ decode = body.decoder(model.NewMessage)
 
 @given(st.lists(NAMES, unique=True), st.integers(1, 8))
 def test_splitting_puts_each_user_once_at_its_owner(users: list[str], shards: int) -> None:
-    table = table_for(shards)
+    table = Placement(version=1, shards=shards).table
     shares = split(table, users)
     assert sorted(user for named, _slots in shares.values() for user in named) == sorted(users)
     for shard, (named, slots) in shares.items():
         assert named
         assert slots == [slot_of(user) for user in named]
-        assert {table[slot] for slot in slots} == {shard}
+        assert {table.owner(slot) for slot in slots} == {shard}
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:

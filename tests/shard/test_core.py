@@ -336,9 +336,9 @@ def test_a_question_for_another_shard_or_another_table_is_refused() -> None:
     async def go() -> None:
         with laid_out() as data:
             async with Running(data) as running:
-                running.shard.check(1, [0, 4095])
+                running.shard.residents.check(1, [0, 4095])
                 with pytest.raises(Unavailable):
-                    running.shard.check(2, [0])
+                    running.shard.residents.check(2, [0])
                 with pytest.raises(Unavailable):
                     await running.shard.channels.change_members(ops.ChangeMembers(0, 2, "news", [], [], [], START_US))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from tests.shard.cluster import Cluster, hold_back
 from tests.shard.running import Running, delivery, laid_out, letter, until
 from tests.shard.test_backup import KEPT, back_up
 from tests.shard.test_sync import check, snapshot
+
+_SPANS = [(0, 0, sys.maxsize)]
 
 
 class Killed(BaseException):
@@ -85,8 +88,8 @@ def test_nothing_of_a_person_is_left_and_others_keep_theirs() -> None:
         with pytest.raises(NotFound):
             await delete(running, "zenobia")
         assert await running.ids("bob") == ["n2", "n1", "n0"]
-        assert len(list(history.since(data, "bob", Position(0, 0), 0))) >= 3
-        assert not any(row.users for _at, row in history.since(data, "zenobia", Position(0, 0), 0))
+        assert len(list(history.since(data, "bob", Position(0, 0), 0, 1, _SPANS))) >= 3
+        assert not any(row.users for _at, row in history.since(data, "zenobia", Position(0, 0), 0, 1, _SPANS))
 
     run(test, backup=KEPT)
 
@@ -339,7 +342,7 @@ def test_rows_of_a_history_lose_a_name_and_no_other() -> None:
         kept.keep([(1, 0, "a", None, "ada\nbob", b""), (2, 0, "b", None, "ada", b""), (3, 0, "c", "crew", "", b"")])
         kept.keep([(4, 0, "d", None, "adam\nada", b""), (9, 0, "e", None, "ada", b"")])
         kept.close()
-        history.erase(data, "ada", Position(1, 5))
+        history.erase(data, "ada", Position(1, 5), _SPANS, 0)
         [segment] = history.directory(data, layout, 0).iterdir()
         assert [(row.seq, row.users) for row in history.read(segment)] == [
             (1, "bob"), (3, ""), (4, "adam"), (9, "ada"),

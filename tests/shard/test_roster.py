@@ -10,14 +10,16 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from node import ops, paths
 from node.errors import Unavailable
 from node.model import UserBox
 from node.placement import Placement
-from node.slots import SLOTS, slot_of, table_for
+from node.slots import SLOTS, slot_of
 from shard import roster as module
+from shard.residents import Residents
 from shard.roster import Roster
 
 from .elsewhere import held_elsewhere
@@ -160,14 +162,14 @@ def test_what_is_no_name_and_a_box_that_went_away_are_left_out() -> None:
 def test_twenty_thousand_users_are_listed_in_moments() -> None:
     """The figure is printed; that it stays within the bound of a question is what is tested."""
     with laid_out() as data:
-        table = table_for(1)
         for slot in range(SLOTS):
             (paths.boxes_dir(data) / str(slot)).mkdir(exist_ok=True)
         for number in range(20_000):
             (paths.user_dir(data, f"user{number}")).mkdir()
 
         async def scene() -> None:
-            roster = Roster(data, range(len(table)), None)  # type: ignore[arg-type]
+            everybody = Residents(0, Placement(version=1, shards=1), apsw.Connection(":memory:"))
+            roster = Roster(data, everybody, None)  # type: ignore[arg-type]
             began = time.monotonic()
             first = await roster.page(ops.ListUsers(0, "", "", 50))
             made = time.monotonic()

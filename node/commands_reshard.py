@@ -1,0 +1,59 @@
+"""``pobox reshard`` and ``pobox move``: people change hands while the node runs (:mod:`node.reshard`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.commands_serve import on_data
+from node.config import Config
+from node.errors import BadField
+from node.ids import check_name
+from node.reshard import BATCH, Moved, Reshard, Stuck
+from node.show import counted
+
+
+@click.command()
+@click.option("--shards", type=click.IntRange(1, 256), required=True, help="how many there are to be")
+@click.option("--batch", type=click.IntRange(1, 4096), default=BATCH, help="slots that change hands together")
+@on_data
+def reshard(config: Config, shards: int, batch: int) -> None:
+    """Change the number of shards while the node runs.
+
+    Mail goes on; slots change hands a few at a time. Killed, run it again: it goes on.
+    """
+    _run(Reshard(Path(config.node.data), click.echo, batch=batch).to(shards))
+    if config.node.shards != shards:
+        click.echo(f"now set [node] shards = {shards} where this node's settings are: a start goes by them")
+
+
+@click.command()
+@click.argument("user")
+@click.option("--shard", type=click.IntRange(0, 255), required=True, help="the number of the shard")
+@on_data
+def move(config: Config, user: str, shard: int) -> None:
+    """Let one person's box be served by another shard, while the node runs."""
+    try:
+        check_name(user, "user")
+    except BadField as error:
+        raise click.UsageError(str(error)) from error
+    _run(Reshard(Path(config.node.data), click.echo).user(user, shard))
+
+
+def _run(work: Coroutine[Any, Any, Moved]) -> None:
+    began = time.monotonic()
+    try:
+        done = asyncio.run(work)
+    except Stuck as error:
+        raise click.ClickException(f"{error}; nothing is lost, and the same again goes on") from error
+    boxes = "1 box" if done.people == 1 else f"{done.people} boxes"
+    click.echo(
+        f"{counted(done.slots, 'slot')} and {boxes} moved, {counted(done.letters, 'letter')}"
+        f" that could not be stored went along, in {time.monotonic() - began:.1f} s;"
+        f" the longest pause was {done.longest_s * 1000:.0f} ms"
+    )

@@ -1,0 +1,412 @@
+"""People change hands between running shards: nothing is lost, doubled or given to the wrong one, whoever ends when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtest.holding import held
+from node import ops, paths, placement
+from node.clock import now_us
+from node.errors import Moving, Refused
+from node.placement import Placement
+from node.slots import slot_of
+from shard.doctor import Doctor
+
+from .cluster import Cluster
+from .elsewhere import held_elsewhere
+from .playing import played
+from .running import START_US, Running, box_path, delivery, laid_out, letter, stored, until, users_of
+from .test_backup import KEPT, back_up
+
+ADA, ANN = users_of(0, 2, 2)
+BOB = users_of(1, 2, 1)[0]
+
+
+class Node(Cluster):
+    """A cluster whose people can be moved, and whose shards can be killed and begun again alone."""
+
+    @property
+    def placed(self) -> Placement:
+        found = placement.load(self.data)
+        assert found is not None
+        return found
+
+    async def begin(self, name: str, user: str, to: int) -> Placement:
+        """Everything before the rename; the placement that is to come."""
+        old = self.placed
+        owner = old.table.shard_of(user)
+        new = msgspec.structs.replace(placement.with_slots(old, [slot_of(user)], to), handover=name)
+        with placement.changing(self.data):
+            placement.begin(self.data, name)
+        source = self.running[owner]
+        asked = ops.HandOver(0, name, placement.encode(new))
+        done = await source.while_alive(source.shard.handovers.hand_over(asked))
+        assert done.shards == [to]
+        return new
+
+    async def keep(self, name: str, to: int) -> None:
+        taker = self.running[to]
+        await taker.while_alive(taker.shard.handovers.take_over(ops.TakeOver(0, name)))
+
+    def rename(self, new: Placement) -> None:
+        with placement.changing(self.data):
+            assert placement.under_way(self.data) == new.handover
+            placement.save(self.data, new)
+            placement.call_off(self.data)
+
+    def call_off(self) -> None:
+        with placement.changing(self.data):
+            placement.call_off(self.data)
+
+    async def come_to_rest(self) -> None:
+        for running in self.running:
+            await until(lambda: not running.shard.handovers.busy, "the end of the handover", running.life)  # noqa: B023
+            running.shard.handovers.look()
+
+    async def move(self, user: str, to: int, name: str = "h") -> None:
+        new = await self.begin(name, user, to)
+        await self.keep(name, to)
+        self.rename(new)
+        await self.come_to_rest()
+
+    async def again(self, index: int) -> None:
+        """Kill a shard and begin it anew, as ``python -m shard`` does."""
+        await self.running[index].kill()
+        layout = placement.settle(self.data)
+        self.running[index] = await Running(self.data, layout, index, **self._settings).__aenter__()
+
+    def of(self, user: str) -> Running:
+        return self.running[self.placed.table.shard_of(user)]
+
+    async def send(self, id: str, *users: str, digest: bytes = b"digest", only: int | None = None) -> int:
+        """As a router does it, by the table of now."""
+        table = self.placed.table
+        targets = 0
+        for index in range(table.shards):
+            mine = [user for user in users if table.shard_of(user) == index]
+            if only in (None, index) and (mine or index == table.home(id)):
+                frame = delivery(letter(id), mine, digest=digest, claim=index == table.home(id), table=table.number)
+                targets += await self.running[index].deliver(frame)
+        return targets
+
+    async def to_channel(self, id: str, channel: str, only: int | None = None, known_us: int = 0) -> None:
+        table = self.placed.table
+        for index in range(table.shards):
+            if only in (None, index):
+                frame = delivery(letter(id, channel_id=channel), channel=channel, table=table.number)
+                frame.known_us = known_us
+                await self.running[index].deliver(frame)
+
+    async def change(self, channel: str, *, add: list[str], at_us: int = START_US) -> None:  # type: ignore[override]
+        for user in add:
+            slot, owner = self.placed.table.place(user)
+            q = ops.ChangeMembers(0, self.placed.table.number, channel, [user], [], [slot], at_us)
+            running = self.running[owner]
+            await running.while_alive(running.shard.channels.change_members(q))
+
+    async def ids_of(self, user: str) -> list[str]:
+        running, table = self.of(user), self.placed.table
+        q = ops.Page(0, table.number, table.slot(user), user, None, 1_000, None)
+        return sorted(one.id for one in (await running.while_alive(running.shard.desk.page(q))).messages)
+
+
+def examined(data: Path) -> list[str]:
+    doctor = Doctor(data)
+    return doctor.examine().faults
+
+
+@played
+async def test_who_has_moved_is_served_by_the_new_shard_alone() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA, ANN, BOB])
+            await node.to_channel("first", "news")
+            await node.send("to-ada", ADA, BOB)
+            await node.move(ADA, 1)
+            with pytest.raises(Moving):
+                node.running[0].shard.residents.check(2, [slot_of(ADA)])
+            await node.to_channel("second", "news")
+            assert await node.ids_of(ADA) == ["first", "second", "to-ada"]
+            assert await node.ids_of(ANN) == ["first", "second"]
+            assert await node.members("news") == 3
+            for index in range(2):
+                await node.again(index)
+            assert await node.ids_of(ADA) == ["first", "second", "to-ada"]
+        assert examined(data) == []
+
+
+@played
+async def test_a_letter_of_which_one_shard_had_a_part_reaches_those_who_moved_there_since() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA, BOB])
+            await node.send("direct", ADA, BOB, only=1)
+            await node.to_channel("news1", "news", only=1)
+            await node.move(ADA, 1)
+            assert await node.ids_of(ADA) == []
+            for _twice in range(2):
+                await node.send("direct", ADA, BOB)
+                await node.to_channel("news1", "news")
+            assert await node.ids_of(ADA) == ["direct", "news1"]
+            await node.settled()
+            receipt = await node.receipt("direct")
+            assert (receipt.targets, receipt.pending) == (2, 0)
+            assert (await node.receipt("news1")).targets == 2
+
+
+@played
+async def test_who_joined_after_a_letter_does_not_get_it_by_moving() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA])
+            await node.to_channel("old", "news")
+            later = now_us()
+            await node.change("news", add=[ANN], at_us=later)
+            moved = [ADA, ANN]
+            for number, user in enumerate(moved):
+                if node.placed.table.shard_of(user) == 0:
+                    await node.move(user, 1, f"h{number}")
+            await node.to_channel("old", "news", known_us=later - 1)
+            await node.settled()
+            assert (await node.ids_of(ADA), await node.ids_of(ANN)) == (["old"], [])
+
+
+@played
+async def test_a_receipt_counts_nobody_twice_who_moved_between_two_tries() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.send("once", ADA, BOB)
+            await node.move(ADA, 1)
+            await node.send("once", ADA, BOB)
+            await node.settled()
+            receipt = await node.receipt("once")
+            assert (receipt.targets, receipt.pending, receipt.failed) == (2, 0, 0)
+            assert await node.ids_of(ADA) == ["once"]
+            with pytest.raises(Refused, match="not available"):  # by the table of before
+                await node.running[0].deliver(delivery(letter("x"), [ADA], table=1))
+
+
+@played
+async def test_a_handover_that_is_called_off_leaves_everything_as_it_was() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.send("first", ADA)
+            await node.begin("h", ADA, 1)
+            waiting = node.running[0].send(delivery(letter("second"), [ADA]))
+            await node.keep("h", 1)
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            with pytest.raises(Moving):
+                node.running[0].shard.residents.check_user(ops.Page(0, 1, slot_of(ADA), ADA, None, 1, None))
+            node.call_off()
+            await node.come_to_rest()
+            assert await waiting == 1
+            assert await node.ids_of(ADA) == ["first", "second"]
+            await node.move(ADA, 1, "h2")
+            assert await node.ids_of(ADA) == ["first", "second"]
+
+
+@played
+async def test_shards_that_hear_nothing_more_call_it_off_and_the_rename_comes_too_late() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            new = await node.begin("h", ADA, 1)
+            await node.keep("h", 1)
+            await node.come_to_rest()
+            assert placement.under_way(data) == ""
+            with pytest.raises(AssertionError):
+                node.rename(new)
+            await node.send("first", ADA)
+            assert await node.ids_of(ADA) == ["first"]
+
+
+@played
+async def test_letters_on_their_way_go_along_or_stay_whoever_is_killed() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA, ANN, BOB])
+            for number in range(20):
+                await node.send(f"d{number}", ADA, ANN)
+                await node.to_channel(f"n{number}", "news")
+            new = await node.begin("h", ADA, 1)
+            await node.keep("h", 1)
+            await node.running[0].kill()  # the old owner, before
+            node.rename(new)
+            await node.running[1].kill()  # the new one, after
+            layout = placement.settle(data)
+            node.running = [await Running(data, layout, index).__aenter__() for index in range(2)]
+            await node.come_to_rest()
+            expected = sorted([f"d{number}" for number in range(20)] + [f"n{number}" for number in range(20)])
+            assert await node.ids_of(ADA) == await node.ids_of(ANN) == expected
+            assert len(await node.ids_of(BOB)) == 20
+            await node.settled()
+            await node.let_go()
+            assert node.rows == 0
+        assert examined(data) == []
+
+
+@played
+async def test_mail_that_is_put_off_in_memory_and_parked_on_disk_goes_along() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2, window_letters=16) as node:
+            await node.send("first", ADA)
+            await node.settled()
+            old = node.running[0].shard
+            old.mailboxes.discard(ADA)
+            ids = [f"m{number:02}" for number in range(20)]
+            with held_elsewhere(box_path(data, ADA), "write"):
+                for id in ids:
+                    await node.send(id, ADA, ANN)
+                await until(lambda: old.parked.count > 5, "parked letters", node.running[0].life)
+                await node.move(ADA, 1)
+                assert (old.parked.count, ADA in old.put_off.users()) == (0, False)
+                await node.again(1)
+                await node.again(0)
+            await node.settled()
+            assert await node.ids_of(ADA) == ["first", *ids]
+            assert await node.ids_of(ANN) == ids
+            assert (await node.receipt("m00")).targets == 2
+            for _ in range(20):
+                await node.let_go()
+                await asyncio.sleep(0.1)
+            assert node.rows == 0
+        assert examined(data) == []
+
+
+@played
+async def test_a_box_is_restored_with_what_each_of_its_shards_has_kept() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2, backup=KEPT) as node:
+            await node.send("backed-up", ADA)
+            await back_up(node.running[0])
+            await node.send("at-0", ADA)
+            await node.settled()
+            await node.let_go()
+            await node.send("not-hers", BOB)
+            await node.move(ADA, 1)
+            await node.send("at-1", ADA)
+            await node.settled()
+            await node.let_go()
+            table = node.placed.table
+            q = ops.Restore(0, table.number, table.slot(ADA), ADA, now_us())
+            done = await node.running[1].while_alive(node.running[1].shard.restores.restore(q))
+            assert done.letters == 2
+            assert await node.ids_of(ADA) == ["at-0", "at-1", "backed-up"]
+
+
+@played
+async def test_numbers_go_on_behind_the_beginning_of_a_slot_after_a_start() -> None:
+    """Nothing else that is on disk has that number, when nobody who came is in a channel."""
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.move(ADA, 1)
+            await node.again(1)
+            await node.send("first", ADA)
+            assert await node.ids_of(ADA) == ["first"]
+
+
+@played
+async def test_who_was_deleted_elsewhere_and_comes_back_gets_nothing_from_before() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            held(node.running[0].shard.postmen)
+            await node.send("old", ADA, ANN)  # it waits for ann, so its row stays
+            await node.move(ADA, 1, "h1")
+            table = node.placed.table
+            q = ops.DeleteUser(0, table.number, table.slot(ADA), ADA)
+            await node.running[1].while_alive(node.running[1].shard.erasures.delete(q))
+            await node.send("new", ADA)
+            await node.move(ADA, 0, "h2")
+            await node.again(0)
+            assert await node.ids_of(ADA) == ["new"]
+            assert await node.ids_of(ANN) == ["old"]
+
+
+_ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.sampled_from([(ADA,), (BOB,), (ADA, BOB), (ADA, ANN, BOB)])),
+        st.tuples(st.just("news"), st.none()),
+        st.tuples(st.just("join"), st.sampled_from([ADA, ANN, BOB])),
+        st.tuples(st.just("move"), st.sampled_from([ADA, ANN, BOB])),
+        st.tuples(st.just("kill"), st.sampled_from([0, 1])),
+        st.tuples(st.just("move, killed before"), st.sampled_from([ADA, BOB])),
+        st.tuples(st.just("move, killed after"), st.sampled_from([ADA, BOB])),
+        st.tuples(st.just("again"), st.none()),
+    ),
+    max_size=10,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(_ACTS)
+def test_whatever_happens_everybody_has_what_was_accepted_once(acts: list[tuple[str, object]]) -> None:
+    async def scene(data: Path) -> None:
+        expected: dict[str, set[str]] = {ADA: set(), ANN: set(), BOB: set()}
+        joined: dict[str, int] = {}
+        sent: list[Callable[[], object]] = []
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            for number, (act, what) in enumerate(acts):
+                id = f"m{number}"
+                if act == "send":
+                    assert isinstance(what, tuple)
+                    await node.send(id, *what)
+                    sent.append(lambda id=id, what=what: node.send(id, *what))
+                    for user in what:
+                        expected[user].add(id)
+                elif act == "news":
+                    await node.to_channel(id, "news")
+                    for user in joined:
+                        expected[user].add(id)
+                elif act == "join":
+                    assert isinstance(what, str)
+                    await node.change("news", add=[what])
+                    joined[what] = number
+                elif act == "kill":
+                    assert isinstance(what, int)
+                    await node.again(what)
+                    await node.come_to_rest()
+                elif act == "again" and sent:
+                    await sent[-1]()  # type: ignore[misc]
+                elif act.startswith("move"):
+                    assert isinstance(what, str)
+                    owner = node.placed.table.shard_of(what)
+                    to = 1 - owner
+                    if act == "move":
+                        await node.move(what, to, f"h{number}")
+                        continue
+                    new = await node.begin(f"h{number}", what, to)
+                    await node.keep(f"h{number}", to)
+                    if act == "move, killed before":
+                        await node.again(owner if number % 2 else to)
+                    else:
+                        node.rename(new)
+                        await node.again(owner if number % 2 else to)
+                    await node.come_to_rest()
+            for user, ids in expected.items():
+                if ids:
+                    assert await node.ids_of(user) == sorted(ids), (user, acts)
+            await node.settled()
+            for running in node.running:
+                await running.stop()
+            node.running = []
+        assert {user: set(ids) for user, ids in stored(data).items() if ids} == {
+            user: ids for user, ids in expected.items() if ids
+        }
+        assert examined(data) == []
+        assert not list(paths.run_dir(data).glob("handover"))
+
+    with laid_out(2) as data:
+        asyncio.run(scene(data))
