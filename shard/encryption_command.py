@@ -8,6 +8,7 @@ import apsw
 import click
 
 from node import paths, placement
+from node.audit_deed import written_down
 from node.config import Config
 from node.errors import ConfigError
 from shard import master_key as keys
@@ -34,7 +35,9 @@ def encrypt(config: Config) -> None:
         keyring = open_keyring(config.encryption, data, make=True)
         assert keyring is not None
         try:
-            done = Encryption(data, layout, keyring, click.echo).run()
+            with written_down(config, "node.encrypt") as line:
+                done = Encryption(data, layout, keyring, click.echo).run()
+                line.what = {"files": done.files, "segments": done.segments}
         except (apsw.Error, OSError, Different) as error:
             raise click.ClickException(f"{error}; run it again") from error
         finally:
@@ -72,8 +75,10 @@ def rotate(config: Config, file: Path) -> None:
     data = Path(config.node.data)
     fresh = keys.read(file)
     directory = paths.keyring_dir(data)
-    rotate_root(directory, keys.load(config.encryption), fresh)
-    open_with(fresh, directory)
+    with written_down(config, "master-key.rotate") as line:
+        rotate_root(directory, keys.load(config.encryption), fresh)
+        open_with(fresh, directory)
+        line.what = {"is": fingerprint(fresh)}
     click.echo(f"{data} is opened by {fingerprint(fresh)} now: name {file} in [encryption] master_key")
     if config.backup.store:
         click.echo("what is off-site asks for the old one until the next pobox backup push")
