@@ -46,6 +46,7 @@ _SETTINGS = {
     "POBOX_SHARD_GATHER_MAX_S": (0, 0.5, 3),
     "POBOX_SHARD_POSTMEN": (1, 10),
     "POBOX_SHARD_WINDOW_LETTERS": (1, 100, 500_000),
+    "POBOX_SHARD_QUOTA_BYTES": (0, 10**12),  # nobody reaches it, but boxes count
 }
 
 
