@@ -1,7 +1,8 @@
 """``python -m loadtest.kill``: kill a node again and again under load; nothing may be lost or doubled.
 
 A cycle is some load and a kill, mostly when much was acknowledged a moment ago that can't be in its
-boxes yet, sometimes with a second one while the first is mended.
+boxes yet, sometimes with a second one while the first is mended. Meanwhile people are moved from one shard to another;
+the command that does it may be killed as well.
 Every few cycles the node drains and stops, and another process reads every box. A data directory serves
 for a round of cycles, each round with other settings (few open boxes, short logs, rare barriers), so
 that checkpoints, evictions and purges are under way when the blow comes.
@@ -19,6 +20,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL
 
 import click
 from rich.console import Console
@@ -26,7 +28,7 @@ from rich.live import Live
 from rich.table import Table
 
 from loadtest import kill_boxes
-from loadtest.children import unwind_on_sigterm
+from loadtest.children import python, unwind_on_sigterm
 from loadtest.errors import BenchError
 from loadtest.kill_ledger import Faults, Ledger
 from loadtest.kill_load import Load
@@ -120,6 +122,7 @@ class Round:
     async def _cycle(self) -> None:
         rng = self._rng
         loading = asyncio.create_task(self._load.run())
+        moving = asyncio.create_task(self._move_people())
         began = time.monotonic()
         await asyncio.sleep(rng.uniform(0.1, self._plan.seconds))
         if rng.random() < _AFTER_A_FLOOD:
@@ -130,11 +133,29 @@ class Round:
             await self._blow(rng.choice(KINDS))
         await asyncio.sleep(max(0.0, began + self._plan.seconds - time.monotonic()))
         self._load.finish()
+        moving.cancel()
+        await asyncio.wait([moving])
         try:
             await asyncio.wait_for(loading, _FINISHED_S)
         except TimeoutError:
             self._load.faults.say(f"a request was not answered in {_FINISHED_S:.0f} s; log: {self.node.log}")
         self._count()
+
+    async def _move_people(self) -> None:
+        """One after the other, until cancelled: then the command is killed, wherever it is."""
+        rng = random.Random(self._rng.random())
+        while self._plan.shards > 1:
+            await asyncio.sleep(rng.uniform(0, 0.5))
+            user, shard = rng.choice(self._ledger.users), rng.randrange(self._plan.shards)
+            command = python("node", "move", user, "--shard", str(shard), "--data", str(self.data))
+            process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
+            try:
+                code = await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    self._tally.kills["coordinator"] += 1
+            self._tally.counts["moved"] += code == 0
 
     async def _flood(self) -> None:
         """Until much has just been acknowledged, and a little longer."""
