@@ -21,8 +21,11 @@ class Erased(msgspec.Struct, frozen=True):
     layout: int
     seq: int
 
-    def last(self, layout: int) -> int:
-        """The last letter of ``layout`` that was theirs; -1 for a layout from after that."""
+    def last(self, layout: int, made_us: int) -> int:
+        """The last letter that was theirs in a copy of a journal of ``layout`` made at ``made_us``; -1 for none. In one
+        from before the deletion all were, whatever shard's it is."""
+        if made_us <= self.at_us:
+            return sys.maxsize
         return self.seq if layout == self.layout else sys.maxsize if layout < self.layout else -1
 
 

@@ -60,7 +60,7 @@ def _write_anew(part: Part, manifest: Manifest, mark: Path, people: list[Erased]
     """The copy of a journal, and the manifest that says what it is."""
     made = part.journal.with_suffix(".part")
     shutil.copyfile(part.journal, made)
-    scrub.scrub(made, manifest.layout, people, keyring)
+    scrub.scrub(made, manifest.layout, manifest.ended_us, people, keyring)
     size, sha256 = seal(made, durably=True)
     fresh = msgspec.structs.replace(manifest, journal_size=size, journal_sha256=sha256)
     write_durably(mark, msgspec.json.encode(fresh))

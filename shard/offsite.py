@@ -185,7 +185,7 @@ def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None 
                 if item.user and manifest.began_us <= gone_us.get(item.user, -1):
                     continue
                 is_journal = not item.user and item.kind == "journal"
-                items.append(_without(data, store, keyring, item, manifest.layout, people) if is_journal else item)
+                items.append(_without(data, store, keyring, item, manifest, people) if is_journal else item)
             if items != manifest.items:
                 _put(store, msgspec.structs.replace(manifest, items=items), sealer)
                 dropped |= {item.sha256 for item in manifest.items}
@@ -195,7 +195,9 @@ def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None 
     return len(dropped - named)
 
 
-def _without(data: Path, store: Any, keyring: Keyring | None, journal: Item, layout: int, people: list[Erased]) -> Item:
+def _without(
+    data: Path, store: Any, keyring: Keyring | None, journal: Item, manifest: Manifest, people: list[Erased]
+) -> Item:
     """``journal``, or another that names nobody of ``people`` and is sent."""
     fetched = paths.backups_dir(data) / "erase.part"
     fetched.unlink(missing_ok=True)
@@ -203,7 +205,7 @@ def _without(data: Path, store: Any, keyring: Keyring | None, journal: Item, lay
         _fetch(store, sealer_of(keyring), keyring, journal, fetched)
         if not scrub.mentions(fetched, people, keyring):
             return journal
-        scrub.scrub(fetched, layout, people, keyring)
+        scrub.scrub(fetched, manifest.layout, manifest.began_us, people, keyring)
         size, sha256 = seal_copy(fetched)
         fresh = Item("", journal.kind, sha256, size)
         _send(store, sealer_of(keyring), fresh, fetched)

@@ -56,9 +56,9 @@ def mentions(path: Path, people: Iterable[Erased], keyring: Keyring | None = Non
         return any(db.execute(f"{query} LIMIT 1", (one.user,)).fetchone() for one in people for query in queries)
 
 
-def scrub(path: Path, layout: int, people: Iterable[Erased], keyring: Keyring | None = None) -> None:
-    """Take ``people`` out of the copy of a journal of ``layout`` at ``path``, which nobody else has, and which a kill
-    leaves damaged. To be sealed."""
+def scrub(path: Path, layout: int, made_us: int, people: Iterable[Erased], keyring: Keyring | None = None) -> None:
+    """Take ``people`` out of the copy at ``path`` of a journal of ``layout``, made at ``made_us`` or before. Nobody
+    else has it, and a kill leaves it damaged. To be sealed."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
     key = key_at(path, keyring, JOURNAL)
     with contextlib.closing(apsw.Connection(str(path), flags=flags, vfs=way(key, LOCKLESS))) as db:
@@ -67,13 +67,16 @@ def scrub(path: Path, layout: int, people: Iterable[Erased], keyring: Keyring | 
         for name, value in (("journal_mode", "off"), ("synchronous", "off"), ("temp_store", "memory")):
             db.pragma(name, value)
         for one in people:
-            if (last := one.last(layout)) >= 0:
+            if (last := one.last(layout, made_us)) >= 0:
                 _scrub(db, one, last)
         db.execute("VACUUM").fetchall()  # what was deleted is not in the file any more
 
 
 def _scrub(db: apsw.Connection, one: Erased, last: int) -> None:
-    is_after = any(user == one.user and seq >= one.seq for user, seq, *_rest in gone.stored(db)) and last < sys.maxsize
+    is_marked = any(user == one.user and seq == one.seq for user, seq, *_rest in gone.stored(db))
+    is_from_before = last == sys.maxsize and not is_marked
+    if is_marked:
+        last = min(last, one.seq)
     counted = {seq for seq, user in gone.withdrawn(db) if user == one.user}  # no target of these on a receipt
     if has_table(db, "dead_targets"):  # dead, they are counted below
         counted |= {seq for (seq,) in db.execute("SELECT seq FROM dead_targets WHERE user_id=?", (one.user,))}
@@ -120,7 +123,7 @@ def _scrub(db: apsw.Connection, one: Erased, last: int) -> None:
     if has_table(db, "subscriptions"):
         db.execute("DELETE FROM subscriptions WHERE user_id=? AND created_us<=?", (one.user, one.at_us))
     for table in _TIMELESS:
-        if not is_after and has_table(db, table):
+        if is_from_before and has_table(db, table):
             db.execute(f"DELETE FROM {table} WHERE user_id=?", (one.user,))
     if has_table(db, "gone"):
         db.execute("DELETE FROM gone WHERE user_id=? AND seq<=?", (one.user, last))
