@@ -54,6 +54,10 @@ class KeyLost(apsw.CantOpenError):
     """The file is encrypted, and its key isn't here, or was destroyed."""
 
 
+class KeyDestroyed(KeyLost):
+    """It was, since its owner was deleted."""
+
+
 class Root(msgspec.Struct):
     """``root.json``."""
 
@@ -102,10 +106,12 @@ class Keyring:
             wrapped = os.pread(fd, _WRAPPED, index * _ENTRY)
         finally:
             os.close(fd)
+        if wrapped == bytes(_WRAPPED):
+            raise KeyDestroyed("its key was destroyed")
         try:
             secret = self._wrap.decrypt(self._nonce(batch, index), wrapped, None)
         except InvalidTag as error:
-            raise KeyLost("its key was destroyed") from error
+            raise KeyLost(f"the entry of its key in batch {batch.hex()} is damaged") from error
         return Key(id, hmac.digest(secret, owner.encode(), "sha256"))
 
     def grow(self, key: Key) -> None:

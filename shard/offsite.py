@@ -41,7 +41,7 @@ from shard.backup_set import Manifest as Part
 from shard.backup_set import first_day, part_of, whole_sets
 from shard.copying import seal as seal_copy
 from shard.erased import Erased
-from shard.keyring import KeyLost, Keyring, key_at, open_keyring
+from shard.keyring import KeyDestroyed, KeyLost, Keyring, key_at, open_keyring
 from shard.roster import boxes_of
 from shard.sealing import seal, unseal
 from shard.sqlite import MODE_AT, WAL_MODE
@@ -405,9 +405,11 @@ def _fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Ite
     if item.user:
         try:
             key_at(part, keyring, item.user)
-        except KeyLost:
+        except KeyDestroyed:
             part.unlink()
             return 0
+        except KeyLost as error:
+            raise Incomplete(f"{item.kind} of {item.user}: {error}") from error
     part.rename(target)
     return 1
 
