@@ -316,6 +316,11 @@ async def _settle(shard: Shard, life: asyncio.Task[None]) -> None:
 
 
 async def _end(shard: Shard, life: asyncio.Task[None]) -> None:
+    """A box that a thread is just opening would outlive its shard, and stay locked, here where the process goes on."""
+    boxes, visited = shard.mailboxes, -1
+    while visited != boxes.visited or boxes._opening:
+        visited = boxes.visited
+        await asyncio.get_running_loop().run_in_executor(boxes._visitor, lambda: None)
     life.cancel()
     await asyncio.wait([life])
     shard.close()

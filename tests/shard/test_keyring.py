@@ -14,7 +14,7 @@ from node.config import Encryption, load
 from node.errors import ConfigError
 from shard import keyring as module
 from shard import master_key
-from shard.keyring import KeyLost, Keyring, open_keyring, open_with, rotate
+from shard.keyring import KeyDestroyed, KeyLost, Keyring, open_keyring, open_with, rotate
 from shard.sqlite import Key, can_encrypt
 from tests import encrypted
 from tests.shard.running import scratch
@@ -76,7 +76,7 @@ def test_keys_are_found_by_their_owners_until_they_are_destroyed_whatever_happen
                 assert [keyring.find(key.id, name) for key in keys] == keys
                 assert keyring.has_grown(name) == (name in grown)
             for name, key in dead:
-                with pytest.raises(KeyLost):
+                with pytest.raises(KeyDestroyed):
                     keyring.find(key.id, name)
 
 
@@ -84,6 +84,20 @@ def test_a_key_is_of_its_owner_and_of_no_other(tmp_path: Path) -> None:
     keyring = made(tmp_path)
     key = keyring.new("ada")
     assert keyring.find(key.id, "bob") != key
+
+
+def test_a_batch_that_is_gone_or_damaged_is_not_taken_for_a_key_that_was_destroyed(tmp_path: Path) -> None:
+    keyring = made(tmp_path)
+    key = keyring.new("ada")
+    (batch,) = (tmp_path / "keyring").glob("*.keys")
+    content = batch.read_bytes()
+    batch.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(KeyLost, match="damaged"):
+        keyring.find(key.id, "ada")
+    batch.unlink()
+    with pytest.raises(KeyLost, match="no batch") as raised:
+        keyring.find(key.id, "ada")
+    assert not isinstance(raised.value, KeyDestroyed)
 
 
 def test_nothing_of_a_key_is_in_the_keyring_without_the_master_key(tmp_path: Path) -> None:
