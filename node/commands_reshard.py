@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from node.audit_deed import Deed, written_down
 from node.commands_serve import on_data
 from node.config import Config
-from node.errors import BadField
+from node.errors import BadField, ConfigError
 from node.ids import check_name
 from node.reshard import BATCH, Moved, Reshard, Stuck
 from node.show import counted
@@ -27,7 +29,9 @@ def reshard(config: Config, shards: int, batch: int) -> None:
 
     Mail goes on; slots change hands a few at a time. Killed, run it again: it goes on.
     """
-    _run(Reshard(Path(config.node.data), click.echo, batch=batch).to(shards))
+    with _written_down(config, "slots.reshard") as line:
+        line.what["shards"] = shards
+        _run(Reshard(Path(config.node.data), click.echo, batch=batch).to(shards))
     if config.node.shards != shards:
         click.echo(f"now set [node] shards = {shards} where this node's settings are: a start goes by them")
 
@@ -42,7 +46,18 @@ def move(config: Config, user: str, shard: int) -> None:
         check_name(user, "user")
     except BadField as error:
         raise click.UsageError(str(error)) from error
-    _run(Reshard(Path(config.node.data), click.echo).user(user, shard))
+    with _written_down(config, "boxes.move", user=user) as line:
+        line.what["shard"] = shard
+        _run(Reshard(Path(config.node.data), click.echo).user(user, shard))
+
+
+@contextlib.contextmanager
+def _written_down(config: Config, deed: str, **whom: str) -> Iterator[Deed]:
+    try:
+        with written_down(config, deed, **whom) as line:
+            yield line
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _run(work: Coroutine[Any, Any, Moved]) -> None:
