@@ -113,6 +113,19 @@ def test_a_change_of_the_number_of_shards_takes_everything_along(settings: dict[
     assert "0 faults" in said(settings, data, "doctor")
 
 
+def test_people_who_change_hands_while_it_runs_stay_encrypted(settings: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    users = [f"user{number}" for number in range(20)]
+    with Node(data, env=settings, shards=2) as node:
+        deliver(node, "m0", users, WORD)
+        said(settings, data, "reshard", "--shards", "3")
+        deliver(node, "m1", users, WORD)
+        for user in users:
+            assert ids(node, user) == ["m0", "m1"]
+    assert holding(data, WORD, "SQLite format 3") == []
+    assert "0 faults" in said(settings, data, "doctor")
+
+
 def test_an_encrypted_node_doesnt_start_without_its_key(settings: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "data"
     with Node(data, env=settings) as node:
