@@ -78,7 +78,8 @@ class Encryption:
         user = place.name
         self._box(place / mailbox.FILE, user)
         self._database(place / files.KINDS["read_status"], user, has_log=True)
-        for path in sorted((place / archive.DIRECTORY).glob("messages_*.db")):
+        # those of a box that is gone, too: they lie beside it
+        for path in sorted(place.glob(f"{archive.DIRECTORY}*/messages_*.db")):
             self._database(path, user, has_log=False)
         for kind in files.KINDS.values():
             for path in sorted(place.glob(f"{kind}*.replaced-*")):

@@ -139,6 +139,19 @@ class Keyring:
         """All that must be kept for the keys to be opened with the master key."""
         return [self._directory / _ROOT, *sorted(self._directory.glob("*.keys"))]
 
+    def opens(self, name: str, content: bytes) -> bool | None:
+        """Whether ``content``, of a file that was called ``name``, was wrapped by this root; None if it holds no key
+        any more."""
+        batch = bytes.fromhex(name.removesuffix(".keys"))
+        for at in range(0, len(content), _ENTRY):
+            if any(wrapped := content[at : at + _WRAPPED]):
+                try:
+                    self._wrap.decrypt(self._nonce(batch, at // _ENTRY), wrapped, None)
+                except InvalidTag:
+                    return False
+                return True
+        return None
+
     def close(self) -> None:
         """What is left of the batch will never be used."""
         with self._lock:
@@ -261,9 +274,8 @@ def open_with(master: bytes, directory: Path, *, make: bool = False) -> Keyring:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
         sync_directory(directory.parent)
-        secret = os.urandom(32)
-        save_root(directory, master, secret)
-        return Keyring(directory, secret)
+        _make_root(directory, master)
+        return open_with(master, directory)  # maybe another process was quicker: its root is the one
     except msgspec.DecodeError as error:
         raise ConfigError(f"{directory / _ROOT}: {error}") from error
     return Keyring(directory, _unwrapped(root, master, directory))
@@ -277,11 +289,27 @@ def _unwrapped(root: Root, master: bytes, directory: Path) -> bytes:
         raise ConfigError(f"the master key doesn't open {directory / _ROOT}: it is another one's") from error
 
 
+def _make_root(directory: Path, master: bytes) -> None:
+    """A new root, in one step, durably; but never in the place of one."""
+    fresh = directory / f"{_ROOT}.{os.urandom(8).hex()}"
+    try:
+        write_durably(fresh, _root_by(master, os.urandom(32)))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, directory / _ROOT)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_directory(directory)
+
+
 def save_root(directory: Path, master: bytes, root: bytes) -> None:
     """Wrap ``root`` by ``master``, in one step, durably."""
+    write_durably(directory / _ROOT, _root_by(master, root))
+
+
+def _root_by(master: bytes, root: bytes) -> bytes:
     nonce = os.urandom(12)
     wrapped = nonce + AESGCM(master).encrypt(nonce, root, _ROOT.encode())
-    write_durably(directory / _ROOT, msgspec.json.encode(Root(wrapped.hex())) + b"\n")
+    return msgspec.json.encode(Root(wrapped.hex())) + b"\n"
 
 
 def rotate(directory: Path, old: bytes, new: bytes) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node.config import Encryption
 from node.errors import ConfigError
+from node.placement import sync_directory
 
 
 def load(settings: Encryption) -> bytes:
@@ -48,6 +49,7 @@ def make(path: Path) -> bytes:
             os.fsync(fd)
         finally:
             os.close(fd)
+        sync_directory(path.parent)  # what it will wrap must not outlive its name
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     return key

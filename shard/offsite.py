@@ -133,7 +133,8 @@ def push(
     sealer = sealer_of(keyring)
     with alone(data, "push"):
         began_us = now_us()
-        _put_keyring(store, keyring)
+        keys = _Keys(store, keyring)
+        keys.put()
         there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
         done = Pushed()
         for part in parts:
@@ -149,6 +150,7 @@ def push(
             done.files += len(wanted)
             items = [item for item, _path in wanted]
             manifest = Manifest(day, layout, part.shards, part.shard, items, began_us, part.placement)
+            keys.put()  # a box that was born and backed up meanwhile may have one from a new batch
             _put(store, manifest, sealer)
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
         done.removed = _prune(store, keep_days, sealer)
@@ -176,7 +178,7 @@ def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None 
     gone_us = {one.user: one.at_us for one in people}
     sealer = sealer_of(keyring)
     with alone(data, "push"):
-        _put_keyring(store, keyring)
+        _Keys(store, keyring).put()
         dropped, named = set[str](), set[str]()
         for path in _manifests(store):
             manifest = _manifest(store, path, sealer)
@@ -214,10 +216,38 @@ def _without(
         fetched.unlink(missing_ok=True)
 
 
-def _put_keyring(store: Any, keyring: Keyring | None) -> None:
-    """The keys as they are now, in the place of those that were there."""
-    for path in [] if keyring is None else keyring.files():
-        obstore.put(store, f"{_KEYRING}/{path.name}", path.read_bytes())
+class _Keys:
+    """The keyring off-site, to become what ``keyring`` is. Raises :class:`Incomplete` where another node's lies, one
+    that was begun anew among them: without it nothing that it sent could be read again."""
+
+    def __init__(self, store: Any, keyring: Keyring | None) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._sent: dict[str, int] = {}
+        """when each file was written that is there, ns"""
+        if keyring is not None and not self._are_ours(keyring):
+            raise Incomplete("what is off-site is of a node with another keyring: restore it, or name another store")
+
+    def put(self) -> None:
+        """The keys as they are now, in the place of those that were there."""
+        for path in [] if self._keyring is None else self._keyring.files():
+            written_ns = path.stat().st_mtime_ns
+            if self._sent.get(path.name) != written_ns:
+                obstore.put(self._store, f"{_KEYRING}/{path.name}", path.read_bytes())
+                self._sent[path.name] = written_ns
+
+    def _are_ours(self, keyring: Keyring) -> bool:
+        """Only the root wraps them, so any key tells. A data directory that was set back lacks some that are there."""
+        ours = {path.name for path in keyring.files()}
+        listed = [one["path"] for batch in obstore.list(self._store, f"{_KEYRING}/") for one in batch]
+        keys = [path for path in listed if path.endswith(".keys")]
+        if any(path.rpartition("/")[2] in ours for path in keys):
+            return True
+        for path in keys:
+            opened = keyring.opens(path.rpartition("/")[2], bytes(obstore.get(self._store, path).bytes()))
+            if opened is not None:
+                return opened
+        return True
 
 
 def _put(store: Any, manifest: Manifest, sealer: AESGCM | None) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from obstore.store import from_url
 
 from node import paths
 from node.config import Encryption, load
 from node.errors import ConfigError
 from shard import keyring as module
-from shard import master_key
+from shard import master_key, offsite
 from shard.keyring import KeyDestroyed, KeyLost, Keyring, open_keyring, open_with, rotate
 from shard.sqlite import Key, can_encrypt
 from tests import encrypted
@@ -124,6 +127,50 @@ def test_a_root_that_was_lost_is_not_made_anew_over_the_keys_that_it_wraps(tmp_p
     (tmp_path / "keyring" / "root.json").unlink()
     with pytest.raises(ConfigError, match="put it back"):
         made(tmp_path)
+
+
+def test_whoever_makes_the_root_at_the_same_time_has_the_same(tmp_path: Path) -> None:
+    for number in range(20):
+        directory, ready = tmp_path / str(number), threading.Barrier(4)
+
+        def make(directory: Path = directory, ready: threading.Barrier = ready) -> bytes:
+            ready.wait()
+            return made(directory).derived("test")
+
+        with ThreadPoolExecutor(4) as pool:
+            roots = [one.result() for one in [pool.submit(make) for _ in range(4)]]
+        assert set(roots) == {made(directory).derived("test")}
+        assert [path.name for path in (directory / "keyring").iterdir()] == ["root.json"]
+
+
+def test_a_keyring_off_site_is_replaced_by_its_own_alone(tmp_path: Path) -> None:
+    store = from_url(f"file://{tmp_path}/store", mkdir=True)
+    for name in ("a", "b"):
+        (paths.backups_dir(tmp_path / name)).mkdir(parents=True)
+    ours, begun_anew = made(tmp_path / "a"), made(tmp_path / "b")
+    ours.new("ada")
+    begun_anew.new("ada")
+    offsite.erase(tmp_path / "a", store, [], ours)
+    before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
+    assert before
+    with pytest.raises(offsite.Incomplete, match="another keyring"):
+        offsite.erase(tmp_path / "b", store, [], begun_anew)
+    assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
+    # Another master key, and a directory that was set back to before its keys were made, are no other keyring.
+    rotate(tmp_path / "a" / "keyring", MASTER, bytes(32))
+    (keys,) = (tmp_path / "a" / "keyring").glob("*.keys")
+    keys.unlink()
+    back = open_with(bytes(32), tmp_path / "a" / "keyring")
+    back.new("bob")
+    offsite.erase(tmp_path / "a", store, [], back)
+    assert len(list((tmp_path / "store" / "keyring").glob("*.keys"))) == 2
+
+
+def test_a_master_key_is_on_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    durable: list[Path] = []
+    monkeypatch.setattr(master_key, "sync_directory", durable.append, raising=False)
+    master_key.make(tmp_path / "master.key")
+    assert durable == [tmp_path]
 
 
 def test_a_master_key_is_made_once_and_read_by_its_owner_alone(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from shard.copying import copy_whole, seal
 from shard.doctor import Doctor
 from shard.erased import Erased
 from shard.history import Position
+from shard.keyring import open_with
 
 from .playing import played
 from .running import Running, box_path, delivery, laid_out, letter
@@ -165,6 +166,34 @@ async def test_what_is_parked_for_somebody_goes_too_and_waits_for_the_others() -
 def _copy(running: Running, path: Path) -> None:
     copy_whole(running.shard.journal.db, path)
     seal(path)
+
+
+@played
+async def test_keys_that_are_made_while_a_push_is_under_way_are_there_before_a_set_names_their_files(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with laid_out() as data:
+        keyring = open_with(bytes(32), tmp_path / "keyring", make=True)
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("m"), [ADA]))
+            assert (await back_up(running)).whole
+            keyring.new(ADA)
+            send, put = offsite._send, offsite._put
+
+            def sent(*args: Any) -> int:
+                keyring.close()
+                keyring.new(BO)  # from another batch
+                return send(*args)
+
+            def named_after(*args: Any) -> None:
+                there = {path.rpartition("/")[2] for path in objects(store, "keyring/")}
+                assert there == {path.name for path in keyring.files()}
+                put(*args)
+
+            monkeypatch.setattr(offsite, "_send", sent)
+            monkeypatch.setattr(offsite, "_put", named_after)
+            offsite.push(data, store, None, 30, lambda _said: None, keyring)
+            assert len(keyring.files()) > 2
 
 
 @played
