@@ -28,6 +28,6 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, shards: 
     tally = asyncio.run(campaign(plan))
     assert tally.faults.words == []
     assert tally.cycles == 4
-    assert tally.kills.keys() == set(KINDS)
+    assert tally.kills.keys() - {"coordinator"} == set(KINDS)  # who moves people is killed when there is one
     assert tally.acknowledged > 0
     assert tally.verified == 2

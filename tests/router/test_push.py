@@ -71,9 +71,9 @@ def test_a_device_is_named_as_when_it_syncs(router: Running, device: str) -> Non
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_users_are_refused(router: Running, name: str) -> None:
-    for answer in (
-        router.http.put(f"/api/v3/users/{quote(name, safe='')}/devices/d/push", json=GIVEN),
-        router.http.get(f"/api/v3/users/{quote(name, safe='')}/push"),
-    ):
-        assert answer.status_code in (404, 405, 422)  # "." goes on the way, and leads to a person, who can't be got
+    answers = [router.http.put(f"/api/v3/users/{quote(name, safe='')}/devices/d/push", json=GIVEN)]
+    if name != ".":  # that goes on the way, and leads to somebody called "push"
+        answers.append(router.http.get(f"/api/v3/users/{quote(name, safe='')}/push"))
+    for answer in answers:
+        assert answer.status_code in (404, 405, 422)
     assert router.writes() == 0

@@ -308,7 +308,7 @@ step = st.one_of(
 
 
 @given(st.lists(step, min_size=8, max_size=20), st.sampled_from([1, 3, 256]), st.sampled_from([1, 4, 50]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @pytest.mark.slow
 def test_whoever_is_in_trouble_when_every_target_has_it_once_and_is_counted_once(
     steps: list[Any], portion: int, window: int
