@@ -46,6 +46,7 @@ class Links:
         self._started = False
         self._looking: asyncio.Lock | None = None
         self._looker: asyncio.Task[None] | None = None
+        self._leaving = set[asyncio.Task[None]]()
         self._seen: tuple[int, int] | None = None
         self._add(placement.shards)
         self._take(placement)
@@ -76,6 +77,7 @@ class Links:
             self._looker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._looker
+        await asyncio.gather(*self._leaving)
         for link in self._links:
             await link.close()
 
@@ -129,7 +131,16 @@ class Links:
             gone, self._links = self._links[found.shards :], self._links[: found.shards]
             del self.watches[found.shards :], self.shedding[found.shards :]
         for link in gone:
-            await link.close()
+            leaving = asyncio.create_task(self._let_go(link), name=f"leaving {link.path}")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _let_go(self, link: Link) -> None:
+        """Close ``link`` when what is under way on it has its answer: a shard that leaves gives it before it ends."""
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        while link.in_flight and link.up and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(_PAUSE_MAX_S)
+        await link.close()
 
     async def _look_now_and_then(self) -> None:
         while True:

@@ -1,0 +1,39 @@
+"""The links follow the table, and what is under way on one that leaves has its answer first."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from node import ops, paths, placement
+from node.placement import Placement
+from node.slots import slot_of, table_for
+from router.links import Links
+from tests.node.test_link import Shard
+
+
+def test_a_request_to_a_shard_that_leaves_is_answered(tmp_path: Path) -> None:
+    async def go() -> None:
+        three = Placement(version=1, shards=3)
+        placement.save(tmp_path, three)
+        paths.run_dir(tmp_path).mkdir()
+        shards = [await Shard(paths.socket_path(tmp_path, index)).start() for index in range(3)]
+        links = Links(tmp_path, three, timeout_s=30)
+        links.start()
+        while not all(links.link(index).up for index in range(3)):
+            await asyncio.sleep(0.01)
+        user = next(f"u{n}" for n in range(100) if table_for(3)[slot_of(f"u{n}")] == 2)
+        asked = asyncio.create_task(links.ask(2, ops.AskCounts(0, links.version, slot_of(user), user), str))
+        await shards[2].until_asked(1)
+        placement.save(tmp_path, Placement(version=1, shards=2, number=2))
+        await links.look()
+        assert len(links.shards) == 2
+        shards[2].answer(shards[2].asked[0], "still here")
+        assert await asyncio.wait_for(asked, 30) == "still here"
+        while shards[2].connections:  # and then it is let go
+            await asyncio.sleep(0.01)
+        await links.close()
+        for shard in shards:
+            await shard.stop()
+
+    asyncio.run(asyncio.wait_for(go(), 60))
