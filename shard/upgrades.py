@@ -28,13 +28,9 @@ class Upgrades(Chore):
         row = journal.db.execute(_READ).fetchone()
         self.is_due = row is None or row[0] < SCHEMA_VERSION
         """whether there may be boxes of an earlier one"""
-        self.upgraded = 0
-        """boxes, since the start"""
 
     def do(self, box: Mailbox, now_us: int, *, sweep: bool) -> int:
-        done = box.upgrade()
-        self.upgraded += done
-        return int(done)
+        return int(box.upgrade())
 
     async def ended(self, failed: int) -> bool:
         if failed:

@@ -6,12 +6,13 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from loadtest.children import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -38,16 +39,9 @@ def drills() -> dict[str, str]:
     return {title: "".join(blocks) for title, blocks in found.items() if blocks}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("title", [title for title in drills() if title != _BEFORE])
 def test_a_drill_goes_as_it_is_written(title: str, tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     script = _PRELUDE + drills()[_BEFORE] + drills()[title] + "echo the drill is over\n"
     env = {
         **os.environ,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtest.children import free_port
 from node.commands_systemd import write
 from node.config import Backup, Config, Node
 from tests.support import eventually
@@ -114,9 +114,7 @@ def test_a_service_may_do_little_else(tree: Path, unit: str) -> None:
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="module")
