@@ -53,6 +53,7 @@ _LEVEL = 3
 _GRACE = timedelta(days=2)
 _RESTORING = "restoring.json"
 _PUSHED = "pushed.json"
+_ERASING = "erasing.json"
 _KEYRING = "keyring"
 
 
@@ -174,12 +175,13 @@ def _mark_of(day: str, layout: int, parts: list[Part]) -> bytes:
 
 def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None = None) -> int:
     """Take ``people`` out of the sets that were begun before they were deleted: their boxes are named no more, journals
-    that name them are written anew. What no set names then is removed at once; how much of it."""
+    that name them are written anew. What no set names then is removed at once; how much of it. Killed, the same again
+    goes on."""
     gone_us = {one.user: one.at_us for one in people}
     sealer = sealer_of(keyring)
     with alone(data, "push"):
         _Keys(store, keyring).put()
-        dropped, named = set[str](), set[str]()
+        loose, named = _Loose(paths.backups_dir(data) / _ERASING), set[str]()
         for path in _manifests(store):
             manifest = _manifest(store, path, sealer)
             items = []
@@ -187,18 +189,46 @@ def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None 
                 if item.user and manifest.began_us <= gone_us.get(item.user, -1):
                     continue
                 is_journal = not item.user and item.kind == "journal"
-                items.append(_without(data, store, keyring, item, manifest, people) if is_journal else item)
+                items.append(_without(data, store, keyring, item, manifest, people, loose) if is_journal else item)
             if items != manifest.items:
+                loose.note({item.sha256 for item in manifest.items} - {item.sha256 for item in items})
                 _put(store, msgspec.structs.replace(manifest, items=items), sealer)
-                dropped |= {item.sha256 for item in manifest.items}
             named |= {item.sha256 for item in items}
-        for sha256 in dropped - named:
-            obstore.delete(store, _name(sha256))
-    return len(dropped - named)
+        return loose.remove(store, named)
+
+
+class _Loose:
+    """Content that maybe no set names: noted in the file at ``path`` before that can be, until it has been removed. So
+    a kill leaves nothing of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._noted = set(msgspec.json.decode(path.read_bytes(), type=list[str])) if path.exists() else set[str]()
+
+    def note(self, content: set[str]) -> None:
+        """On disk when it returns."""
+        if not content <= self._noted:
+            self._noted |= content
+            write_durably(self._path, msgspec.json.encode(sorted(self._noted)))
+
+    def remove(self, store: Any, named: set[str]) -> int:
+        """All of it that isn't in ``named``; how much that was."""
+        idle = self._noted - named
+        for sha256 in idle:
+            with contextlib.suppress(FileNotFoundError):  # it was gone before a kill
+                obstore.delete(store, _name(sha256))
+        self._path.unlink(missing_ok=True)
+        return len(idle)
 
 
 def _without(
-    data: Path, store: Any, keyring: Keyring | None, journal: Item, manifest: Manifest, people: list[Erased]
+    data: Path,
+    store: Any,
+    keyring: Keyring | None,
+    journal: Item,
+    manifest: Manifest,
+    people: list[Erased],
+    loose: _Loose,
 ) -> Item:
     """``journal``, or another that names nobody of ``people`` and is sent."""
     fetched = paths.backups_dir(data) / "erase.part"
@@ -210,6 +240,7 @@ def _without(
         scrub.scrub(fetched, manifest.layout, manifest.began_us, people, keyring)
         size, sha256 = seal_copy(fetched)
         fresh = Item("", journal.kind, sha256, size)
+        loose.note({fresh.sha256})  # until the manifest names it
         _send(store, sealer_of(keyring), fresh, fetched)
         return fresh
     finally:

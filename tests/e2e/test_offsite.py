@@ -157,6 +157,7 @@ def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle
             deliver(node, f"own-{number}", [user])
             ids(node, user)
         said(settings, data, "backup", "now")
+        before = {path.name for path in bucket.glob("content/*/*")}
         with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
             for user in users[:5]:
                 http.delete(f"/api/v3/users/{user}").raise_for_status()
@@ -165,6 +166,7 @@ def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle
             process.send_signal(signal.SIGKILL)
         said(settings, data, "backup", "push")
         assert list(data.glob("backups/erased/*")) == []
+        assert len(before - {path.name for path in bucket.glob("content/*/*")}) >= 5
     monkeypatch.setattr(os, "environ", {**os.environ, **settings})
     store = offsite_store.store(load().backup)
     named = {item.user for path in offsite._manifests(store) for item in offsite._manifest(store, path).items}

@@ -69,6 +69,11 @@ def content(store: Any, directory: Path) -> bytes:
     return found
 
 
+def _only_manifest(store: Any) -> offsite.Manifest:
+    (path,) = objects(store, "manifests/")
+    return offsite._manifest(store, path)
+
+
 _STEPS = st.lists(
     st.sampled_from(["both", "ada", "bo", "channel", "join", "leave", "back", "dead", "let go", "mute"]), max_size=8
 )
@@ -237,7 +242,7 @@ async def test_deleted_people_leave_the_copies_of_journals_and_what_is_off_site(
         assert Doctor(other).examine().faults == []
 
 
-@pytest.mark.parametrize("where", range(7))
+@pytest.mark.parametrize("where", range(12))
 @played
 async def test_killed_in_the_middle_it_is_done_by_the_next(
     where: int, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -276,6 +281,9 @@ async def test_killed_in_the_middle_it_is_done_by_the_next(
             oblivion.see_to(data, store, lambda _said: None)
             assert erased.noted(data) == []
             assert list(named(store).values()) == [{BO}]
+            there = {path.rpartition("/")[2] for path in objects(store, "content/")}
+            assert there == {item.sha256 for item in _only_manifest(store).items}, "and nothing that no set names"
+            assert not (data / "backups/erasing.json").exists()
             ((_day, _layout, (part,)),) = whole_sets(data)
             (journal,) = data.glob("backups/*/*/shard-0.db")
             assert backup_files.sha256_of(journal) == part.journal_sha256
@@ -298,8 +306,7 @@ async def test_sets_past_their_time_go_off_site_too_with_what_no_other_needs_and
                 assert sorted(named(store)) == [f"{day}-1"], "the others are past their time; it alone would be, too"
                 assert named(store)[f"{day}-1"] == {ADA, BO}
                 there = {path.rpartition("/")[2] for path in objects(store, "content/")}
-                (manifest,) = [offsite._manifest(store, path) for path in objects(store, "manifests/")]
-                assert there == {item.sha256 for item in manifest.items}
+                assert there == {item.sha256 for item in _only_manifest(store).items}
             assert done.removed == 2, "ada's box and the journal of the day before; bo's is the same"
             await running.stop()
         assert msgspec.json.decode((data / "backups/pushed.json").read_bytes())[0] == "20990101"
