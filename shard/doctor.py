@@ -210,7 +210,7 @@ class Doctor:
             )
             self._check_memberships(user, path, {str(row[0]): Standing(row[1], bool(row[2]), row[3]) for row in rows})
             self._check_archive(path, db)
-            if db.execute(mailbox.IS_METERED).fetchone() is not None and not mailbox.counts_right(db):
+            if sqlite.has_table(db, "usage") and not mailbox.counts_right(db):
                 self._fault(path, "keeps a wrong count of what it holds")
 
     def _look_aside(self, directory: Path, file: str, loss: str) -> None:
@@ -237,7 +237,7 @@ class Doctor:
     def _check_archive(self, path: Path, db: apsw.Connection) -> None:
         """What the box says is archived is in the file of its year."""
         named: dict[int, set[str]] = defaultdict(set)
-        if db.execute(mailbox.IS_ARCHIVING).fetchone() is not None:
+        if sqlite.has_table(db, "archived"):
             for message_id, year in db.execute("SELECT message_id, year FROM archived"):
                 named[year].add(message_id)
         for year, ids in sorted(named.items()):

@@ -27,7 +27,7 @@ from shard import archive, backup_set, history, mailbox
 from shard import backup_files as files
 from shard.disk import Disk
 from shard.keyring import JOURNAL, Keyring, head_of, is_encrypted
-from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE, Key, immutable, lock, unlock, way
+from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE, Key, has_table, immutable, lock, unlock, way
 
 _FRESH = ".encrypting"
 _SOIL = "UPDATE sync_version SET clean=0"
@@ -229,7 +229,7 @@ def _soil(path: Path, key: Key) -> None:
         unlock(db, key)
         for name, value in (("locking_mode", "exclusive"), ("journal_mode", "memory")):
             db.pragma(name, value)
-        if db.execute("SELECT 1 FROM sqlite_schema WHERE name='sync_version'").fetchone():
+        if has_table(db, "sync_version"):
             db.execute(_SOIL)
 
 

@@ -95,12 +95,10 @@ WHERE (joined_at, is_muted, muted_until) IS NOT (excluded.joined_at, excluded.is
 _LEAVE = "DELETE FROM user_channels WHERE channel_id=? AND user_id=?"
 _ARCHIVED = """
 CREATE TABLE IF NOT EXISTS archived(message_id TEXT PRIMARY KEY NOT NULL, year INTEGER NOT NULL) WITHOUT ROWID"""
-IS_ARCHIVING = "SELECT 1 FROM sqlite_schema WHERE name='archived'"
 _SHELVE = "INSERT INTO archived(message_id, year) VALUES(?,?) ON CONFLICT DO UPDATE SET year=excluded.year"
 _SHELVED = "SELECT message_id, year FROM json_each(?) JOIN archived ON message_id=value"
 _EXPIRED = """
 CREATE TABLE IF NOT EXISTS expired(message_id TEXT PRIMARY KEY NOT NULL, expired_at DATETIME) WITHOUT ROWID"""
-IS_EXPIRING = "SELECT 1 FROM sqlite_schema WHERE name='expired'"
 _EXPIRE = "INSERT INTO expired(message_id, expired_at) VALUES(?,?) ON CONFLICT DO NOTHING"
 _OUTDATED = "SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1 ORDER BY created_at LIMIT ?2"
 _BURY = "INSERT INTO removed(message_id, removed_at) VALUES(?,?) ON CONFLICT DO NOTHING"
@@ -125,12 +123,11 @@ UPDATE usage SET messages=messages-gone.number, bytes=usage.bytes-gone.size FROM
     WHERE m.rowid<=(SELECT last FROM usage)) AS gone"""
 _COUNTED = "UPDATE usage SET last=min(last, (SELECT coalesce(max(rowid),0) FROM messages))"
 """after a deletion: should the last row be gone, its number is given anew"""
-IS_METERED = "SELECT 1 FROM sqlite_schema WHERE name='usage'"
 
-_OPEN = f"""
+_OPEN = """
 SELECT (SELECT EXISTS(SELECT 1 FROM removed)), (SELECT json_group_array(id) FROM channels),
     (SELECT EXISTS(SELECT 1 FROM messages)), (SELECT EXISTS(SELECT 1 FROM user_channels)),
-    (SELECT EXISTS({IS_ARCHIVING})), (SELECT EXISTS({IS_METERED})), (SELECT EXISTS({IS_EXPIRING}))"""
+    (SELECT json_group_array(name) FROM sqlite_schema WHERE type='table')"""
 _OPEN_VERSION = ", (SELECT version FROM sync_version), (SELECT clean FROM sync_version)"
 _ISSUE = """
 INSERT INTO sync_version(id, version, clean) VALUES(1,?,1)
@@ -254,15 +251,16 @@ class Mailbox:
                 found = (*(self._db.execute(_OPEN).fetchone() or ()), None, None)
             assert found is not None
             self._removed = bool(found[0])
-            self.shelves = bool(found[4])
-            """whether some of its messages are in an archive beside it (``shard.archive``)"""
-            self.metered = bool(found[5])
-            """whether it keeps count of what it holds"""
             self._channels: set[str] = set(msgspec.json.decode(found[1]))
-            self._expiring = bool(found[6])
-            self.version: str | None = found[7]
+            tables = msgspec.json.decode(found[4])
+            self.shelves = "archived" in tables
+            """whether some of its messages are in an archive beside it (``shard.archive``)"""
+            self.metered = "usage" in tables
+            """whether it keeps count of what it holds"""
+            self._expiring = "expired" in tables
+            self.version: str | None = found[5]
             """the last that was issued; None before the first"""
-            self.clean = bool(found[8])
+            self.clean = bool(found[6])
             """nothing was changed since"""
             self._changes = self._db.total_changes()
         except BaseException:
