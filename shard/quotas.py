@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS quotas(
 CREATE TABLE IF NOT EXISTS full_boxes(
     user_id TEXT PRIMARY KEY NOT NULL, messages INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 """
-_TABLES = {"quotas": "user_id, messages, bytes", "full_boxes": "user_id, messages, bytes"}
+_TABLES = ("quotas", "full_boxes")
+_COLUMNS = "user_id, messages, bytes"
 _PAUSE_S = 0.01
 
 
@@ -65,8 +66,8 @@ def make_tables(db: apsw.Connection) -> None:
 
 def rows(db: apsw.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """All there is, by table, for another shard to :func:`put`; the user comes first."""
-    for table, columns in _TABLES.items():
-        for row in db.execute(f"SELECT {columns} FROM {table}"):
+    for table in _TABLES:
+        for row in db.execute(f"SELECT {_COLUMNS} FROM {table}"):
             yield table, row
 
 
@@ -74,15 +75,15 @@ def rows_of(db: apsw.Connection, user: str) -> list[tuple[str, tuple[Any, ...]]]
     """Those of ``user``, as :func:`rows`."""
     return [
         (table, row)
-        for table, columns in _TABLES.items()
-        for row in db.execute(f"SELECT {columns} FROM {table} WHERE user_id=?", (user,))
+        for table in _TABLES
+        for row in db.execute(f"SELECT {_COLUMNS} FROM {table} WHERE user_id=?", (user,))
     ]
 
 
 def put(db: apsw.Connection, table: str, row: tuple[Any, ...]) -> None:
     """Take over what another shard had."""
     assert db.in_transaction
-    db.execute(f"INSERT OR REPLACE INTO {table}({_TABLES[table]}) VALUES(?,?,?)", row)
+    db.execute(f"INSERT OR REPLACE INTO {table}({_COLUMNS}) VALUES(?,?,?)", row)
 
 
 def drop(db: apsw.Connection, user: str) -> None:
@@ -301,6 +302,5 @@ class Quotas(Chore):
     def dropped(self, user: str) -> None:
         """That is on disk."""
         self._own.pop(user, None)
-        self.settle()
         self._seen.append((user, None))
         self.settle()

@@ -54,6 +54,17 @@ def seen(data: Path, user: str, shard: int = 0) -> bool:
     return watch.is_any_full() and watch.may_be_full(user)
 
 
+async def refuse(running: Running, quota: int) -> None:
+    """Send the letter n to a channel of two, ada and bo; ada's box is full, and the letter is dead for her."""
+    await set_quota(running, "ada", quota)
+    await running.put_channel("news")
+    await running.change("news", add=["ada", "bo"])
+    await fill(running, "ada", quota)
+    await running.deliver(delivery(letter("n", channel_id="news"), channel="news"))
+    await running.settled()
+    await noted(running, 1)
+
+
 @played
 async def test_a_box_is_full_when_it_holds_its_quota_and_not_when_something_was_deleted() -> None:
     with laid_out() as data:
@@ -104,13 +115,7 @@ async def test_a_kill_forgets_nobody_who_is_full(let_go: bool) -> None:
 async def test_a_channels_letter_is_dead_for_a_member_who_is_full_and_there_for_the_others() -> None:
     with laid_out() as data:
         async with Running(data) as running:
-            await set_quota(running, "ada", 2)
-            await running.put_channel("news")
-            await running.change("news", add=["ada", "bo"])
-            await fill(running, "ada", 2)
-            await running.deliver(delivery(letter("n", channel_id="news"), channel="news"))
-            await running.settled()
-            await noted(running, 1)
+            await refuse(running, 2)
             assert await names(running) == [("ada", "n", "full")]
             part = await running.receipt("n")
             assert (part.targets, part.pending, part.failed) == (2, 0, 1)
@@ -147,12 +152,7 @@ async def test_the_letter_that_filled_the_box_is_not_dead_after_a_kill() -> None
 async def test_a_letter_that_died_of_a_full_box_stays_dead_after_a_kill_though_there_is_room() -> None:
     with laid_out() as data:
         async with Running(data) as running:
-            await set_quota(running, "ada", 1)
-            await running.put_channel("news")
-            await running.change("news", add=["ada", "bo"])
-            await fill(running, "ada", 1)
-            await running.deliver(delivery(letter("n", channel_id="news"), channel="news"))
-            await noted(running, 1)
+            await refuse(running, 1)
             await set_quota(running, "ada")
         async with Running(data) as running:
             await running.settled()
