@@ -10,7 +10,7 @@ export function room({ messages, bytes, quotaMessages, quotaBytes, full }, t, lo
   const line = (held, most, words, format) => {
     const said = words(format(held), most === null ? null : format(most), held);
     const bar = most === null ? null : h("progress", { max: most, value: Math.min(held, most), "aria-label": said });
-    return h("div", { class: full ? "room is-full" : "room" }, h("span", {}, said), bar);
+    return h("div", { class: "room" }, h("span", {}, said), bar);
   };
   return h(
     "div",
