@@ -28,7 +28,7 @@ from node.link import Link
 from node.placement import Placement
 from node.show import table
 from shard import backup_files as files
-from shard import backup_set, oblivion, offsite, offsite_store, sqlite
+from shard import backup_set, oblivion, offsite, offsite_restore, offsite_store, sqlite
 from shard.keyring import JOURNAL, Keyring, open_keyring
 from shard.sealing import Unreadable
 
@@ -222,7 +222,9 @@ def restore(
             raise click.UsageError("--all restores everybody, to the end of a backup")
         store = offsite_store.store(config.backup, url, make=False)
         with _plainly():
-            restored, count = offsite.restore_all(store, Path(config.node.data), day, click.echo, config.encryption)
+            restored, count = offsite_restore.restore_all(
+                store, Path(config.node.data), day, click.echo, config.encryption
+            )
         with written_down(config, "node.restore") as line:  # before, the directory had to be empty
             line.what = {"day": restored, "files": count}
         click.echo(f"{config.node.data} is the node as of {restored}, {count} files; pobox doctor checks it")

@@ -32,29 +32,22 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import paths, zstd
 from node.clock import now_us
-from node.config import Encryption
-from node.ids import check_name
-from node.placement import Placement, save, sync_directory, write_all, write_durably
+from node.placement import Placement, write_all, write_durably
 from shard import backup_files as files
-from shard import scrub
 from shard.backup_set import Manifest as Part
 from shard.backup_set import first_day, part_of, whole_sets
-from shard.copying import seal as seal_copy
-from shard.erased import Erased
-from shard.keyring import KeyDestroyed, KeyLost, Keyring, key_at, open_keyring
+from shard.keyring import KeyDestroyed, KeyLost, Keyring, key_at
 from shard.roster import boxes_of
 from shard.sealing import seal, unseal
 from shard.sqlite import MODE_AT, WAL_MODE
 
-_THREADS = 8
+THREADS = 8
 _PORTION = 1024 * 1024
 _WHOLE_MAX = 4 * 1024 * 1024
 _LEVEL = 3
 _GRACE = timedelta(days=2)
-_RESTORING = "restoring.json"
 _PUSHED = "pushed.json"
-_ERASING = "erasing.json"
-_KEYRING = "keyring"
+KEYRING = "keyring"
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True):
@@ -134,17 +127,17 @@ def push(
     sealer = sealer_of(keyring)
     with alone(data, "push"):
         began_us = now_us()
-        keys = _Keys(store, keyring)
+        keys = Keys(store, keyring)
         keys.put()
-        there = {one["path"].rpartition("/")[2] for batch in obstore.list(store, "content/") for one in batch}
+        there = {path.rpartition("/")[2] for path in listed(store, "content/")}
         done = Pushed()
         for part in parts:
             wanted = list(_items(data, day, part.placed, part.shard))
             journal = Item("", "journal", part.journal_sha256, part.journal_size)
             wanted.append((journal, part_of(data, day, layout, part.shard).journal))
             missing = {item.sha256: (item, path) for item, path in wanted if item.sha256 not in there}
-            with ThreadPoolExecutor(_THREADS, "push") as pool:
-                for sent in pool.map(lambda one: _send(store, sealer, *one), missing.values()):
+            with ThreadPoolExecutor(THREADS, "push") as pool:
+                for sent in pool.map(lambda one: send(store, sealer, *one), missing.values()):
                     done.sent += 1
                     done.sent_bytes += sent
             there |= missing.keys()
@@ -152,7 +145,7 @@ def push(
             items = [item for item, _path in wanted]
             manifest = Manifest(day, layout, part.shards, part.shard, items, began_us, part.placement)
             keys.put()  # a box that was born and backed up meanwhile may have one from a new batch
-            _put(store, manifest, sealer)
+            put_manifest(store, manifest, sealer)
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
         done.removed = _prune(store, keep_days, sealer)
         write_durably(paths.backups_dir(data) / _PUSHED, _mark_of(day, layout, parts))
@@ -173,81 +166,7 @@ def _mark_of(day: str, layout: int, parts: list[Part]) -> bytes:
     return msgspec.json.encode((day, layout, [part.ended_us for part in parts]))
 
 
-def erase(data: Path, store: Any, people: list[Erased], keyring: Keyring | None = None) -> int:
-    """Take ``people`` out of the sets that were begun before they were deleted: their boxes are named no more, journals
-    that name them are written anew. What no set names then is removed at once; how much of it. Killed, the same again
-    goes on."""
-    gone_us = {one.user: one.at_us for one in people}
-    sealer = sealer_of(keyring)
-    with alone(data, "push"):
-        _Keys(store, keyring).put()
-        loose, named = _Loose(paths.backups_dir(data) / _ERASING), set[str]()
-        for path in _manifests(store):
-            manifest = _manifest(store, path, sealer)
-            items = []
-            for item in manifest.items:
-                if item.user and manifest.began_us <= gone_us.get(item.user, -1):
-                    continue
-                is_journal = not item.user and item.kind == "journal"
-                items.append(_without(data, store, keyring, item, manifest, people, loose) if is_journal else item)
-            if items != manifest.items:
-                loose.note({item.sha256 for item in manifest.items} - {item.sha256 for item in items})
-                _put(store, msgspec.structs.replace(manifest, items=items), sealer)
-            named |= {item.sha256 for item in items}
-        return loose.remove(store, named)
-
-
-class _Loose:
-    """Content that maybe no set names: noted in the file at ``path`` before that can be, until it has been removed. So
-    a kill leaves nothing of it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._noted = set(msgspec.json.decode(path.read_bytes(), type=list[str])) if path.exists() else set[str]()
-
-    def note(self, content: set[str]) -> None:
-        """On disk when it returns."""
-        if not content <= self._noted:
-            self._noted |= content
-            write_durably(self._path, msgspec.json.encode(sorted(self._noted)))
-
-    def remove(self, store: Any, named: set[str]) -> int:
-        """All of it that isn't in ``named``; how much that was."""
-        idle = self._noted - named
-        for sha256 in idle:
-            with contextlib.suppress(FileNotFoundError):  # it was gone before a kill
-                obstore.delete(store, _name(sha256))
-        self._path.unlink(missing_ok=True)
-        return len(idle)
-
-
-def _without(
-    data: Path,
-    store: Any,
-    keyring: Keyring | None,
-    journal: Item,
-    manifest: Manifest,
-    people: list[Erased],
-    loose: _Loose,
-) -> Item:
-    """``journal``, or another that names nobody of ``people`` and is sent."""
-    fetched = paths.backups_dir(data) / "erase.part"
-    fetched.unlink(missing_ok=True)
-    try:
-        _fetch(store, sealer_of(keyring), keyring, journal, fetched)
-        if not scrub.mentions(fetched, people, keyring):
-            return journal
-        scrub.scrub(fetched, manifest.layout, manifest.began_us, people, keyring)
-        size, sha256 = seal_copy(fetched)
-        fresh = Item("", journal.kind, sha256, size)
-        loose.note({fresh.sha256})  # until the manifest names it
-        _send(store, sealer_of(keyring), fresh, fetched)
-        return fresh
-    finally:
-        fetched.unlink(missing_ok=True)
-
-
-class _Keys:
+class Keys:
     """The keyring off-site, to become what ``keyring`` is. Raises :class:`Incomplete` where another node's lies, one
     that was begun anew among them: without it nothing that it sent could be read again."""
 
@@ -264,14 +183,13 @@ class _Keys:
         for path in [] if self._keyring is None else self._keyring.files():
             written_ns = path.stat().st_mtime_ns
             if self._sent.get(path.name) != written_ns:
-                obstore.put(self._store, f"{_KEYRING}/{path.name}", path.read_bytes())
+                obstore.put(self._store, f"{KEYRING}/{path.name}", path.read_bytes())
                 self._sent[path.name] = written_ns
 
     def _are_ours(self, keyring: Keyring) -> bool:
         """Only the root wraps them, so any key tells. A data directory that was set back lacks some that are there."""
         ours = {path.name for path in keyring.files()}
-        listed = [one["path"] for batch in obstore.list(self._store, f"{_KEYRING}/") for one in batch]
-        keys = [path for path in listed if path.endswith(".keys")]
+        keys = [path for path in listed(self._store, f"{KEYRING}/") if path.endswith(".keys")]
         if any(path.rpartition("/")[2] in ours for path in keys):
             return True
         for path in keys:
@@ -281,7 +199,7 @@ class _Keys:
         return True
 
 
-def _put(store: Any, manifest: Manifest, sealer: AESGCM | None) -> None:
+def put_manifest(store: Any, manifest: Manifest, sealer: AESGCM | None) -> None:
     content = b"".join(pack([msgspec.msgpack.encode(manifest)], sealer))
     obstore.put(store, f"manifests/{manifest.day}-{manifest.layout}/shard-{manifest.shard}", content)
 
@@ -301,7 +219,7 @@ def _items(data: Path, day: str, placed: Placement, shard: int) -> Iterator[tupl
                 yield Item("", path.name, files.sha256_of(path), path.stat().st_size), path
 
 
-def _send(store: Any, sealer: AESGCM | None, item: Item, path: Path) -> int:
+def send(store: Any, sealer: AESGCM | None, item: Item, path: Path) -> int:
     """Send one file, read through one descriptor: what was hashed is what is sent. The bytes that took."""
     with path.open("rb", buffering=0) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -317,11 +235,11 @@ def _send(store: Any, sealer: AESGCM | None, item: Item, path: Path) -> int:
                 yield packed
 
         content: Any = counted() if item.size > _WHOLE_MAX else b"".join(counted())
-        obstore.put(store, _name(item.sha256), content)
+        obstore.put(store, name_of(item.sha256), content)
     return count
 
 
-def _name(sha256: str) -> str:
+def name_of(sha256: str) -> str:
     return f"content/{sha256[:2]}/{sha256}"
 
 
@@ -330,13 +248,13 @@ def _prune(store: Any, keep_days: int, sealer: AESGCM | None) -> int:
     much of it."""
     now, before = datetime.now(UTC), first_day(keep_days)
     named: set[str] = set()
-    listed = _manifests(store)
-    last = f"manifests/{max((_order(path) for path in listed), default=(0, 0))[0]}-"
-    for path in listed:
+    there = manifests(store)
+    last = f"manifests/{max((order(path) for path in there), default=(0, 0))[0]}-"
+    for path in there:
         if path.split("/")[1] < before and not path.startswith(last):
             obstore.delete(store, path)
         else:
-            named.update(item.sha256 for item in _manifest(store, path, sealer).items)
+            named.update(item.sha256 for item in manifest_at(store, path, sealer).items)
     idle = [
         one["path"]
         for batch in obstore.list(store, "content/")
@@ -348,103 +266,26 @@ def _prune(store: Any, keep_days: int, sealer: AESGCM | None) -> int:
     return len(idle)
 
 
-def _manifests(store: Any) -> list[str]:
-    return sorted(one["path"] for batch in obstore.list(store, "manifests/") for one in batch)
+def listed(store: Any, prefix: str) -> list[str]:
+    """All paths that begin so."""
+    return [one["path"] for batch in obstore.list(store, prefix) for one in batch]
 
 
-def _order(path: str) -> tuple[int, ...]:
+def manifests(store: Any) -> list[str]:
+    return sorted(listed(store, "manifests/"))
+
+
+def order(path: str) -> tuple[int, ...]:
     """Day and layout of a manifest, or of a set."""
     return tuple(map(int, path.removeprefix("manifests/").split("/")[0].split("-")))
 
 
-def _manifest(store: Any, path: str, sealer: AESGCM | None = None) -> Manifest:
+def manifest_at(store: Any, path: str, sealer: AESGCM | None = None) -> Manifest:
     content = b"".join(unpack([bytes(obstore.get(store, path).bytes())], sealer))
     return msgspec.msgpack.decode(content, type=Manifest)
 
 
-def restore_all(
-    store: Any, data: Path, day: str | None, said: Callable[[str], None], settings: Encryption | None = None
-) -> tuple[str, int]:
-    """A whole node in the empty directory ``data``, from the store alone (and the master key of ``settings``): the last
-    whole day, or ``day``; and how many files. After a kill the same again goes on. Raises :class:`Incomplete`,
-    :class:`ConfigError`, and what the store raises."""
-    mark = data / _RESTORING
-    layout: int | None = None
-    if mark.exists():
-        day, layout = msgspec.json.decode(mark.read_bytes(), type=tuple[str | None, int | None])
-    elif data.exists() and any(data.iterdir()):
-        raise Incomplete(f"{data} is not empty")
-    keys = [one["path"] for batch in obstore.list(store, f"{_KEYRING}/") for one in batch]
-    if not keys:
-        _set(store, day, layout, None)  # before anything is made
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_durably(mark, msgspec.json.encode((day, layout)))
-    keyring = _fetch_keyring(store, keys, data, settings or Encryption())
-    sealer = sealer_of(keyring)
-    found = _set(store, day, layout, sealer)
-    first = found[0]
-    write_durably(mark, msgspec.json.encode((first.day, first.layout)))
-    journals = paths.journals_dir(data, first.layout)
-    journals.mkdir(mode=0o700, exist_ok=True)
-    for directory in (paths.boxes_dir(data), paths.backups_dir(data)):  # where there were backups, who goes is noted
-        directory.mkdir(mode=0o700, exist_ok=True)
-    count = 0
-    for part in found:
-        work = [(item, _target(data, part, item)) for item in part.items]
-        for _item, target in work:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with ThreadPoolExecutor(_THREADS, "restore") as pool:
-            fetched = list(pool.map(lambda one: _fetch(store, sealer, keyring, *one), work))
-        count += sum(fetched)
-        said(f"shard {part.shard}: {len(work)} files of {part.day}")
-        if gone := sum(not done for done in fetched):
-            said(f"shard {part.shard}: {gone} of them are of people who were deleted since, or were there already")
-    os.sync()  # the names too
-    save(data, first.placement or Placement(version=first.layout, shards=first.shards))
-    mark.unlink()
-    sync_directory(data)
-    return first.day, count
-
-
-def _fetch_keyring(store: Any, listed: list[str], data: Path, settings: Encryption) -> Keyring | None:
-    """The keyring that is at ``listed``, in its place, opened; None where nothing is encrypted."""
-    if not listed:
-        return None
-    directory = paths.keyring_dir(data)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in listed:
-        name = check_name(path.rpartition("/")[2], "keyring")
-        write_durably(directory / name, bytes(obstore.get(store, path).bytes()))
-    return open_keyring(settings, data)
-
-
-def _set(store: Any, day: str | None, layout: int | None, sealer: AESGCM | None) -> list[Manifest]:
-    """All parts of one day: the last that is whole."""
-    sets: dict[str, list[str]] = {}
-    for path in _manifests(store):
-        sets.setdefault(path.split("/")[1], []).append(path)
-    wanted = {
-        name: listed
-        for name, listed in sets.items()
-        if (day is None or name.startswith(f"{day}-")) and (layout is None or name.endswith(f"-{layout}"))
-    }
-    for name in sorted(wanted, key=_order, reverse=True):
-        parts = [_manifest(store, path, sealer) for path in wanted[name]]
-        if len(parts) == parts[0].shards:
-            return sorted(parts, key=lambda part: part.shard)
-    raise Incomplete("there is no whole backup" + (f" of {day}" if day else ""))
-
-
-def _target(data: Path, part: Manifest, item: Item) -> Path:
-    if item.user:
-        return paths.user_dir(data, check_name(item.user, "user")) / files.KINDS[item.kind]
-    if item.kind == "journal":
-        return paths.shard_db(data, part.layout, part.shard)
-    (target,) = [path for path in paths.node_files(data) if path.name == item.kind]
-    return target
-
-
-def _fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Item, target: Path) -> int:
+def fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Item, target: Path) -> int:
     """Fetch one file, check it, flush it, give it its name; 0 if it was there already, or its keys were destroyed."""
     if target.exists():
         return 0
@@ -452,7 +293,7 @@ def _fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Ite
     digest = hashlib.sha256()
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        stream = obstore.get(store, _name(item.sha256)).stream()
+        stream = obstore.get(store, name_of(item.sha256)).stream()
         for portion in unpack((bytes(chunk) for chunk in stream), sealer):
             digest.update(portion)
             write_all(fd, portion)

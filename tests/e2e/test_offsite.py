@@ -169,7 +169,7 @@ def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle
         assert len(before - {path.name for path in bucket.glob("content/*/*")}) >= 5
     monkeypatch.setattr(os, "environ", {**os.environ, **settings})
     store = offsite_store.store(load().backup)
-    named = {item.user for path in offsite._manifests(store) for item in offsite._manifest(store, path).items}
+    named = {item.user for path in offsite.manifests(store) for item in offsite.manifest_at(store, path).items}
     assert named - {""} == set(users[5:])
     said(settings, other, "restore", "--all")
     assert "0 faults" in said({}, other, "doctor")

@@ -16,7 +16,7 @@ from node import paths
 from node.config import Encryption, load
 from node.errors import ConfigError
 from shard import keyring as module
-from shard import master_key, offsite
+from shard import master_key, oblivion, offsite
 from shard.keyring import KeyDestroyed, KeyLost, Keyring, open_keyring, open_with, rotate
 from shard.sqlite import Key, can_encrypt
 from tests import encrypted
@@ -150,11 +150,11 @@ def test_a_keyring_off_site_is_replaced_by_its_own_alone(tmp_path: Path) -> None
     ours, begun_anew = made(tmp_path / "a"), made(tmp_path / "b")
     ours.new("ada")
     begun_anew.new("ada")
-    offsite.erase(tmp_path / "a", store, [], ours)
+    oblivion.erase(tmp_path / "a", store, [], ours)
     before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
     assert before
     with pytest.raises(offsite.Incomplete, match="another keyring"):
-        offsite.erase(tmp_path / "b", store, [], begun_anew)
+        oblivion.erase(tmp_path / "b", store, [], begun_anew)
     assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
     # Another master key, and a directory that was set back to before its keys were made, are no other keyring.
     rotate(tmp_path / "a" / "keyring", MASTER, bytes(32))
@@ -162,7 +162,7 @@ def test_a_keyring_off_site_is_replaced_by_its_own_alone(tmp_path: Path) -> None
     keys.unlink()
     back = open_with(bytes(32), tmp_path / "a" / "keyring")
     back.new("bob")
-    offsite.erase(tmp_path / "a", store, [], back)
+    oblivion.erase(tmp_path / "a", store, [], back)
     assert len(list((tmp_path / "store" / "keyring").glob("*.keys"))) == 2
 
 

@@ -19,7 +19,7 @@ from node import ops, paths
 from node.clock import now_us
 from node.config import Backup
 from node.slots import slot_of
-from shard import backup_files, erased, oblivion, offsite, scrub
+from shard import backup_files, erased, oblivion, offsite, offsite_restore, scrub
 from shard.backup_set import whole_sets
 from shard.copying import copy_whole, seal
 from shard.doctor import Doctor
@@ -55,7 +55,7 @@ def named(store: Any) -> dict[str, set[str]]:
     there = {path.rpartition("/")[2] for path in objects(store, "content/")}
     found = {}
     for path in objects(store, "manifests/"):
-        manifest = offsite._manifest(store, path)
+        manifest = offsite.manifest_at(store, path)
         assert {item.sha256 for item in manifest.items} <= there
         found[path.split("/")[1]] = {item.user for item in manifest.items if item.user}
     return found
@@ -71,7 +71,7 @@ def content(store: Any, directory: Path) -> bytes:
 
 def _only_manifest(store: Any) -> offsite.Manifest:
     (path,) = objects(store, "manifests/")
-    return offsite._manifest(store, path)
+    return offsite.manifest_at(store, path)
 
 
 _STEPS = st.lists(
@@ -183,7 +183,7 @@ async def test_keys_that_are_made_while_a_push_is_under_way_are_there_before_a_s
             await running.deliver(delivery(letter("m"), [ADA]))
             assert (await back_up(running)).whole
             keyring.new(ADA)
-            send, put = offsite._send, offsite._put
+            send, put = offsite.send, offsite.put_manifest
 
             def sent(*args: Any) -> int:
                 keyring.close()
@@ -195,8 +195,8 @@ async def test_keys_that_are_made_while_a_push_is_under_way_are_there_before_a_s
                 assert there == {path.name for path in keyring.files()}
                 put(*args)
 
-            monkeypatch.setattr(offsite, "_send", sent)
-            monkeypatch.setattr(offsite, "_put", named_after)
+            monkeypatch.setattr(offsite, "send", sent)
+            monkeypatch.setattr(offsite, "put_manifest", named_after)
             offsite.push(data, store, None, 30, lambda _said: None, keyring)
             assert len(keyring.files()) > 2
 
@@ -232,13 +232,13 @@ async def test_deleted_people_leave_the_copies_of_journals_and_what_is_off_site(
             oblivion.see_to(data, store, told.append)
             assert len(told) == 1, "nobody is noted"
             erased.note(
-                data, ADA, offsite._manifest(store, objects(store, "manifests/")[0]).began_us - 1, Position(1, 0)
+                data, ADA, offsite.manifest_at(store, objects(store, "manifests/")[0]).began_us - 1, Position(1, 0)
             )
             oblivion.see_to(data, store, told.append)
             assert named(store) == {first: {ADA, BO}}
             await running.stop()
         other = tmp_path / "other"
-        offsite.restore_all(store, other, None, lambda _said: None)
+        offsite_restore.restore_all(store, other, None, lambda _said: None)
         assert Doctor(other).examine().faults == []
 
 
@@ -311,5 +311,5 @@ async def test_sets_past_their_time_go_off_site_too_with_what_no_other_needs_and
             await running.stop()
         assert msgspec.json.decode((data / "backups/pushed.json").read_bytes())[0] == "20990101"
         other = tmp_path / "other"
-        offsite.restore_all(store, other, None, lambda _said: None)
+        offsite_restore.restore_all(store, other, None, lambda _said: None)
         assert Doctor(other).examine().faults == []
