@@ -16,12 +16,12 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.clock import us_of
+from node.clock import DAY_US, us_of
 
 _RESTORED = ".restored"
 _NAME = re.compile(r".+\.(?:replaced|damaged)-([0-9T-]{17}(?:\.[0-9]+)?)Z(?:\.restored)?")
 _MAKING = ".restoring"
-_MAKING_US = 24 * 3_600_000_000
+_MAKING_US = DAY_US
 
 
 def settle(box: Path, file: str, since_us: int, until_us: int) -> None:
