@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,13 +200,17 @@ async def test_a_copy_is_not_let_go_to_make_room_for_its_own_packed_form(box: Ma
 
 
 @played
-async def test_copies_in_the_making_count_for_what_there_may_be(box: Mailbox, spool: Path) -> None:
+async def test_copies_in_the_making_count_for_what_there_may_be(box: Mailbox, spool: Path, tmp_path: Path) -> None:
     snapshots = made(spool, bytes_max=3 * box.bytes())
     most = 0
+    box.copy_to(tmp_path / "one.db")
 
     async def one(number: int) -> None:
         nonlocal most
-        version, path, hidden = await snapshots.copy(box, lambda: f"v{number}")
+        mine = tmp_path / f"u{number}.db"  # a box is copied by whoever holds it: two threads are never in the same one
+        shutil.copy(tmp_path / "one.db", mine)
+        with contextlib.closing(Mailbox(f"u{number}", mine)) as held:
+            version, path, hidden = await snapshots.copy(held, lambda: f"v{number}")
         most = max(most, sum(file.stat().st_size for file in spool.iterdir()))
         await snapshots.finish(f"u{number}", version, path, hidden)
 
