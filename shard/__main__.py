@@ -86,6 +86,7 @@ async def serve(
     if failures:  # nothing more may be believed, flushed or let go: the next start replays
         return EXIT_UNSURE
     feeding.cancel()
+    shard.mailboxes.end()
     life.cancel()
     await asyncio.wait([life])
     listener.close()

@@ -387,8 +387,8 @@ class Shard:
             keepers = (self.barrier, self.house, self.watch, self.push, self.backups, self.restores, self.rounds)
             workers = (self.office, self.loader, self.expander, self.postmen, self.erasures, self.quotas)
             for work in (*workers, self.handovers, *keepers):
-                group.create_task(work.run(), name=type(work).__name__)
-            group.create_task(self._tend(), name="tend")
+                group.create_task(work.run(), name=type(work).__name__).add_done_callback(self._over)
+            group.create_task(self._tend(), name="tend").add_done_callback(self._over)
 
     async def drain(self) -> None:
         """Store what waits, within a bound, and let it go. Nothing new must come in any more."""
@@ -471,6 +471,11 @@ class Shard:
         )
 
     # -- helpers -----------------------------------------------------------------------------------
+
+    def _over(self, work: asyncio.Task[None]) -> None:
+        """Where a part failed all others are cancelled next."""
+        if not work.cancelled() and work.exception() is not None:
+            self.mailboxes.end()
 
     def _stored(self, user: str, letters: list[letters_of.Letter]) -> None:
         """``letters`` are in the box of ``user``."""

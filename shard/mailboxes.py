@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import math
 import resource
+import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -410,6 +411,13 @@ class Mailboxes:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def end(self) -> None:
+        """Nobody gets a box any more, and none is closed before :meth:`close`. To be called before whoever may hold one
+        is cancelled: the box is let go then, but the thread that works in it goes on, and a connection that two threads
+        use brings the process down."""
+        self.is_away = lambda _user: True
+        self.bound(sys.maxsize)
 
     @property
     def damaged(self) -> int:

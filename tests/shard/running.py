@@ -150,6 +150,7 @@ class Running:
         """What is in the files stays as it is."""
         if self.life is None:
             return
+        self.shard.mailboxes.end()
         self.life.cancel()
         await asyncio.wait([self.life])
         self.life = None

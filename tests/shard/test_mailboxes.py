@@ -119,6 +119,34 @@ def test_a_holder_that_gives_up_while_waiting_leaves_the_line(tmp_path: Path) ->
     asyncio.run(play())
 
 
+def test_at_the_end_nobody_gets_a_box_in_which_a_thread_still_works_and_none_is_closed(tmp_path: Path) -> None:
+    async def play() -> None:
+        boxes = _make(tmp_path / "data")
+        begun, going = threading.Event(), threading.Event()
+
+        async def work() -> None:
+            async with boxes.hold("ada", create=True):
+                await boxes.read(lambda: (begun.set(), going.wait(30)))
+
+        worker, others = asyncio.create_task(work()), [asyncio.create_task(_open(boxes, "ada")) for _ in range(2)]
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        boxes.end()
+        worker.cancel()
+        await asyncio.wait([worker, *others])
+        assert worker.cancelled()
+        assert {type(other.exception()) for other in others} == {mailboxes.Away}
+        assert boxes.free("ada") is None
+        with pytest.raises(mailboxes.Away):
+            await _open(boxes, "bo")
+        boxes._evict()
+        assert len(boxes) == 1
+        going.set()
+        boxes.close()
+
+    asyncio.run(play())
+
+
 _START = """
 import sys
 import threading
