@@ -197,15 +197,22 @@ class BoxCopies:
                             return None
                         if copy is None:
                             first, copy = box, await self._in_thread(lambda: box.copy(part))
-                            closing.push_async_callback(self._in_thread, copy.close)  # where a step may still run
+                            closing.push_async_callback(self._let_go, user, copy)
                         if box is not first:
                             break  # it was closed meanwhile: that copy is at an end
                         if in_portions and await self._in_thread(partial(copy.step, _PORTION_PAGES)) > _PORTION_PAGES:
                             began = time.monotonic()
                         else:
-                            return await self._last_portion(box, copy)
+                            entry = await self._last_portion(box, copy)
+                            closing.pop_all()
+                            return entry
                     await self._give_way(began)
         raise AssertionError("the last try is whole")
+
+    async def _let_go(self, user: str, copy: Copy) -> None:
+        """Close ``copy``, of which a step may still run: as long as it is open it is in the box of ``user``."""
+        async with self._mailboxes.alone(user):
+            await self._in_thread(copy.close)
 
     async def _last_portion(self, box: Mailbox, copy: Copy) -> files.Entry:
         """The rest, and what the copy holds then."""

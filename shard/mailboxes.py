@@ -22,6 +22,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import TypeVar
 
@@ -236,6 +237,10 @@ class Mailboxes:
             yield
             self._unsound.discard(user)
             self.opener.condemned.pop(user, None)
+
+    def alone(self, user: str) -> AbstractAsyncContextManager[None]:
+        """Be the one who may be in ``user``'s box, without asking for it: open or not, here or away."""
+        return self._lines.hold(user)
 
     async def vacate(self) -> None:
         """Close every box that is away by now; nobody holds one when this returns."""

@@ -209,6 +209,34 @@ def test_a_full_disk_leaves_no_half_backup_and_the_next_one_is_whole(tmp_path: P
         asyncio.run(go(disk / "data", disk / "ballast"))
 
 
+@pytest.mark.parametrize("portion_pages", [4, 2_000])
+def test_a_copy_that_fails_is_closed_while_nobody_else_is_in_the_box(
+    portion_pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard.backup_boxes._PORTION_PAGES", portion_pages)
+    close = Copy.close
+
+    def fails(copy: Copy, pages: int = -1) -> int:
+        raise apsw.IOError("as if")
+
+    async def test(running: Running, data: Path) -> None:
+        held: list[bool] = []
+
+        def closed(copy: Copy) -> None:
+            held.append(running.shard.mailboxes.is_held("ada"))
+            close(copy)
+
+        await running.deliver(delivery(letter("n", content="x" * 30_000), ["ada"]))
+        await running.settled()
+        monkeypatch.setattr(Copy, "step", fails)
+        monkeypatch.setattr(Copy, "close", closed)
+        state = await back_up(running)
+        assert state.failed >= 1
+        assert held[0], "of the box; the next is the journal's"
+
+    run(test)
+
+
 def test_a_copy_is_not_closed_while_a_thread_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     step, close = Copy.step, Copy.close
