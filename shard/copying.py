@@ -22,6 +22,12 @@ from shard.keyring import passing_key
 from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, Key, unlock, way
 
 
+class Hidden(NamedTuple):
+    """What a copy is encrypted with; None if it is plain."""
+
+    key: Key | None
+
+
 class Copy:
     """Of ``source`` to a new file at ``path``; one content always gives the same bytes. What is encrypted gives an
     encrypted copy, with ``key``; that is noise of its own each time. To be closed. Raises ``apsw.FullError`` if there
@@ -59,6 +65,13 @@ def copy_whole(source: apsw.Connection, path: Path, key: Key | None = None) -> N
         copy.step()
 
 
+def copy_out(source: apsw.Connection, path: Path, key: Key | None) -> Hidden:
+    """A copy for somebody else, in one go: where ``source`` has a ``key`` it is encrypted with a passing one."""
+    hidden = Hidden(None if key is None else passing_key())
+    copy_whole(source, path, hidden.key)
+    return hidden
+
+
 def seal(path: Path, *, durably: bool = False) -> tuple[int, str]:
     """Make the copy at ``path`` one that needs no log; its size and SHA-256."""
     with path.open("r+b", buffering=0) as file:
@@ -66,12 +79,6 @@ def seal(path: Path, *, durably: bool = False) -> tuple[int, str]:
         if durably:
             os.fdatasync(file.fileno())
         return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Hidden(NamedTuple):
-    """What a copy is encrypted with; None if it is plain."""
-
-    key: Key | None
 
 
 def reveal(path: Path, key: Key, target: Path, hidden_by: bytes) -> tuple[int, str]:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from node import ops
 from shard import archive
-from shard.copying import Hidden, copy_whole
+from shard.copying import Hidden, copy_out
 from shard.disk import full_is_507
-from shard.keyring import passing_key
 from shard.mailbox import Mailbox
 from shard.mailboxes import Mailboxes
 from shard.snapshots import Snapshots
@@ -59,6 +58,4 @@ class Exports:
 
 def _copy(box: Mailbox, source: Path, path: Path) -> Hidden:
     with full_is_507(), archive.reading(box, source) as (db, key):
-        hidden = Hidden(None if key is None else passing_key())
-        copy_whole(db, path, hidden.key)
-    return hidden
+        return copy_out(db, path, key)

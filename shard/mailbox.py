@@ -29,9 +29,9 @@ import msgspec
 from node.clock import iso, us_of
 from node.errors import Unsure
 from node.model import Message, Messages, UserChannel, UserChannels
-from shard.copying import Copy, Hidden, copy_whole
+from shard.copying import Copy, Hidden, copy_out
 from shard.disk import Disk
-from shard.keyring import Keyring, keys_of, passing_key
+from shard.keyring import Keyring, keys_of
 from shard.rows import COLUMNS, Place, Placed, Row, one, paged, placed_rows, position
 from shard.sqlite import Locked, Sync, empty_file
 
@@ -304,9 +304,7 @@ class Mailbox:
         """The whole box, log included, as a new file at ``path``; one content always gives the same bytes, once they
         are plain. Of an encrypted box it is encrypted, with a passing key. Raises ``apsw.FullError``
         if there is no room; what was written until then stays."""
-        key = None if self.key is None else passing_key()
-        copy_whole(self._db, path, key)
-        return Hidden(key)
+        return copy_out(self._db, path, self.key)
 
     def copy(self, path: Path) -> Copy:
         """A copy with the key of the box, to be made in portions; it is at an end when this box is closed."""

@@ -26,8 +26,8 @@ from node import clock, ops
 from node.errors import DiskFull, Unsure
 from node.model import ReadingPosition, ReadStatus, Status, StatusConflict, Timestamp
 from shard import notes, read_stats
-from shard.copying import Hidden, copy_whole
-from shard.keyring import Keyring, keys_of, passing_key
+from shard.copying import Hidden, copy_out, copy_whole
+from shard.keyring import Keyring, keys_of
 from shard.merge import Mark, Marks, Place, effective_us
 from shard.sqlite import Locked, Sync
 
@@ -139,9 +139,7 @@ class StatusFile:
 
     def copy_out(self, path: Path) -> Hidden:
         """The same for somebody else: what is encrypted is so with a passing key."""
-        key = None if self._file.key is None else passing_key()
-        copy_whole(self._db, path, key)
-        return Hidden(key)
+        return copy_out(self._db, path, self._file.key)
 
     def checkpoint(self) -> None:
         """Move the log into the file, durably, and cut it to nothing."""

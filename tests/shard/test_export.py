@@ -52,7 +52,7 @@ def test_a_full_disk_is_507_and_leaves_no_half_file(monkeypatch: pytest.MonkeyPa
                     await running.deliver(delivery(letter(f"n{number}", at=number), ["ada"]))
                 async with running.shard.desk.box("ada") as box:
                     assert archive.move(box, "2090-01-01T00:00:00.000000Z") == 2
-                monkeypatch.setattr("shard.export.copy_whole", half)
+                monkeypatch.setattr("shard.export.copy_out", half)
                 with pytest.raises(DiskFull):
                     await running.shard.exports.files(ops.Export(0, 1, slot_of("ada"), "ada"))
                 assert not list((data / "snapshots" / "shard-0").iterdir())
