@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from loadtest import load
-from loadtest.subjects import PoboxNode, directory, ping, pobox
+from loadtest.subjects import PoboxNode, directory, pobox
 from node import ops, paths
 from node.link import Link
 
@@ -26,6 +26,7 @@ _WAYS: dict[str, dict[str, str]] = {
     "during a backup": {"POBOX_BACKUP_AT": ""},
 }
 _SHARDS = 2
+_LIMIT_S = 300.0
 
 
 async def _begin(node: PoboxNode) -> None:
@@ -36,21 +37,15 @@ async def _begin(node: PoboxNode) -> None:
         await link.close()
 
 
-def _stored(node: PoboxNode) -> None:
-    """Until nothing waits."""
-    while sum(ping(node.data, shard).waiting for shard in range(_SHARDS)):
-        time.sleep(0.02)
-
-
 def turn(base: Path, way: str, *, seconds: float, users: int) -> float:
     """Deliveries stored a second."""
     with pobox(base, shards=_SHARDS, routers=1, environ=_WAYS[way]) as node:
         load.run(f"{node.url}", seconds=1, users=users, targets=100, seed=2)  # so that there are boxes
-        _stored(node)
+        node.rest(limit_s=_LIMIT_S)
         if way == "during a backup":
             asyncio.run(_begin(node))
         done = load.run(f"{node.url}", seconds=seconds, users=users, targets=1, connections=128)
-        _stored(node)
+        node.rest(limit_s=_LIMIT_S)
         return done.accepted / (time.monotonic() - done.first_s)
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loadtest import load
-from loadtest.subjects import PoboxNode, directory, ping, pobox
+from loadtest.subjects import directory, pobox
 from shard import master_key
 from shard.sqlite import can_encrypt
 
 _SHARDS = 2
+_LIMIT_S = 300.0
 _TARGETS = (1, 100)
 _WAYS = ("plain", "encrypted")
 
@@ -31,12 +32,6 @@ class Turn(NamedTuple):
     cpu_us: float
 
 
-def _stored(node: PoboxNode) -> None:
-    """Until nothing waits."""
-    while sum(ping(node.data, shard).waiting for shard in range(_SHARDS)):
-        time.sleep(0.02)
-
-
 def turn(base: Path, way: str, *, targets: int, seconds: float, users: int) -> Turn:
     environ = {"POBOX_BACKUP_AT": ""}
     if way == "encrypted":
@@ -45,10 +40,10 @@ def turn(base: Path, way: str, *, targets: int, seconds: float, users: int) -> T
         environ |= {"POBOX_ENCRYPTION_ENABLED": "true", "POBOX_ENCRYPTION_MASTER_KEY": str(key)}
     with pobox(base, shards=_SHARDS, routers=1, environ=environ) as node:
         load.run(node.url, seconds=1, users=users, targets=100, seed=2)  # so that there are boxes
-        _stored(node)
+        node.rest(limit_s=_LIMIT_S)
         before = node.cpu_s().get("shard", 0.0)
         done = load.run(node.url, seconds=seconds, users=users, targets=targets, connections=128)
-        _stored(node)
+        node.rest(limit_s=_LIMIT_S)
         deliveries, took_s = done.accepted * targets, time.monotonic() - done.first_s
         return Turn(deliveries / took_s, (node.cpu_s().get("shard", 0.0) - before) / deliveries * 1e6)
 
