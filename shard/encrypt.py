@@ -30,7 +30,6 @@ from shard.keyring import JOURNAL, Keyring, head_of, is_encrypted
 from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE, Key, has_table, immutable, lock, unlock, way
 
 _FRESH = ".encrypting"
-_SOIL = "UPDATE sync_version SET clean=0"
 _EVERY = 1_000
 
 
@@ -230,7 +229,7 @@ def _soil(path: Path, key: Key) -> None:
         for name, value in (("locking_mode", "exclusive"), ("journal_mode", "memory")):
             db.pragma(name, value)
         if has_table(db, "sync_version"):
-            db.execute(_SOIL)
+            db.execute(mailbox.SOIL)
 
 
 def _flush(path: Path) -> None:

@@ -132,7 +132,7 @@ _OPEN_VERSION = ", (SELECT version FROM sync_version), (SELECT clean FROM sync_v
 _ISSUE = """
 INSERT INTO sync_version(id, version, clean) VALUES(1,?,1)
 ON CONFLICT(id) DO UPDATE SET version=excluded.version, clean=1"""
-_SOIL = "UPDATE sync_version SET clean=0"
+SOIL = "UPDATE sync_version SET clean=0"
 
 _FIND = "SELECT m.id, m.rowid, channel_id FROM json_each(?) JOIN messages m ON m.id=value"
 _CHANNELS = """
@@ -274,7 +274,7 @@ class Mailbox:
         if self.metered:
             self._db.execute(_COUNT_IN)
         if self.clean and self._db.total_changes() != self._changes:
-            self._db.execute(_SOIL)
+            self._db.execute(SOIL)
             self._db.execute("COMMIT")
             self.clean = False
         else:
