@@ -85,8 +85,10 @@ class Rounds:
     async def round(self, now: int, *, sweep: bool) -> None:
         """All chores in every box, as of ``now`` (microseconds)."""
         failed = 0
+        loop = asyncio.get_running_loop()
         for slot in self._residents.table.directories(self._residents.index):
-            users = await asyncio.to_thread(self._users, slot)
+            # Not in the loop's own thread pool: a loop that ends waits for that, and the disk may not answer.
+            users = await loop.run_in_executor(self._thread, self._users, slot)
             for at in range(0, len(users), _FEW):
                 failed += await self._see_to(users[at : at + _FEW], now, sweep=sweep)
         if failed:
