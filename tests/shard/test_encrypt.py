@@ -15,7 +15,6 @@ import pytest
 
 from node import ops
 from node.clock import now_us
-from node.config import Backup
 from node.keystream import Keystream
 from node.slots import slot_of
 from shard import backup_files as files
@@ -24,12 +23,12 @@ from tests import encrypted
 
 from .asking import change, said, statuses
 from .running import Running, box_path, delivery, laid_out, letter, stored
-from .test_encryption import SECRET, archived, back_up, plain_files
+from .test_backup import KEPT, back_up
+from .test_encryption import SECRET, archived, plain_files
 
 pytestmark = encrypted.needed
 
 USERS = [f"user{number}" for number in range(24)]
-KEPT = Backup(at="", history_s=3_600)
 
 
 @pytest.fixture(autouse=True)

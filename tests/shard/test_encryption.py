@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import apsw
@@ -15,7 +14,6 @@ import pytest
 
 from node import ops, zstd
 from node.clock import now_us
-from node.config import Backup
 from node.errors import NotFound, Unavailable
 from node.keystream import Keystream
 from node.slots import slot_of
@@ -29,10 +27,10 @@ from shard.mailbox import SCHEMA, Mailbox
 from tests import encrypted
 
 from .asking import change, said, statuses
-from .running import Running, box_path, delivery, laid_out, letter, stored, until
+from .running import Running, box_path, delivery, laid_out, letter, stored
+from .test_backup import back_up, run
 
 SECRET = "the rain in spain stays mainly"
-KEPT = Backup(at="", history_s=3_600)
 
 pytestmark = encrypted.needed
 
@@ -40,22 +38,6 @@ pytestmark = encrypted.needed
 @pytest.fixture(autouse=True)
 def _encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encrypted, "ON", True)
-
-
-def run(test: Callable[[Running, Path], Awaitable[None]]) -> None:
-    async def go() -> None:
-        with laid_out() as data:
-            async with Running(data, backup=KEPT) as running:
-                await test(running, data)
-
-    asyncio.run(go())
-
-
-async def back_up(running: Running) -> ops.BackupState:
-    await running.settled()
-    await running.shard.backups.begin(ops.BackUp(0))
-    await until(lambda: not running.shard.backups.state.running, "the end of the backup", running.life)
-    return running.shard.backups.state
 
 
 async def downloaded(running: Running, encoding: str = "identity") -> tuple[ops.Snapshot, bytes]:
