@@ -400,6 +400,8 @@ class PutOff:
                 continue
             portion = waiting.letters[:_PARK_MAX]
             messages = [letter for letter in portion if letter.kind == MESSAGE]
+            if not messages:
+                continue
             waiting.letters[: len(portion)] = [letter for letter in portion if letter.kind != MESSAGE]
             self._count(-1, messages)
             if not waiting.letters:

@@ -223,6 +223,23 @@ async def test_what_is_held_back_is_parked_and_let_in() -> None:
 
 
 @played
+async def test_whoever_waits_for_no_message_has_nothing_parked() -> None:
+    with laid_out() as data, stuck({"ada", "bo"}) as users:
+        async with Running(data, window_letters=7, retry=PATIENT) as running:
+            await running.put_channel("news")
+            await running.change("news", add=["bo"])
+            for n in range(5):
+                await running.deliver(delivery(letter(f"m{n}"), ["ada"]))
+            await is_parked(running, 5)
+            assert running.shard.parked.users() == ["ada"]
+            users.clear()
+            await running.settled()
+            assert await running.channels_of("bo") == ["news"]
+            assert not running.shard.postmen.waits_for("bo")
+            await nothing_is_left(running)
+
+
+@played
 async def test_a_copy_of_the_box_has_what_was_parked(monkeypatch: pytest.MonkeyPatch) -> None:
     with laid_out() as data, stuck({"ada"}) as users:
         monkeypatch.setattr(parked, "READ_MAX", 2)
