@@ -165,13 +165,8 @@ class Backlog:
 
     def gave_up(self, letter: Letter) -> None:
         """One target of ``letter`` will not be tried again."""
-        self.window.held[letter.pile] -= 1
         self.waiting -= 1
-        letter.left -= 1
-        if not letter.left:
-            self._finish(letter)
-        if self.window.behind:
-            self.room.set()
+        self.parked(letter)
 
     def parked(self, letter: Letter) -> None:
         """One target of ``letter`` waits on disk alone from now on (:mod:`shard.parked`)."""
