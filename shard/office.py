@@ -157,7 +157,7 @@ class Office:
                 self._entries.append((request, answer, since))
             else:
                 self._entries_bytes -= memoryview(request.letter).nbytes
-                answer(ops.encode(ops.Failed(request.rid, stranger.problem())))
+                answer(ops.failed(request.rid, stranger))
         self._work.set()
 
     def refusal(self, priority: int = 10) -> PoboxError | None:
@@ -336,10 +336,11 @@ class Office:
                     raise Conflict(field="id")
                 if not late:
                     return _done(request.rid, known[1], record.accepted_us if record else now)
+        known_us = record.accepted_us if record else request.known_us
         if late:
             # Their shard of then may not have had it. Delivering again doubles nothing.
             channel, users = None, late
-        elif channel is not None and (known_us := record.accepted_us if record else request.known_us):
+        elif channel is not None and known_us:
             of_then = self._members_of_then(channel, known_us)
             if of_then is not None:
                 channel, users = None, of_then
@@ -358,10 +359,7 @@ class Office:
                 raise PoboxError() from error
             rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
             (fresh if room.holds(letter.lane, len(users), len(body)) else later).append((letter, users))
-        accepted_us, counts = (
-            now,
-            targets - self._counted(request, users, record.accepted_us if record else request.known_us),
-        )
+        accepted_us, counts = now, targets - self._counted(request, users, known_us)
         if record is not None:
             self._journal.drop_receipt(request.id)
             if late:
