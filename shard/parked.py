@@ -60,11 +60,9 @@ _OF_USER = """
 SELECT t.seq, p.id FROM parked_targets t JOIN parked p ON p.seq=t.seq
 WHERE t.user_id=? AND t.number>? AND t.seq<=? LIMIT ?"""
 _PILES = """
-SELECT t.user_id, count(*), min(t.seq), max(t.seq), coalesce(min(nullif(p.deadline_us, 0)), 0)
+SELECT t.user_id, count(*), min(t.seq), max(t.seq), coalesce(min(nullif(p.deadline_us, 0)), 0), max(t.number)
 FROM parked_targets t JOIN parked p ON p.seq=t.seq GROUP BY t.user_id"""
-_EXTENT = """
-SELECT (SELECT coalesce(max(number), 0) FROM parked_targets), (SELECT coalesce(sum(bytes), 0) FROM parked),
-    (SELECT count(*) FROM parked WHERE alone)"""
+_EXTENT = "SELECT coalesce(sum(bytes), 0), coalesce(sum(alone), 0) FROM parked"
 _STRAYS = """
 SELECT count(*) FROM parked p WHERE p.targets<>(SELECT count(*) FROM parked_targets t WHERE t.seq=p.seq)
     OR NOT EXISTS(SELECT 1 FROM letters l WHERE l.seq=p.seq AND l.kind=0 AND l.id=p.id AND length(l.body)=p.bytes)
@@ -151,11 +149,12 @@ class Parked:
 
     def load(self) -> None:
         """Take up what is on disk: once, at a start."""
-        self._last, size, self.alone = next(self._db.execute(_EXTENT))
-        for user, count, oldest, newest, deadline_us in self._db.execute(_PILES):
+        size, self.alone = next(self._db.execute(_EXTENT))
+        for user, count, oldest, newest, deadline_us, last in self._db.execute(_PILES):
             pile = self._piles[user] = Pile(0)
             pile.count, pile.oldest, pile.newest, pile.deadline_us = count, oldest, newest, deadline_us
             self.count += count
+            self._last = max(self._last, last)
         self._backlog.count_parked(self.count, size)
         self._backlog.put_off += self.count
 
