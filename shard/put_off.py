@@ -391,7 +391,8 @@ class PutOff:
         """What is to be parked now: for trouble that lasts, only, and of boxes that nobody holds, since whoever holds
         one is about to store all that waits for it. A disk that is full takes nothing."""
         parkings: list[Parking] = []
-        for user in list(self._in_memory):
+        users = list(self._in_memory) if self.is_too_much() else []
+        for user in users:
             if len(parkings) >= _PARK_MAX or not self.is_too_much():
                 break
             waiting = self._users[user]
