@@ -51,6 +51,12 @@ def stuck(users: set[str], error: type[apsw.Error] = apsw.BusyError) -> Iterator
         yield users
 
 
+async def send(running: Running, count: int, users: list[str]) -> None:
+    """Letters m0, m1 ... to ``users``."""
+    for n in range(count):
+        await running.deliver(delivery(letter(f"m{n}"), users))
+
+
 async def is_parked(running: Running, count: int) -> None:
     """Until so many are parked, on disk."""
     shard = running.shard
@@ -135,8 +141,7 @@ async def test_a_broken_volume_takes_no_room_from_the_users_of_another() -> None
 async def test_what_is_parked_waits_through_a_restart_without_being_delivered_to_the_others_again() -> None:
     with laid_out() as data, stuck({"ada"}) as users:
         async with Running(data, window_letters=7, retry=PATIENT) as running:
-            for n in range(20):
-                await running.deliver(delivery(letter(f"m{n}"), ["ada", "bo"]))
+            await send(running, 20, ["ada", "bo"])
             await is_parked(running, 19)
             await until(lambda: running.shard.backlog.stored >= 20, "the others", running.life)
             await running.let_go()
@@ -154,8 +159,7 @@ async def test_what_is_parked_waits_through_a_restart_without_being_delivered_to
 async def test_parked_letters_die_one_by_one_of_their_own_tries_and_come_back_once() -> None:
     with laid_out() as data, stuck({"ada"}) as users:
         async with Running(data, window_letters=7, retry=SHORT) as running:
-            for n in range(10):
-                await running.deliver(delivery(letter(f"m{n}"), ["ada", "bo"]))
+            await send(running, 10, ["ada", "bo"])
             await until(lambda: running.shard.put_off.given_up["busy"] == 10, "all deaths", running.life)
             await until(lambda: not running.shard.put_off.deaths, "them noted", running.life)
             assert [name for _user, name, _why in await dead_names(running)] == sorted(f"m{n}" for n in range(10))
@@ -192,8 +196,7 @@ async def test_a_parked_letter_that_its_sender_wants_no_more_dies_of_that_and_th
 async def test_who_is_deleted_takes_what_is_parked_along() -> None:
     with laid_out() as data, stuck({"ada"}) as users:
         async with Running(data, window_letters=7, retry=PATIENT) as running:
-            for n in range(10):
-                await running.deliver(delivery(letter(f"m{n}"), ["ada", "bo"]))
+            await send(running, 10, ["ada", "bo"])
             await is_parked(running, 9)
             question = ops.DeleteUser(0, 1, slot_of("ada"), "ada")
             await running.while_alive(running.shard.erasures.delete(question))
@@ -213,8 +216,7 @@ async def test_what_is_held_back_is_parked_and_let_in() -> None:
             await running.deliver(delivery(letter("first"), ["ada"]))
             await running.settled()
             running.shard.postmen.hold_back("ada", "The mailbox is being restored")
-            for n in range(5):
-                await running.deliver(delivery(letter(f"m{n}"), ["ada"]))
+            await send(running, 5, ["ada"])
             await is_parked(running, 4)
             running.shard.postmen.let_in("ada")
             await running.settled()
@@ -228,8 +230,7 @@ async def test_whoever_waits_for_no_message_has_nothing_parked() -> None:
         async with Running(data, window_letters=7, retry=PATIENT) as running:
             await running.put_channel("news")
             await running.change("news", add=["bo"])
-            for n in range(5):
-                await running.deliver(delivery(letter(f"m{n}"), ["ada"]))
+            await send(running, 5, ["ada"])
             await is_parked(running, 5)
             assert running.shard.parked.users() == ["ada"]
             users.clear()
@@ -245,8 +246,7 @@ async def test_a_copy_of_the_box_has_what_was_parked(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(parked, "READ_MAX", 2)
         slow = Retry(base_s=30.0, cap_s=30.0, jitter=0.0)
         async with Running(data, window_letters=7, retry=slow) as running:
-            for n in range(7):
-                await running.deliver(delivery(letter(f"m{n}"), ["ada"]))
+            await send(running, 7, ["ada"])
             await is_parked(running, 6)
             users.clear()
             async with running.shard.mailboxes.hold("ada", create=True) as box:
