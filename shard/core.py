@@ -442,11 +442,11 @@ class Shard:
         record, pending, dead, rows = await self.journal.read(work)
         # At the same moment: between the two nothing is taken from the tail, or parked.
         pending += self.backlog.pending(q.id) + self.parked.pending(rows)
-        not_noted = sum(death.message_id == q.id for death in self.put_off.deaths)
+        not_noted, withdrawn = self.put_off.given_up.of_message(q.id)
         if record is None:
             return ops.ReceiptPart(0, 0, pending, dead + not_noted)
-        targets = record.targets - sum(one[2] == q.id for one in self.put_off.withdrawn)
-        return ops.ReceiptPart(record.accepted_us, targets, pending, record.failed + dead + not_noted)
+        failed = record.failed + dead + not_noted
+        return ops.ReceiptPart(record.accepted_us, record.targets - withdrawn, pending, failed)
 
     async def boxes(self, q: ops.AskBoxes) -> list[UserBox]:
         self.residents.check(q.table, q.slots)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from shard.backlog import Backlog
 from shard.dead_letters import DeadLetters, Death, Moved
+from shard.given_up import Withdrawn
 from shard.journal import ranges
 from shard.mailbox import Held
 from shard.parked import Dropped, Dying, Pair, Parking
@@ -31,7 +32,7 @@ class Page(NamedTuple):
     deaths: list[Death]
     retries: list[Retry]
     ended: list[str]
-    withdrawn: list[tuple[int, str, str]]
+    withdrawn: list[Withdrawn]
     full: list[tuple[str, Held | None]]
     parkings: list[Parking]
     dying: list[Dying]
@@ -64,8 +65,8 @@ class Ledger:
 
     def call(self) -> None:
         """It is time to note what there is."""
-        put_off = self._put_off
-        self._called = bool(put_off.deaths or put_off.withdrawn or put_off.dying or self._parked.covered)
+        put_off, given_up = self._put_off, self._put_off.given_up
+        self._called = bool(given_up.deaths or given_up.withdrawn or put_off.dying or self._parked.covered)
         self._called = self._called or put_off.is_changed or put_off.is_too_much() or self._quotas.is_changed
 
     @property
@@ -76,21 +77,15 @@ class Ledger:
     def take(self, purge: list[int]) -> Page:
         """The next page; of ``purge``, rows that a barrier has covered, nothing goes while there are more deaths than
         fit."""
-        put_off = self._put_off
-        count = size = 0
-        for death in put_off.deaths[:_DEATHS_MAX]:
-            count, size = count + 1, size + death.size
-            if size >= _DEATHS_BYTES_MAX:
-                break
-        deaths, put_off.deaths = put_off.deaths[:count], put_off.deaths[count:]
+        put_off, given_up = self._put_off, self._put_off.given_up
+        deaths = given_up.take_deaths(_DEATHS_MAX, _DEATHS_BYTES_MAX)
         parkings, dying = put_off.take_parkings(), put_off.take_dying()
         covered, self._parked.covered = self._parked.covered[:_COVERED_MAX], self._parked.covered[_COVERED_MAX:]
-        self._called = bool(put_off.deaths or parkings or self._parked.covered)
+        self._called = bool(given_up.deaths or parkings or self._parked.covered)
         retries, ended = put_off.take_changes()
-        withdrawn, put_off.withdrawn = put_off.withdrawn, []
         full = self._quotas.take_changes()
-        rows = [] if put_off.deaths else purge
-        return Page(deaths, retries, ended, withdrawn, full, parkings, dying, covered, rows)
+        rows = [] if given_up.deaths else purge
+        return Page(deaths, retries, ended, given_up.take_withdrawn(), full, parkings, dying, covered, rows)
 
     def write(self, page: Page) -> Written:
         """In the transaction that purges the page's rows, before it does."""
@@ -133,8 +128,7 @@ class Ledger:
 
     def give_back(self, page: Page) -> None:
         """It was rolled back."""
-        self._put_off.deaths[:0] = page.deaths
-        self._put_off.withdrawn += page.withdrawn
+        self._put_off.given_up.not_noted(page.deaths, page.withdrawn)
         self._put_off.not_written(page.retries, page.ended)
         self._quotas.not_written(page.full)
         self._put_off.not_parked(page.parkings)

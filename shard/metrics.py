@@ -141,14 +141,14 @@ class Metrics:
 
     def _delivery(self) -> list[Family]:
         postmen = self._postmen
-        put_off, dead = self._put_off, self._dead
+        put_off, given_up, dead = self._put_off, self._put_off.given_up.by_reason, self._dead
         stored = dict(zip(LANES, postmen.stored_s, strict=True))
         return [
             counter("pobox_deliveries_stored_total", "Letters times targets stored in a box", self._backlog.stored),
             counter(
                 "pobox_deliveries_put_off_total", "Tries to store a letter that failed", put_off.failed_tries.total()
             ),
-            counter("pobox_deliveries_given_up_total", "Letters times targets given up", put_off.given_up, "reason"),
+            counter("pobox_deliveries_given_up_total", "Letters times targets given up", given_up, "reason"),
             gauge(
                 "pobox_deliveries_parked",
                 "Letters times targets that wait on disk alone, put off",

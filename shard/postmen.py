@@ -244,7 +244,7 @@ class Postmen:
         if until is not None:
             for letter in letters:
                 if letter.seq <= until:
-                    self._put_off.withdraw(letter, user)
+                    self._put_off.given_up.withdraw(letter, user)
             letters = self._gone.after(user, letters)
         before = self._before(user)
         if before:
@@ -403,7 +403,7 @@ class Postmen:
                 self._mailboxes.wrote(user, len(letters))
                 stored = [letter for letter in letters if letter not in left_out]
                 parked.stored(user, number, stored, left_out=len(left_out))
-                self._put_off.left_out(user, left_out)
+                self._put_off.given_up.left_out(user, left_out)
                 self._told(user, letters[0], stored)
         except NAMED:
             self._put_off.go_on(user)
@@ -414,7 +414,7 @@ class Postmen:
         oldest = letters[0]
         if left_out:
             letters = [letter for letter in letters if letter not in left_out]
-            self._put_off.left_out(user, left_out)
+            self._put_off.given_up.left_out(user, left_out)
             for letter in left_out:
                 self._backlog.gave_up(letter)
         self._backlog.stored_for_one(letters)

@@ -26,12 +26,13 @@ from node.clock import now_us
 from node.errors import Unavailable
 from shard.backlog import Backlog, Letter, expired
 from shard.dead_letters import Death
+from shard.given_up import GivenUp
 from shard.journal import MESSAGE
 from shard.lanes import HIGH
 from shard.parked import Dying, Parked, Parking
 from shard.retry import Policy, Tries, pause_s
 from shard.schedule import Retry
-from shard.trouble import BUSY, DAMAGED, EXPIRED, FOR_EVERYBODY, FULL, NO_ROOM, REASONS, VOLUME
+from shard.trouble import BUSY, DAMAGED, EXPIRED, FOR_EVERYBODY, NO_ROOM, VOLUME
 from shard.window import OVERHEAD_BYTES
 
 log = structlog.get_logger()
@@ -96,14 +97,9 @@ class PutOff:
         self._park_at = 0.0
         self.dying: dict[str, Dying] = {}
         """of what is parked, what has to be given up, for the journal"""
-        self.deaths: list[Death] = []
-        """what was given up, for the journal"""
-        self.withdrawn: list[tuple[int, str, str]] = []
-        """targets that are no more, for the journal: (letter's number, user, message id)"""
         self.failed_tries: Counter[str] = Counter()
         """each letter counted, by what was in the way"""
-        self.given_up: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-        """letters times targets, by reason"""
+        self.given_up = GivenUp(backlog)
 
     def load(self, retries: Iterable[Retry]) -> None:
         """Go on with what the schedule holds. The letters come from the journal, and wait when they do."""
@@ -301,38 +297,18 @@ class PutOff:
         if not is_expired and tries < self._policy.tries_max:
             return False
         reason = EXPIRED if is_expired else why
-        self.given_up[reason] += 1
-        self.deaths.append(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now, letter.size))
+        self.given_up.dies(Death(letter.seq, user, letter.id, reason, tries, waiting.first_us, now, letter.size))
         self._backlog.gave_up(letter)
         return True
-
-    def left_out(self, user: str, letters: list[Letter]) -> None:
-        """The box of ``user`` is full, and takes none of ``letters``."""
-        now = now_us()
-        for letter in letters:
-            self.given_up[FULL] += 1
-            self.deaths.append(Death(letter.seq, user, letter.id, FULL, 1, now, now, letter.size))
 
     @property
     def failures(self) -> int:
         """Tries that failed, and letters times targets that were given up for it."""
-        return self.failed_tries.total() + self.given_up.total() - self.given_up[FULL]
-
-    @property
-    def lost(self) -> int:
-        """Letters times targets that were given up, not counting what a full box left out."""
-        return self.given_up.total() - self.given_up[FULL]
-
-    def withdraw(self, letter: Letter, user: str) -> None:
-        """``user``, who is a target of ``letter``, is there no more."""
-        if letter.kind == MESSAGE:
-            self.withdrawn.append((letter.seq, user, letter.id))
-        self._backlog.gave_up(letter)
+        return self.failed_tries.total() + self.given_up.lost
 
     def withdraw_deaths(self, user: str) -> None:
         """What was given up for ``user``, who is there no more, and is not noted yet is no dead letter."""
-        self.withdrawn += [(death.seq, user, death.message_id) for death in self.deaths if death.user == user]
-        self.deaths = [death for death in self.deaths if death.user != user]
+        self.given_up.withdraw_deaths(user)
         self.dying.pop(user, None)
 
     # -- timers ------------------------------------------------------------------------------------
@@ -448,7 +424,7 @@ class PutOff:
     def died(self, dying: Dying, deaths: list[Death], deadline_us: int | None) -> None:
         """``deaths`` are noted, and what is left: see :meth:`shard.parked.Parked.died`."""
         user = dying.user
-        self.given_up.update(death.reason for death in deaths)
+        self.given_up.by_reason.update(death.reason for death in deaths)
         self._backlog.count_parked(-len(deaths), 0)
         self.parked.died(dying, len(deaths), deadline_us=deadline_us)
         waiting = self._users.get(user)

@@ -65,7 +65,7 @@ class Watch:
             LANES: max(backlog.waiting / settings.waiting_max, backlog.bytes / max(1, settings.waiting_bytes_max)),
             MEMORY: self._memory().percent / 100,
             FAILURES: self._failures.look(backlog.stored, put_off.failures, now),
-            DEAD: self._deaths.look(put_off.lost, now),
+            DEAD: self._deaths.look(put_off.given_up.lost, now),
             DAMAGED: self._damages.look(self._mailboxes.damaged, now),
             LOCKS: self._mailboxes.longest_wait_s(),
         }

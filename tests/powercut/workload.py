@@ -108,11 +108,11 @@ class Life:
         mine = [await self._send(users) for users in targets]
         await self._change_members([TROUBLED] if TROUBLED not in self._members else [], [])
         mine.append(await self._send(None))
-        parked, before = shard.parked, shard.put_off.given_up.total()
+        parked, before = shard.parked, shard.put_off.given_up.by_reason.total()
         while parked.count < (1 if till_death else len(mine)):
             await self._noted()
         await shard.barrier.flush()
-        while till_death and shard.put_off.given_up.total() - before < len(mine):
+        while till_death and shard.put_off.given_up.by_reason.total() - before < len(mine):
             await self._noted()
         await self._noted()
         self._in_trouble = False

@@ -105,7 +105,7 @@ async def test_after_its_last_try_a_letter_is_dead_for_one_target_and_the_others
                 await running.let_go()
                 assert running.shard.journal.rows == 0
                 assert await running.asked(lambda: targets(running.shard.journal.db)) == {}
-                assert running.shard.put_off.given_up["io_error"] == 1
+                assert running.shard.put_off.given_up.by_reason["io_error"] == 1
             await requeue(running, "ada", "m")
             assert await state(running, "m") in ((2, 1, 0), (2, 0, 0))
             await requeue(running, "ada", "m")  # who asked got no answer, perhaps
@@ -237,7 +237,7 @@ async def test_a_kill_after_a_death_neither_loses_nor_doubles_it(when: str, monk
                 monkeypatch.setattr(type(running.shard.office), "nudge", lambda self: None)
             await running.deliver(delivery(letter("direct"), ["ada", "bo"]))
             await running.deliver(delivery(letter("all"), channel="news"))
-            await until(lambda: running.shard.put_off.given_up["io_error"] == 2, "two deaths", running.life)
+            await until(lambda: running.shard.put_off.given_up.by_reason["io_error"] == 2, "two deaths", running.life)
             if when != "before it is noted":
                 await noted(running, 2)
             if when == "after the purge":

@@ -136,10 +136,10 @@ def test_dead_letters_go_too_and_what_was_given_up_a_moment_ago() -> None:
         await running.deliver(delivery(letter("second"), ["ada", "bob"]))
         await until(lambda: shard.backlog.waiting == 2 and not shard.backlog.lanes.count, "all held back", running.life)
         first, second = shard.put_off.take("ada")
-        shard.put_off.deaths.append(Death(first.seq, "ada", first.id, BUSY, 9, 1, 1))
+        shard.put_off.given_up.deaths.append(Death(first.seq, "ada", first.id, BUSY, 9, 1, 1))
         shard.backlog.gave_up(first)
         await until(lambda: shard.dead.count, "a dead letter", running.life)
-        shard.put_off.deaths.append(Death(second.seq, "ada", second.id, BUSY, 9, 1, 1))
+        shard.put_off.given_up.deaths.append(Death(second.seq, "ada", second.id, BUSY, 9, 1, 1))
         shard.backlog.gave_up(second)
         await delete(running, "ada")
         assert shard.dead.count == 0
@@ -149,7 +149,7 @@ def test_dead_letters_go_too_and_what_was_given_up_a_moment_ago() -> None:
             receipt = await running.receipt(message_id)
             assert (receipt.targets, receipt.pending, receipt.failed) == (1, 0, 0)
         await running.let_go()
-        await until(lambda: not shard.put_off.withdrawn, "that it is noted", running.life)
+        await until(lambda: not shard.put_off.given_up.withdrawn, "that it is noted", running.life)
         assert shard.dead.count == 0
         receipt = await running.receipt("second")
         assert (receipt.targets, receipt.pending, receipt.failed) == (1, 0, 0)

@@ -448,7 +448,7 @@ def test_dead_letters_and_pauses_go_with_their_user_through_every_change() -> No
                     await cluster.deliver(letter("patient"), USERS[:6])
                     for running in cluster.running:
                         await until(lambda r=running: r.shard.backlog.waiting == len(r.shard.put_off), "the rest")
-                        await until(lambda r=running: not r.shard.put_off.deaths, "the deaths on disk")
+                        await until(lambda r=running: not r.shard.put_off.given_up.deaths, "the deaths on disk")
                     for shards in (3, 1, 2):
                         for running in cluster.running:
                             await scheduled(running, len(running.shard.put_off))

@@ -160,8 +160,8 @@ async def test_parked_letters_die_one_by_one_of_their_own_tries_and_come_back_on
     with laid_out() as data, stuck({"ada"}) as users:
         async with Running(data, window_letters=7, retry=SHORT) as running:
             await send(running, 10, ["ada", "bo"])
-            await until(lambda: running.shard.put_off.given_up["busy"] == 10, "all deaths", running.life)
-            await until(lambda: not running.shard.put_off.deaths, "them noted", running.life)
+            await until(lambda: running.shard.put_off.given_up.by_reason["busy"] == 10, "all deaths", running.life)
+            await until(lambda: not running.shard.put_off.given_up.deaths, "them noted", running.life)
             assert [name for _user, name, _why in await dead_names(running)] == sorted(f"m{n}" for n in range(10))
             part = await running.receipt("m3")
             assert (part.targets, part.pending, part.failed) == (2, 0, 1)
@@ -184,7 +184,7 @@ async def test_a_parked_letter_that_its_sender_wants_no_more_dies_of_that_and_th
                 body = msgspec.structs.replace(body, accepted_us=now_us())
                 await running.deliver(delivery(body, ["ada"]))
             await is_parked(running, 5)
-            await until(lambda: running.shard.put_off.given_up["expired"] == 3, "three deaths", running.life)
+            await until(lambda: running.shard.put_off.given_up.by_reason["expired"] == 3, "three deaths", running.life)
             assert sorted({name for _user, name, _why in await dead_names(running)}) == ["m1", "m3", "m5"]
             users.clear()
             await running.settled()

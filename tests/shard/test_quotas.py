@@ -120,7 +120,7 @@ async def test_a_channels_letter_is_dead_for_a_member_who_is_full_and_there_for_
             part = await running.receipt("n")
             assert (part.targets, part.pending, part.failed) == (2, 0, 1)
             assert await running.ids("bo") == ["n"]
-            assert running.shard.put_off.lost == 0, "nothing is wrong with the node"
+            assert running.shard.put_off.given_up.lost == 0, "nothing is wrong with the node"
             with pytest.raises(MailboxFull):
                 await requeue(running, "ada", "n")
             await running.remove("ada", "m0")
