@@ -19,6 +19,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import structlog
 
@@ -375,11 +376,11 @@ class PutOff:
             lasts = waiting.attempts > self._policy.quick or user in self._held_back
             if not lasts or waiting.reason == NO_ROOM or self._is_held(user):
                 continue
-            portion = waiting.letters[:_PARK_MAX]
-            messages = [letter for letter in portion if letter.kind == MESSAGE]
+            messages = list(islice((letter for letter in waiting.letters if letter.kind == MESSAGE), _PARK_MAX))
             if not messages:
                 continue
-            waiting.letters[: len(portion)] = [letter for letter in portion if letter.kind != MESSAGE]
+            going = set(messages)
+            waiting.letters = [letter for letter in waiting.letters if letter not in going]
             self._count(-1, messages)
             if not waiting.letters:
                 del self._in_memory[user]

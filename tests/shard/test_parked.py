@@ -34,6 +34,7 @@ from .test_dead_letters import requeue
 USERS = ["ada", "bo", "cy"]
 PATIENT = Retry(base_s=0.02, cap_s=0.05, tries_max=100_000)
 SHORT = Retry(base_s=0.05, cap_s=0.05, tries_max=20)
+SLOW = Retry(base_s=30.0, cap_s=30.0, jitter=0.0)
 
 
 @contextlib.contextmanager
@@ -227,16 +228,34 @@ async def test_what_is_held_back_is_parked_and_let_in() -> None:
 @played
 async def test_whoever_waits_for_no_message_has_nothing_parked() -> None:
     with laid_out() as data, stuck({"ada", "bo"}) as users:
-        async with Running(data, window_letters=7, retry=PATIENT) as running:
+        async with Running(data, window_letters=7, retry=SLOW) as running:
+            put_off = running.shard.put_off
             await running.put_channel("news")
             await running.change("news", add=["bo"])
+            await until(lambda: (bo := put_off.retry_of("bo")) and bo.attempts > 3, "lasting trouble", running.life)
             await send(running, 5, ["ada"])
             await is_parked(running, 5)
             assert running.shard.parked.users() == ["ada"]
             users.clear()
-            await running.settled()
             assert await running.channels_of("bo") == ["news"]
             assert not running.shard.postmen.waits_for("bo")
+            assert len(await running.ids("ada")) == 5
+            await nothing_is_left(running)
+
+
+@played
+async def test_messages_are_parked_from_behind_a_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard.put_off._PARK_MAX", 1)
+    with laid_out() as data, stuck({"ada"}) as users:
+        async with Running(data, window_letters=7, retry=PATIENT) as running:
+            await running.put_channel("news")
+            await running.change("news", add=["ada"])
+            await send(running, 3, ["ada"])
+            await is_parked(running, 3)
+            users.clear()
+            await running.settled()
+            assert await running.channels_of("ada") == ["news"]
+            assert sorted(await running.ids("ada")) == ["m0", "m1", "m2"]
             await nothing_is_left(running)
 
 
@@ -244,8 +263,7 @@ async def test_whoever_waits_for_no_message_has_nothing_parked() -> None:
 async def test_a_copy_of_the_box_has_what_was_parked(monkeypatch: pytest.MonkeyPatch) -> None:
     with laid_out() as data, stuck({"ada"}) as users:
         monkeypatch.setattr(parked, "READ_MAX", 2)
-        slow = Retry(base_s=30.0, cap_s=30.0, jitter=0.0)
-        async with Running(data, window_letters=7, retry=slow) as running:
+        async with Running(data, window_letters=7, retry=SLOW) as running:
             await send(running, 7, ["ada"])
             await is_parked(running, 6)
             users.clear()
@@ -319,13 +337,13 @@ step = st.one_of(
     st.tuples(st.just("free"), some),
     st.tuples(st.just("remove"), st.sampled_from(USERS), st.integers(0, 9)),
     st.tuples(st.just("barrier")),
-    st.tuples(st.just("pause"), st.sampled_from([0.005, 0.05, 0.7])),
+    st.tuples(st.just("pause"), st.sampled_from([0.005, 0.05, 0.25])),
     st.tuples(st.sampled_from(["kill", "stop"]), st.sampled_from([1, 5, 100])),
 )
 
 
 @given(st.lists(step, min_size=8, max_size=20), st.sampled_from([1, 3, 256]), st.sampled_from([1, 4, 50]))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 @pytest.mark.slow
 def test_whoever_is_in_trouble_when_every_target_has_it_once_and_is_counted_once(
     steps: list[Any], portion: int, window: int
@@ -334,6 +352,7 @@ def test_whoever_is_in_trouble_when_every_target_has_it_once_and_is_counted_once
         with laid_out() as data, stuck(set()) as users, pytest.MonkeyPatch.context() as patch:
             patch.setattr(parked, "READ_MAX", portion)
             patch.setattr("shard.put_off._PARK_MAX", portion)
+            patch.setattr("shard.house.TICK_S", 0.05)  # what is noted twice a second
             running = Running(data, window_letters=window, retry=PATIENT)
             await running.__aenter__()
             await running.put_channel("news")
