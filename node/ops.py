@@ -527,37 +527,21 @@ class TakeOver(Request, tag=61):
     name: str
 
 
-AnyRequest = (
-    Deliver
-    | AskReceipt
-    | Page
+AnyAboutUser = (
+    Page
     | ReadOne
     | Remove
-    | PutChannel
-    | GetChannel
-    | DropChannel
-    | ListChannels
-    | ChangeMembers
-    | ListMembers
     | AskUserChannels
-    | Ping
     | AskSync
     | AskSnapshot
     | ChangeStatuses
     | AskStatuses
     | AskCounts
-    | AskMetrics
-    | ListUsers
-    | AskBoxes
-    | AskPushKey
     | PutPush
     | DropPush
     | ListPush
-    | BackUp
-    | AskBackup
     | Restore
     | DeleteUser
-    | AskFull
     | AskUsage
     | SetQuota
     | Export
@@ -565,9 +549,29 @@ AnyRequest = (
     | AskDevices
     | ForgetDevice
     | AskHolders
-    | ListDeadLetters
     | RequeueDeadLetter
     | DropDeadLetter
+)
+
+AnyRequest = (
+    AnyAboutUser
+    | Deliver
+    | AskReceipt
+    | PutChannel
+    | GetChannel
+    | DropChannel
+    | ListChannels
+    | ChangeMembers
+    | ListMembers
+    | Ping
+    | AskMetrics
+    | ListUsers
+    | AskBoxes
+    | AskPushKey
+    | BackUp
+    | AskBackup
+    | AskFull
+    | ListDeadLetters
     | HandOver
     | TakeOver
 )

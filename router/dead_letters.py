@@ -19,7 +19,7 @@ from node.model import DeadLetter, DeadLetters, DeadReason
 from router import query
 from router.body import Request
 from router.delivery import accepted
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 
 _FIELD = "deadLetterId"
@@ -53,9 +53,7 @@ class DeadLetterList:
         """Deliver it after all; 202 when it is on disk, also for who asks again."""
         user, message_id = _named(dead_letter_id)
         query.parameters(req)
-        slot, shard = self._links.place(user)
-        request = ops.RequeueDeadLetter(0, self._links.version, slot, user, message_id)
-        await self._links.ask(shard, request, type(None))
+        await self._links.ask_about(ops.RequeueDeadLetter(*about(user), message_id), type(None))
         resp.status = 202
         resp.data = encode(accepted(message_id, 1))
 
@@ -63,9 +61,7 @@ class DeadLetterList:
         """Forget it for good; its target stays failed."""
         user, message_id = _named(dead_letter_id)
         query.parameters(req)
-        slot, shard = self._links.place(user)
-        request = ops.DropDeadLetter(0, self._links.version, slot, user, message_id)
-        await self._links.ask(shard, request, type(None))
+        await self._links.ask_about(ops.DropDeadLetter(*about(user), message_id), type(None))
         resp.status = 204
 
 

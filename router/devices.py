@@ -10,7 +10,7 @@ from node.ids import check_name
 from node.model import Devices, Holders
 from router import query
 from router.body import Request
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 from router.sync import device
 
@@ -23,24 +23,22 @@ class DeviceList:
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """All of them."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req)
-        request = ops.AskDevices(0, self._links.version, slot, user_id)
-        resp.data = encode(await self._links.ask(shard, request, Devices))
+        resp.data = encode(await self._links.ask_about(ops.AskDevices(*about(user_id)), Devices))
 
     async def forget(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """Take one from the list; it comes back when it syncs again."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         name = device(query.parameters(req, "device"))
         if name is None:
             raise BadField("device must be given: the name of the one to forget", field="device")
-        request = ops.ForgetDevice(0, self._links.version, slot, user_id, name)
-        await self._links.ask(shard, request, type(None))
+        await self._links.ask_about(ops.ForgetDevice(*about(user_id), name), type(None))
         resp.status = 204
 
     async def holders(self, req: Request, resp: falcon.asgi.Response, user_id: str, id: str) -> None:
         """Which of them have one message."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req)
-        request = ops.AskHolders(0, self._links.version, slot, user_id, check_name(id, "id"))
-        resp.data = encode(await self._links.ask(shard, request, Holders))
+        request = ops.AskHolders(*about(user_id), check_name(id, "id"))
+        resp.data = encode(await self._links.ask_about(request, Holders))

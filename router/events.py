@@ -23,7 +23,7 @@ from node.ids import check_name
 from node.model import UserChannels
 from router import query
 from router.body import Request
-from router.links import Links
+from router.links import Links, about
 from router.protocol import CONNECTION
 
 MEDIA_TYPE = "text/event-stream"
@@ -42,12 +42,11 @@ class Events:
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """An endless stream; 404 for somebody who has no box."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req, "device")
         if self.listeners >= self._listeners_max:
             raise Overloaded("Too many devices are listening", retry_after=10)
-        request = ops.AskUserChannels(0, self._links.version, slot, user_id)
-        await self._links.ask(shard, request, UserChannels)  # whether there is such a box
+        await self._links.ask_about(ops.AskUserChannels(*about(user_id)), UserChannels)  # whether there is such a box
         resp.content_type = MEDIA_TYPE
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")

@@ -13,7 +13,7 @@ import hashlib
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from io import FileIO, RawIOBase
-from typing import Any, TypeVar
+from typing import Any
 
 import falcon.asgi
 import msgspec
@@ -27,17 +27,16 @@ from node.keystream import Keystream
 from node.model import Messages, PushDevices, ReadStatus, UserChannels
 from router import query
 from router.body import Request
-from router.links import Links
+from router.links import Links, about
 from router.protocol import CONNECTION
 from router.snapshot import PORTION, Span, open_snapshot, others_first
 from router.sync import SNAPSHOT_TIMEOUT_S
 
-T = TypeVar("T")
 Read = Callable[[int], bytes]
 """the next bytes of a file, so many at most; nothing at its end"""
 MEDIA_TYPE = "application/zip"
 AT_ONCE = 16
-"""exports under way in one router"""
+"""exports under way in one router: each holds files of its own that take room, also when they have lost their names"""
 _RETRY_S = 5
 _encode = msgspec.json.Encoder().encode
 
@@ -54,9 +53,7 @@ class Exports:
         """The zip, of unknown length."""
         person = _Person(self._links, check_name(user_id, "userId"))
         query.parameters(req)
-        if (
-            self._under_way >= AT_ONCE
-        ):  # each holds files of its own that take room, also when they have lost their names
+        if self._under_way >= AT_ONCE:
             raise Overloaded("as many exports as may be are under way", retry_after=_RETRY_S)
         with contextlib.ExitStack() as opened:
             self._under_way += 1
@@ -98,24 +95,17 @@ class _Person:
 
     def __init__(self, links: Links, user: str) -> None:
         self._links, self.user = links, user
-        self._slot, self._shard = links.place(user)
-
-    def _about(self) -> tuple[int, int, int, str]:
-        return 0, self._links.version, self._slot, self.user
-
-    async def _ask(self, request: ops.AnyRequest, answer: type[T]) -> T:
-        return await self._links.ask(self._shard, request, answer)
 
     async def files(self) -> list[ops.ExportFile]:
         """Those that devices don't get; each is to be opened at once."""
-        request = ops.Export(*self._about())
-        return await self._links.ask(self._shard, request, list[ops.ExportFile], timeout_s=SNAPSHOT_TIMEOUT_S)
+        request = ops.Export(*about(self.user))
+        return await self._links.ask_about(request, list[ops.ExportFile], timeout_s=SNAPSHOT_TIMEOUT_S)
 
     async def messages(self) -> AsyncIterator[bytes]:
         """One message a line, newest first; those of the archive too."""
         cursor: str | None = None
         while True:
-            page = await self._ask(ops.Page(*self._about(), None, query.LIMIT_MAX, cursor), Messages)
+            page = await self._links.ask_about(ops.Page(*about(self.user), None, query.LIMIT_MAX, cursor), Messages)
             yield b"".join(_encode(message) + b"\n" for message in page.messages)
             cursor = page.cursor
             if cursor is None:
@@ -125,17 +115,18 @@ class _Person:
         """One portion a line."""
         since: str | None = None
         while True:
-            part = await self._ask(ops.AskStatuses(*self._about(), since, query.STATUSES_MAX), ReadStatus)
+            request = ops.AskStatuses(*about(self.user), since, query.STATUSES_MAX)
+            part = await self._links.ask_about(request, ReadStatus)
             yield _encode(part) + b"\n"
             since = part.since
             if not part.more:
                 return
 
     async def channels(self) -> AsyncIterator[bytes]:
-        yield _encode(await self._ask(ops.AskUserChannels(*self._about()), UserChannels)) + b"\n"
+        yield _encode(await self._links.ask_about(ops.AskUserChannels(*about(self.user)), UserChannels)) + b"\n"
 
     async def push(self) -> AsyncIterator[bytes]:
-        yield _encode(await self._ask(ops.ListPush(*self._about()), PushDevices)) + b"\n"
+        yield _encode(await self._links.ask_about(ops.ListPush(*about(self.user)), PushDevices)) + b"\n"
 
 
 class _Out(RawIOBase):

@@ -89,10 +89,6 @@ class Links:
 
     # -- the table -----------------------------------------------------------------------------------
 
-    def place(self, user: str) -> tuple[int, int]:
-        """The slot of ``user``, and the shard that owns it."""
-        return self.table.place(user)
-
     def home(self, name: str) -> int:
         """The shard that decides about ``name``, be it a channel or a message id."""
         return self.table.home(name)
@@ -167,23 +163,22 @@ class Links:
     # -- asking --------------------------------------------------------------------------------------
 
     async def ask(self, shard: int, request: ops.AnyRequest, answer: type[T], *, timeout_s: float | None = None) -> T:
-        """As :meth:`node.link.Link.ask`; what is about one person is asked of whoever has that person."""
-        if not isinstance(request, ops.AboutUser):
-            return await self._ask(shard, request, answer, timeout_s)
-
-        async def once() -> T:
-            request.table = self.version
-            request.slot, owner = self.place(request.user)
-            return await self._ask(owner, request, answer, timeout_s)
-
-        return await self.steady(once)
-
-    async def _ask(self, shard: int, request: ops.AnyRequest, answer: type[T], timeout_s: float | None) -> T:
+        """As :meth:`node.link.Link.ask`."""
         try:
             return await self.link(shard).ask(request, answer, timeout_s=timeout_s)
         except Refused as error:
             self._note(shard, error)
             raise
+
+    async def ask_about(self, request: ops.AnyAboutUser, answer: type[T], *, timeout_s: float | None = None) -> T:
+        """The same, of whoever has the person that ``request`` is :func:`about`."""
+
+        async def once() -> T:
+            request.table = self.version
+            request.slot, owner = self.table.place(request.user)
+            return await self.ask(owner, request, answer, timeout_s=timeout_s)
+
+        return await self.steady(once)
 
     async def ask_each(
         self, requests: Sequence[tuple[int, ops.AnyRequest]], answer: type[T], *, unknown: T | None = None
@@ -240,3 +235,8 @@ class Links:
         if shard < len(self.shedding):
             until = self.shedding[shard].refused(error, asyncio.get_running_loop().time())
             self._shut_until = max(self._shut_until, until)
+
+
+def about(user: str) -> tuple[int, int, int, str]:
+    """What a question about ``user`` begins with; :meth:`Links.ask_about` fills in the table and the slot."""
+    return 0, 0, 0, user

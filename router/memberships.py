@@ -13,7 +13,7 @@ from node.model import Mute
 from router import query
 from router.body import Bodies, Request, check_type, decoder
 from router.letters import US_MAX
-from router.links import Links
+from router.links import Links, about
 from router.members import change_members
 
 _decode = decoder(Mute)
@@ -62,8 +62,7 @@ class Memberships:
         resp.status = 204
 
     async def _set(self, user: str, channel: str, until_us: int | None) -> None:
-        slot, shard = self._links.place(user)
-        await self._links.ask(shard, ops.SetMute(0, self._links.version, slot, user, channel, until_us), type(None))
+        await self._links.ask_about(ops.SetMute(*about(user), channel, until_us), type(None))
 
 
 def _names(req: Request, user_id: str, channel_id: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from node.ids import check_name
 from node.model import PushDevices, PushKey, PushSubscription
 from router import query
 from router.body import Bodies, Request, check_type, decoder
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 from router.sync import device as checked
 
@@ -35,37 +35,33 @@ class PushDeviceList:
 
     async def list(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """Without addresses and keys: with them anybody could send."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req)
-        request = ops.ListPush(0, self._links.version, slot, user_id)
-        resp.data = encode(await self._links.ask(shard, request, PushDevices))
+        resp.data = encode(await self._links.ask_about(ops.ListPush(*about(user_id)), PushDevices))
 
     async def put(self, req: Request, resp: falcon.asgi.Response, user_id: str, device: str) -> None:
         """Durable when answered."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         name = _name(device)
         query.parameters(req)
         check_type(req, "application/json")
         given = _decode(await self._bodies.read(req, _BODY_BYTES_MAX))
         request = ops.PutPush(
-            0,
-            self._links.version,
-            slot,
-            user_id,
+            *about(user_id),
             name,
             given.endpoint,
             given.keys.p256dh,
             given.keys.auth,
             given.priority_min,
         )
-        resp.status = 201 if await self._links.ask(shard, request, bool, timeout_s=_LOOK_UP_S) else 204
+        resp.status = 201 if await self._links.ask_about(request, bool, timeout_s=_LOOK_UP_S) else 204
 
     async def drop(self, req: Request, resp: falcon.asgi.Response, user_id: str, device: str) -> None:
         """Nothing is sent any more; 404 if nothing was."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         name = _name(device)
         query.parameters(req)
-        await self._links.ask(shard, ops.DropPush(0, self._links.version, slot, user_id, name), type(None))
+        await self._links.ask_about(ops.DropPush(*about(user_id), name), type(None))
         resp.status = 204
 
 

@@ -20,7 +20,7 @@ from node import ops
 from node.errors import Unavailable
 from node.keystream import Keystream
 from router.body import Request
-from router.links import Links
+from router.links import Links, about
 from router.protocol import CONNECTION
 from router.sync import SNAPSHOT_TIMEOUT_S
 
@@ -53,10 +53,9 @@ class Snapshot:
 
 async def open_snapshot(links: Links, user: str, *, encoding: str, version: str | None, device: str | None) -> Snapshot:
     """The file of ``user``'s box in ``encoding``: ``version`` if it is still kept, else the newest."""
-    slot, shard = links.place(user)
-    request = ops.AskSnapshot(0, links.version, slot, user, encoding, version, device)
+    request = ops.AskSnapshot(*about(user), encoding, version, device)
     for _ in range(_TRIES):
-        said = await links.ask(shard, request, ops.Snapshot, timeout_s=SNAPSHOT_TIMEOUT_S)
+        said = await links.ask_about(request, ops.Snapshot, timeout_s=SNAPSHOT_TIMEOUT_S)
         with contextlib.suppress(FileNotFoundError):  # let go of just now: another one is made
             return Snapshot(said, FileIO(links.data / said.file))
     raise Unavailable()

@@ -18,7 +18,7 @@ from node.ids import check_name
 from node.model import CHANGES_MAX, Counts, ReadStatus, StatusChanges, StatusMerged, Timestamp
 from router import query
 from router.body import Bodies, Request, check_type, decoder
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 
 BODY_BYTES_MAX = 4 * 1_048_576
@@ -35,15 +35,15 @@ class Statuses:
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """What changed after ``since``."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         given = query.parameters(req, "since", "limit")
         limit = query.limit(given, query.STATUSES_DEFAULT, query.STATUSES_MAX)
-        request = ops.AskStatuses(0, self._links.version, slot, user_id, _since(given.get("since")), limit)
-        resp.data = encode(await self._links.ask(shard, request, ReadStatus))
+        request = ops.AskStatuses(*about(user_id), _since(given.get("since")), limit)
+        resp.data = encode(await self._links.ask_about(request, ReadStatus))
 
     async def post(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """Merge changes; 200 when they are on disk, with what the device doesn't know."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         limit = query.limit(query.parameters(req, "limit"), query.STATUSES_DEFAULT, query.STATUSES_MAX)
         check_type(req, "application/json")
         try:
@@ -52,23 +52,20 @@ class Statuses:
             raise TooLarge(f"{error.detail}; send changes in parts of up to {CHANGES_MAX}", field="changes") from None
         changes = _decode(body)
         request = ops.ChangeStatuses(
-            0,
-            self._links.version,
-            slot,
-            user_id,
+            *about(user_id),
             _since(changes.since),
             limit,
             0 if changes.clock is None else now_us() - us_of(changes.clock),
             [ops.StatusRow(c.message_id, c.status, us_of(c.at), c.device) for c in changes.changes],
             [ops.PositionRow(p.channel_id, p.message_id, us_of(p.at), p.position) for p in changes.positions],
         )
-        resp.data = encode(await self._links.ask(shard, request, StatusMerged))
+        resp.data = encode(await self._links.ask_about(request, StatusMerged))
 
     async def counts(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """How much is unread, in all and by channel."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req)
-        resp.data = encode(await self._links.ask(shard, ops.AskCounts(0, self._links.version, slot, user_id), Counts))
+        resp.data = encode(await self._links.ask_about(ops.AskCounts(*about(user_id)), Counts))
 
 
 def _since(text: str | None) -> str | None:

@@ -20,7 +20,7 @@ from node.ids import check_name
 from node.model import SyncCheck
 from router import query
 from router.body import Request
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 
 _KEPT_MAX = 32_768
@@ -46,7 +46,6 @@ class Versions:
     async def newest(self, user: str, device: str | None, local: str | None) -> ops.SyncState:
         """The version of ``user``'s box, with everything in it that was accepted before this call. ``device`` has
         ``local``."""
-        slot, shard = self._links.place(user)
         mark = self._links.mark(user)
         kept = self._kept.get(user)
         known = kept[1] if kept is not None and kept[0] == mark else None
@@ -54,9 +53,9 @@ class Versions:
             self.known += 1
             return known
         self.asked += 1
-        request = ops.AskSync(0, self._links.version, slot, user, device, local)
+        request = ops.AskSync(*about(user), device, local)
         try:
-            state = await self._links.ask(shard, request, ops.SyncState, timeout_s=SNAPSHOT_TIMEOUT_S)
+            state = await self._links.ask_about(request, ops.SyncState, timeout_s=SNAPSHOT_TIMEOUT_S)
         except PoboxError:
             if known is None:
                 raise

@@ -9,7 +9,7 @@ from node.ids import check_name
 from node.model import Quota, Usage
 from router import query
 from router.body import Bodies, Request, check_type, decoder
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 
 _BYTES_MAX = 4_096
@@ -25,10 +25,9 @@ class Usages:
 
     async def get(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """What the box holds, with all that waits for it."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req)
-        request = ops.AskUsage(0, self._links.version, slot, user_id)
-        resp.data = encode(await self._links.ask(shard, request, Usage))
+        resp.data = encode(await self._links.ask_about(ops.AskUsage(*about(user_id)), Usage))
 
     async def set(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """Also for somebody who has no box yet."""
@@ -46,6 +45,5 @@ class Usages:
         resp.status = 204
 
     async def _set(self, user_id: str, quota: Quota) -> None:
-        slot, shard = self._links.place(user_id)
-        request = ops.SetQuota(0, self._links.version, slot, user_id, quota.messages, quota.bytes)
-        await self._links.ask(shard, request, type(None))
+        request = ops.SetQuota(*about(user_id), quota.messages, quota.bytes)
+        await self._links.ask_about(request, type(None))

@@ -14,7 +14,7 @@ from node.model import UserBox, Users
 from router import query
 from router.body import Request
 from router.delivery import split
-from router.links import Links
+from router.links import Links, about
 from router.messages import encode
 from router.sync import SNAPSHOT_TIMEOUT_S
 
@@ -52,8 +52,7 @@ class UserList:
 
     async def delete(self, req: Request, resp: falcon.asgi.Response, user_id: str) -> None:
         """Delete all there is of a person; 204 when nothing is left."""
-        slot, shard = self._links.place(check_name(user_id, "userId"))
+        check_name(user_id, "userId")
         query.parameters(req)
-        request = ops.DeleteUser(0, self._links.version, slot, user_id)
-        await self._links.ask(shard, request, type(None), timeout_s=SNAPSHOT_TIMEOUT_S)
+        await self._links.ask_about(ops.DeleteUser(*about(user_id)), type(None), timeout_s=SNAPSHOT_TIMEOUT_S)
         resp.status = 204

@@ -8,7 +8,7 @@ from pathlib import Path
 from node import ops, paths, placement
 from node.placement import Placement
 from node.slots import slot_of, table_for
-from router.links import Links
+from router.links import Links, about
 from tests.node.test_link import Shard
 
 
@@ -23,7 +23,7 @@ def test_a_request_to_a_shard_that_leaves_is_answered(tmp_path: Path) -> None:
         while not all(links.link(index).up for index in range(3)):
             await asyncio.sleep(0.01)
         user = next(f"u{n}" for n in range(100) if table_for(3)[slot_of(f"u{n}")] == 2)
-        asked = asyncio.create_task(links.ask(2, ops.AskCounts(0, links.version, slot_of(user), user), str))
+        asked = asyncio.create_task(links.ask_about(ops.AskCounts(*about(user)), str))
         await shards[2].until_asked(1)
         placement.save(tmp_path, Placement(version=1, shards=2, number=2))
         await links.look()
