@@ -27,7 +27,8 @@ ZERO = "0" * 64
 FILE, EXPIRED, MENDED, FOUND, LEFT_OUT = "audit.file", "audit.expired", "audit.mended", "audit.found", "audit.left_out"
 """deeds of the log itself: a file begins; one went, being old; the end of a line that a kill cut off was removed;
 something is missing or wrong; so many lines were left out"""
-_SEALED = re.compile(rb'(\{"n":[0-9]+,"at":"[^"]+",.*),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
+_SEALED = re.compile(rb'\{"n":[0-9]+,"at":"[^"]+",.*,"hash":"[0-9a-f]{64}"\}', re.DOTALL)
+_SEAL_BYTES = len(b',"hash":""}') + len(ZERO)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"address": "from"}):
@@ -109,11 +110,13 @@ def read(line: bytes) -> Line | None:
 
 def follows(line: bytes, after: Place) -> Line | None:
     """``line`` if it is the one that follows ``after``, byte by byte."""
-    found = _SEALED.fullmatch(line)
     said = read(line)
-    if found is None or said is None:
-        return None
-    return said if said.n == after.n + 1 and said.hash == _hash(after.hash, found[1]) else None
+    return said if said is not None and is_bound(said, line, after) else None
+
+
+def is_bound(said: Line, line: bytes, after: Place) -> bool:
+    """Whether ``line``, of which :func:`read` made ``said``, is the one that follows ``after``."""
+    return said.n == after.n + 1 and said.hash == _hash(after.hash, line[:-_SEAL_BYTES])
 
 
 def whole_lines(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -148,7 +148,7 @@ class Check:
                 return "is not how a file begins"
             self._start = self._place = Place(said.n - 1, str(said.what.get("previous", "")))
         before, self._place = self._place, Place(said.n, said.hash)
-        if audit.follows(line, before) is None:
+        if not audit.is_bound(said, line, before):
             if self._is_behind_head(number, end - 1):
                 self._place = before
             return f"doesn't follow line {before.n}: something was changed, moved, put in or taken out"
