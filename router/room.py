@@ -36,14 +36,11 @@ class Room:
     async def _full_of(self, users: list[str]) -> list[str]:
         """In the order of ``users``."""
         links = self._links
-        asked: list[tuple[int, ops.AnyRequest]] = []
-        for shard, (names, _slots) in split(links.table, users).items():
-            watch = links.watches[shard]
-            suspects = [name for name in names if watch.may_be_full(name)]
-            for some, slots in split(links.table, suspects).values():
-                asked.append((shard, ops.AskFull(0, links.version, some, slots)))
-        if not asked:
-            return []
+        suspects = [user for user in users if links.watches[links.table.shard_of(user)].may_be_full(user)]
+        asked: list[tuple[int, ops.AnyRequest]] = [
+            (shard, ops.AskFull(0, links.version, names, slots))
+            for shard, (names, slots) in split(links.table, suspects).items()
+        ]
         full = {name for part in await links.ask_each(asked, list[str]) for name in part}
         return [user for user in users if user in full]
 
