@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 
 from node.config import Audit
-from router.access import Caller
+from router.access import EVERYBODY, Caller
 
 
 class Record(Enum):
@@ -29,9 +29,11 @@ def is_noted(record: Record, caller: Caller, settings: Audit) -> bool:
     """Whether what ``caller`` asks for is written down a moment later."""
     if record is Record.READ:
         return caller.key is not None or settings.own_reads
+    if record is Record.DELIVERY:
+        return settings.deliveries
     return record is Record.NOTE
 
 
 def may_be_noted(record: Record, settings: Audit) -> bool:
     """Whether anybody's asking is."""
-    return record in (Record.READ, Record.NOTE) or (record is Record.DELIVERY and settings.deliveries)
+    return record is Record.READ or is_noted(record, EVERYBODY, settings)
