@@ -11,8 +11,8 @@ import falcon.asgi
 from router.access import Credentials, check
 from router.audit import Audit, Responder
 from router.body import Request
+from router.operation import Operation
 from router.problems import Forbidden, Unauthorized
-from router.routes import Operation
 
 
 class Gate:

@@ -15,7 +15,7 @@ from node.model import DeadReason
 from router import problems, query
 from router.access import Who
 from router.body import Request
-from router.routes import Operation
+from router.operation import Operation
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "since": {"type": "string", "format": "date-time", "description": "the since of an earlier answer"},

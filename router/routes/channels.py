@@ -1,0 +1,106 @@
+"""Channels, and who is in them."""
+
+from __future__ import annotations
+
+from node.errors import NotFound
+from node.model import Channel, Channels, ChannelSpec, MemberChange, MemberChanged, Members
+from router.access import CHANNELS
+from router.operation import BODY, PAGE, READ, V3, WRITE, Operation
+from router.record import Record
+
+ROUTES: tuple[Operation, ...] = (
+    Operation(
+        method="GET",
+        path=f"{V3}/channels",
+        noun="channels",
+        action="page",
+        who=CHANNELS,
+        record=Record.READ,
+        summary="A page of the channels, by id",
+        response=Channels,
+        query=("open", "prefix", *PAGE),
+        faults=READ,
+    ),
+    Operation(
+        method="PUT",
+        path=f"{V3}/channels/{{channelId}}",
+        noun="channels",
+        action="put",
+        who=CHANNELS,
+        record=Record.DEED,
+        summary="Make a channel (201), or change it (200)",
+        statuses=(200, 201),
+        request=ChannelSpec,
+        body_required=False,
+        response=Channel,
+        faults=(*WRITE, *BODY),
+    ),
+    Operation(
+        method="GET",
+        path=f"{V3}/channels/{{channelId}}",
+        noun="channels",
+        action="get",
+        who=CHANNELS,
+        record=Record.READ,
+        summary="One channel",
+        response=Channel,
+        faults=(*READ, NotFound),
+    ),
+    Operation(
+        method="DELETE",
+        path=f"{V3}/channels/{{channelId}}",
+        noun="channels",
+        action="drop",
+        who=CHANNELS,
+        record=Record.DEED,
+        summary="Forget a channel; its members leave it",
+        statuses=(204,),
+        faults=(*WRITE, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path=f"{V3}/channels/{{channelId}}/members",
+        noun="members",
+        action="get",
+        who=CHANNELS,
+        record=Record.READ,
+        summary="A page of a channel's members, by id",
+        response=Members,
+        query=("prefix", *PAGE),
+        faults=(*READ, NotFound),
+    ),
+    Operation(
+        method="POST",
+        path=f"{V3}/channels/{{channelId}}/members",
+        noun="members",
+        action="post",
+        who=CHANNELS,
+        record=Record.NOTE,
+        summary="Let many people join and leave a channel",
+        request=MemberChange,
+        response=MemberChanged,
+        faults=(*WRITE, *BODY, NotFound),
+    ),
+    Operation(
+        method="PUT",
+        path=f"{V3}/channels/{{channelId}}/members/{{userId}}",
+        noun="members",
+        action="put",
+        who=CHANNELS,
+        record=Record.NOTE,
+        summary="Let a person join a channel",
+        statuses=(204,),
+        faults=(*WRITE, NotFound),
+    ),
+    Operation(
+        method="DELETE",
+        path=f"{V3}/channels/{{channelId}}/members/{{userId}}",
+        noun="members",
+        action="drop",
+        who=CHANNELS,
+        record=Record.NOTE,
+        summary="Let a person leave a channel",
+        statuses=(204,),
+        faults=(*WRITE, NotFound),
+    ),
+)
