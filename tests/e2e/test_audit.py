@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
-from node import audit, audit_chain
+from node import audit_chain
 from node.audit_verify import heads, said, verify
+from tests import audited
 from tests.shard.disks import fill, small_disk
 from tests.support import Node, eventually
 
@@ -23,12 +23,7 @@ pytestmark = pytest.mark.slow
 
 def lines_of(data: Path) -> list[dict[str, Any]]:
     """Of all chains."""
-    lines = []
-    for chain in audit_chain.chains(data):
-        for number in audit_chain.files_of(data, chain):
-            content = audit_chain.path_of(data, chain, number).read_bytes()
-            lines += [{**msgspec.json.decode(line), "chain": chain} for _at, line in audit.whole_lines(content)]
-    return lines
+    return [line for chain in audit_chain.chains(data) for line in audited.lines_of(data, chain)]
 
 
 def test_what_was_answered_is_in_the_log_after_kills_and_the_log_is_whole(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 
 from node import audit, audit_chain, keys, paths
 from node.audit_verify import verify
+from tests import audited
 from tests.router.conftest import Running, running, until
 from tests.router.credentials import AUTH, bearer, key, token
 
@@ -45,11 +45,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
 
 def lines_of(data: Path) -> list[dict[str, Any]]:
     """Without those of the log itself."""
-    content = b"".join(
-        audit_chain.path_of(data, "router-0", number).read_bytes() for number in audit_chain.files_of(data, "router-0")
-    )
-    lines = [msgspec.json.decode(line) for _at, line in audit.whole_lines(content)]
-    return [line for line in lines if not line["deed"].startswith("audit.f")]
+    return [line for line in audited.lines_of(data) if not line["deed"].startswith("audit.f")]
 
 
 def test_a_deed_is_on_disk_before_it_is_done_and_before_it_is_answered(guarded: Guarded) -> None:
