@@ -8,7 +8,7 @@ first line of each names the chain, the number of the file and the last hash bef
 That something is missing at the end no chain shows by itself. So its *head* (how many lines, and the last hash) is
 kept in a second place, and is never ahead of what is on disk.
 
-Titles, contents, metadata, keys and tokens are in no line. Pure; the files are :mod:`node.audit_chain`'s.
+Titles, contents, metadata, keys and tokens are in no line. Pure; where the files lie says :mod:`node.audit_files`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import msgspec
 
 from node import audit, paths, placement
 from node.audit import BEGINNING, Head, Line, Place
-from node.audit_chain import chains, files_of, load_head, path_of, strangers
+from node.audit_files import chains, files_of, load_head, path_of, strangers
 from node.errors import ConfigError
 from node.ids import is_name
 

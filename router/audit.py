@@ -22,7 +22,8 @@ import falcon.asgi
 import structlog
 
 from node.audit import FOUND, LEFT_OUT, MENDED, Entry
-from node.audit_chain import Chain, chains, has_no_room, tend
+from node.audit_chain import Chain, has_no_room, tend
+from node.audit_files import chains
 from node.clock import now_us
 from node.config import Audit as Settings
 from node.errors import DiskFull, PoboxError, Unavailable

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from node import audit, audit_chain
+from node import audit, audit_files
 from node.audit import Entry
-from node.audit_chain import Chain, path_of
+from node.audit_chain import Chain
+from node.audit_files import path_of
 from node.audit_verify import verify
 from node.config import Audit
 
@@ -31,7 +32,7 @@ def append(data: Path, count: int, *, name: str = "router-0", at_us: int = NOON_
 
 def lines_of(data: Path, name: str = "router-0") -> list[dict[str, Any]]:
     """All that are whole, over all files."""
-    content = b"".join(path_of(data, name, number).read_bytes() for number in audit_chain.files_of(data, name))
+    content = b"".join(path_of(data, name, number).read_bytes() for number in audit_files.files_of(data, name))
     return [msgspec.json.decode(line) for _at, line in audit.whole_lines(content)]
 
 

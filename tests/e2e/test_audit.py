@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node import audit_chain
+from node import audit_files
 from node.audit_verify import heads, said, verify
 from tests import audited
 from tests.shard.disks import fill, small_disk
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 def lines_of(data: Path) -> list[dict[str, Any]]:
     """Of all chains."""
-    return [line for chain in audit_chain.chains(data) for line in audited.lines_of(data, chain)]
+    return [line for chain in audit_files.chains(data) for line in audited.lines_of(data, chain)]
 
 
 def test_what_was_answered_is_in_the_log_after_kills_and_the_log_is_whole(tmp_path: Path) -> None:

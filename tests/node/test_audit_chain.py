@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import audit, audit_chain, placement
+from node import audit, audit_chain, audit_files, placement
 from node.audit import Place
-from node.audit_chain import Chain, Held, first_line, head_path, path_of
+from node.audit_chain import Chain, Held
+from node.audit_files import first_line, head_path, path_of
 from node.audit_verify import heads, verify
 from node.clock import DAY_US
 from node.config import Audit
@@ -35,7 +36,7 @@ def test_a_chain_goes_through_files_and_other_processes_and_is_whole(tmp_path: P
     assert [line["whom"] for line in said if line["deed"] == "users.delete"] == [
         {"user": f"u{n}"} for n in range(7)
     ] * 4
-    for number in audit_chain.files_of(tmp_path, "router-0"):
+    for number in audit_files.files_of(tmp_path, "router-0"):
         first = first_line(path_of(tmp_path, "router-0", number))
         assert first is not None
         assert first.what["file"] == number
@@ -45,7 +46,7 @@ def test_a_chain_goes_through_files_and_other_processes_and_is_whole(tmp_path: P
 def test_a_new_file_begins_each_day(tmp_path: Path) -> None:
     for day in range(3):
         append(tmp_path, 2, at_us=NOON_US + day * DAY_US, settings=Audit())
-    assert audit_chain.files_of(tmp_path, "router-0") == [1, 2, 3]
+    assert audit_files.files_of(tmp_path, "router-0") == [1, 2, 3]
     assert faults(tmp_path) == []
 
 
@@ -89,7 +90,7 @@ def test_what_was_promised_is_there_after_a_kill_at_any_moment(tmp_path: Path) -
 def test_a_torn_end_is_mended_and_noted(tmp_path_factory: pytest.TempPathFactory, torn: int, garbage: bool) -> None:
     data = tmp_path_factory.mktemp("torn")
     append(data, 2, settings=Audit())
-    path, head = path_of(data, "router-0", 1), audit_chain.load_head(data, "router-0")
+    path, head = path_of(data, "router-0", 1), audit_files.load_head(data, "router-0")
     assert head is not None
     line, _place = audit.sealed(Place(head.n, head.hash), NOON_US, entry(9))
     rest = bytes(torn) + b"\n" if garbage else line[: min(torn, len(line) - 1)]
@@ -109,14 +110,14 @@ def test_lines_that_are_whole_behind_the_head_are_kept(tmp_path: Path) -> None:
     old = head_path(tmp_path, "router-0").read_bytes()
     append(tmp_path, 9)
     count = len(lines_of(tmp_path))
-    assert len(audit_chain.files_of(tmp_path, "router-0")) > 2
+    assert len(audit_files.files_of(tmp_path, "router-0")) > 2
     append(tmp_path, 0)
     head_path(tmp_path, "router-0").write_bytes(old)
     found = verify(tmp_path)
     assert found.faults == []
     assert "after the head" in found.notes[0]
     # A kill leaves one group and one new file at most behind the head.
-    for number in audit_chain.files_of(tmp_path, "router-0")[2:]:
+    for number in audit_files.files_of(tmp_path, "router-0")[2:]:
         path_of(tmp_path, "router-0", number).unlink()
     kept = len(lines_of(tmp_path))
     append(tmp_path, 1)
@@ -179,7 +180,7 @@ def test_a_full_disk_at_the_very_beginning_leaves_a_whole_chain(tmp_path: Path) 
 @pytest.mark.parametrize("size", [0, 10, 60])
 def test_a_file_that_was_cut_off_at_its_beginning_begins_again(tmp_path: Path, size: int) -> None:
     append(tmp_path, 3)
-    head = audit_chain.load_head(tmp_path, "router-0")
+    head = audit_files.load_head(tmp_path, "router-0")
     assert head is not None
     place = Place(head.n, head.hash)
     line, _place = audit.sealed(place, NOON_US, audit.file_entry("router-0", head.file + 1, place))
@@ -272,7 +273,7 @@ def test_what_is_old_goes_and_what_is_left_says_so(tmp_path: Path) -> None:
         append(tmp_path, 2, at_us=NOON_US + day * DAY_US, settings=keep)
         anchors += heads(tmp_path)
         assert faults(tmp_path) == []
-    numbers = audit_chain.files_of(tmp_path, "router-0")
+    numbers = audit_files.files_of(tmp_path, "router-0")
     assert numbers == [7, 8, 9, 10]
     found = verify(tmp_path, anchors)
     assert found.faults == []
@@ -285,8 +286,8 @@ def test_an_idle_chain_ages_too(tmp_path: Path) -> None:
     keep = Audit(keep_days=3)
     append(tmp_path, 2, name="cli", settings=keep)
     audit_chain.tend(tmp_path, ["cli"], keep, NOON_US + DAY_US)
-    assert audit_chain.files_of(tmp_path, "cli") == [1]
+    assert audit_files.files_of(tmp_path, "cli") == [1]
     for later in (9, 10):
         audit_chain.tend(tmp_path, ["cli"], keep, NOON_US + later * DAY_US)
-        assert audit_chain.files_of(tmp_path, "cli") == [2]
+        assert audit_files.files_of(tmp_path, "cli") == [2]
         assert faults(tmp_path) == []

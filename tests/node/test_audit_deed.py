@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from node import paths, placement
-from node.audit_chain import path_of
+from node.audit_files import path_of
 from node.audit_verify import Found, verify
 from node.cli import main
 from tests.audited import lines_of

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import audit, audit_chain, paths, placement
+from node import audit, audit_files, paths, placement
 from node.audit import Entry, Place
-from node.audit_chain import Chain, head_path
+from node.audit_chain import Chain
+from node.audit_files import head_path
 from node.audit_verify import heads, heard, said, verify
 from node.errors import ConfigError
 from tests.audited import NOON_US, SMALL, append, faults
@@ -130,7 +131,7 @@ def test_a_head_that_is_changed_or_gone_is_found(written: Path, data: st.DataObj
         if data.draw(st.booleans()):
             changed = change_bytes(data, content)
             path.write_bytes(changed)
-            known = audit_chain.load_head(written, "router-0")
+            known = audit_files.load_head(written, "router-0")
             if known is not None and msgspec.json.encode(known) + b"\n" == content:
                 return
             before = msgspec.json.decode(content, type=audit.Head)

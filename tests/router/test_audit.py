@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from node import audit, audit_chain, keys, paths
+from node import audit, audit_files, keys, paths
 from node.audit_verify import verify
 from tests import audited
 from tests.router.conftest import Running, running, until
@@ -153,7 +153,7 @@ def test_a_full_disk_is_507_before_anything_is_done(guarded: Guarded) -> None:
     if not full.exists():
         pytest.skip("there is no /dev/full")
     http = guarded.router.http
-    head = audit_chain.head_path(guarded.data, "router-0")
+    head = audit_files.head_path(guarded.data, "router-0")
     assert http.put("/api/v3/channels/one", headers=guarded.admin).status_code == 201
     fresh = head.with_name(f"{head.name}.new")
     os.symlink(full, fresh)

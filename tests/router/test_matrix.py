@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from node import keys, tokens
-from node.audit_chain import path_of
+from node.audit_files import path_of
 from node.errors import Problem
 from node.keys import SCOPES, Scope
 from router.app import falcon_template
