@@ -21,7 +21,7 @@ from node.errors import DiskFull
 from node.model import UserBox
 from node.placement import Placement
 from shard import backlog as letters_of
-from shard import dead_letters, gone, history, parked, replay
+from shard import dead_letters, gone, history, parcel, parked, replay
 from shard.archivist import Archivist
 from shard.backlog import Backlog
 from shard.backup import Backups
@@ -103,10 +103,13 @@ class Shard:
         )
         self.residents = Residents(index, placement, self.journal.db)
         self.members = Members(self.journal.db)
+        self.gone = Gone(gone.stored(self.journal.db))
+        self.journal.skip_to(max(self.gone.last_seq, self.residents.last_beginning))
+        # Before anybody counts, or takes into memory, what is on disk: it may not be all there is, nor all be ours.
+        if not parcel.settle(self.journal, self.members, self.residents):
+            log.warning("the disk is too full to forget who moved away; the next start does it")
         self.tail = Tail(self.journal.db, self.members)
         self.backlog = Backlog(Window(settings.window_letters, settings.window_bytes))
-        self.gone = Gone(gone.stored(self.journal.db))
-        self.journal.skip_to(self.gone.last_seq)
         self.changes = Changes(paths.changes_path(data, index))
         self.mailboxes = Mailboxes(
             disk,
@@ -370,8 +373,6 @@ class Shard:
 
     def start(self) -> None:
         """Take up what the journal holds."""
-        self.handovers.start()
-        self.journal.skip_to(self.residents.last_beginning)
         self.erasures.start()
         self.push.begin(self.journal.next_seq())
         self.parked.load()

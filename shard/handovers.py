@@ -153,13 +153,6 @@ class Handovers:
         """Until cancelled; raises what went wrong at the end of a handover."""
         raise await self._failures.get()
 
-    # -- at a start --------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Before anything is replayed: the journal becomes what the placement that counts says."""
-        if not parcel.settle(self._journal, self._members, self._residents):
-            log.warning("the disk is too full to forget who moved away; the next start does it")
-
     def _unpack(self, body: bytes) -> parcel.Unpacked:
         return parcel.unpack(self._journal, self._members, self._residents, parcel.decode(body))
 

@@ -12,7 +12,7 @@ transaction; so nothing that isn't its own is ever among what is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 import msgspec
@@ -26,6 +26,8 @@ from shard.residents import NOWHERE, Residents, Stay
 from shard.schedule import Retry, Schedule
 from shard.sqlite import has_table
 from shard.subscriptions import Subscription
+
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS arriving(handover TEXT PRIMARY KEY NOT NULL, parcel BLOB NOT NULL) WITHOUT ROWID;
@@ -216,9 +218,9 @@ def strangers(journal: Journal, is_mine: Callable[[str], bool]) -> Iterator[str]
 
 
 def settle(journal: Journal, members: Members, residents: Residents) -> bool:
-    """Nobody is at work: make of the journal what the placement that counts says. A parcel that became this shard's is
-    unpacked, what belongs to others is cleared away; False if the disk is too full for that, which does no harm: they
-    get nothing here all the same."""
+    """Nobody is at work, and nothing of the journal but ``members`` and ``residents`` is in memory yet: make of it what
+    the placement that counts says. A parcel that became this shard's is unpacked, what belongs to others is cleared
+    away; False if the disk is too full for that, which does no harm: they get nothing here all the same."""
     placed = residents.placement
     if not placed.number:
         return True
@@ -229,7 +231,9 @@ def settle(journal: Journal, members: Members, residents: Residents) -> bool:
     found = kept(journal)
     if found is not None and found[0] == placed.handover:
         parcel = decode(found[1])
-        _transaction(journal, members, lambda: unpack(journal, members, residents, parcel))
+        unpacked = _transaction(journal, members, lambda: unpack(journal, members, residents, parcel))
+        journal.rows += len(unpacked.letters)
+        journal.receipts += unpacked.receipts
         residents.load()
     is_parked = any(not residents.is_mine(row[0]) for row in journal.db.execute(_PARKED_NAMES))
     if is_clear(journal, placed.table.number) and not is_parked and (found is None or found[0] == placed.handover):
@@ -248,12 +252,13 @@ def settle(journal: Journal, members: Members, residents: Residents) -> bool:
     return True
 
 
-def _transaction(journal: Journal, members: Members, work: Callable[[], object]) -> None:
+def _transaction(journal: Journal, members: Members, work: Callable[[], T]) -> T:
     journal.begin()
     try:
-        work()
+        result = work()
         journal.db.execute("COMMIT")
     except BaseException:
         journal.rollback()
         members.load()
         raise
+    return result

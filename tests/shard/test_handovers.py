@@ -18,6 +18,7 @@ from node.errors import Moving, Refused
 from node.placement import Placement
 from node.slots import slot_of
 from shard.doctor import Doctor
+from shard.subscriptions import Subscription
 
 from .cluster import Cluster
 from .elsewhere import held_elsewhere
@@ -281,6 +282,37 @@ async def test_mail_that_is_put_off_in_memory_and_parked_on_disk_goes_along() ->
                 await node.let_go()
                 await asyncio.sleep(0.1)
             assert node.rows == 0
+        assert examined(data) == []
+
+
+@played
+async def test_what_a_shard_unpacks_at_its_start_is_there_at_once() -> None:
+    """It was killed between the rename and its own part of it."""
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.send("first", ADA)
+            await node.settled()
+            old, slot = node.running[0], slot_of(ADA)
+            await old.while_alive(old.shard.quotas.set(ops.SetQuota(0, 1, slot, ADA, 7, None)))
+            browser = Subscription(ADA, "phone", "https://push.example/1", b"point", b"secret", 10, now_us())
+            await old.while_alive(old.shard.push.subscriptions.put(browser))
+            old.shard.mailboxes.discard(ADA)
+            with held_elsewhere(box_path(data, ADA), "write"):
+                await node.send("put-off", ADA)
+                await until(lambda: ADA in old.shard.put_off.users(), "a letter that is put off", old.life)
+                new = await node.begin("h", ADA, 1)
+                await node.keep("h", 1)
+                await node.running[1].kill()
+                node.rename(new)
+                await node.again(1)
+                shard = node.running[1].shard
+                assert (shard.journal.rows, shard.backlog.waiting) == (1, 1)
+            assert shard.push.subscriptions.find(ADA, "phone") is not None
+            assert await node.ids_of(ADA) == ["first", "put-off"]
+            used = ops.AskUsage(0, node.placed.table.number, slot, ADA)
+            assert (await node.running[1].while_alive(shard.desk.usage(used))).quota_messages == 7
+            await node.let_go()
+            assert shard.journal.rows == 0
         assert examined(data) == []
 
 
