@@ -78,6 +78,14 @@ def load(data: Path) -> Placement | None:
         raise ConfigError(f"{data}/placement.json: {error}") from error
 
 
+def load_durable(data: Path) -> Placement | None:
+    """As :func:`load`, with the lock held; no power cut takes that back any more, even if whoever renamed the file was
+    killed before he had made it durable."""
+    found = load(data)
+    sync_directory(data)
+    return found
+
+
 def decode(content: bytes) -> Placement:
     """What :func:`encode` made. Raises :class:`msgspec.DecodeError`, ``ValueError``."""
     found = msgspec.json.decode(content, type=Placement)
@@ -187,7 +195,7 @@ def settle(data: Path) -> Placement:
     :class:`ConfigError` if there is none."""
     with changing(data):
         call_off(data)
-        found = load(data)
+        found = load_durable(data)
     if found is None:
         raise ConfigError(f"{data} has no placement.json: it is not laid out yet")
     return found

@@ -7,8 +7,8 @@ Who has them is said by ``placement.json`` alone, and changes with the one renam
    (:mod:`shard.parcel`).
 2. The new owner writes the parcel down, durably, and does nothing else with it.
 
-Both then watch for the rename. When it has come, the old owner forgets the people and the new one unpacks; where the
-handover was called off, it goes on as if nothing had been asked. A handover that doesn't come to its end in time is
+Both then wait for the handover's end. If the rename has come, and is on disk, the old owner forgets the people and the
+new one unpacks; where the handover was called off, it goes on as if nothing had been asked. A handover that doesn't come to its end in time is
 called off by whoever waits for it: under the lock that the rename is made under, so it is one of the two for everybody.
 A shard that is started calls off what is under way, and then goes by the file: what it has of others' it clears away,
 what it has kept for itself it unpacks.
@@ -462,25 +462,16 @@ class Handovers:
         """The placement that handover ``name`` made, None if it was called off; here, when it has taken too long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE_S
-        path = self._data / "placement.json"
-        seen: tuple[int, int] | None = None
-        while True:
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                if (now := (status.st_ino, status.st_mtime_ns)) != seen:
-                    seen = now
-                    found = placement.load(self._data)
-                    if found is not None and found.handover == name:
-                        return found
-            if loop.time() > until or placement.under_way(self._data) != name:
-                return await self._in_thread(lambda: self._call_off(name))
+        while loop.time() < until and placement.under_way(self._data) == name:
             await asyncio.sleep(_LOOK_S)
+        return await self._in_thread(lambda: self._call_off(name))
 
     def _call_off(self, name: str) -> Placement | None:
+        """It is too late for the rename, if that has not come."""
         with placement.changing(self._data):
             if placement.under_way(self._data) == name:
                 placement.call_off(self._data)
-            found = placement.load(self._data)
+            found = placement.load_durable(self._data)
         return found if found is not None and found.handover == name else None
 
     async def _leave(self, found: Placement | None, people: set[str]) -> None:

@@ -67,3 +67,12 @@ def test_settling_calls_off_what_is_under_way(tmp_path: Path) -> None:
     assert placement.under_way(tmp_path) == "h"
     assert placement.settle(tmp_path) == Placement(version=1, shards=2)
     assert placement.under_way(tmp_path) == ""
+
+
+def test_what_is_settled_is_durable_whoever_renamed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    placement.replace(tmp_path / "placement.json", placement.encode(Placement(version=1, shards=2)), durably=False)
+    synced: list[Path] = []
+    monkeypatch.setattr(placement, "sync_directory", synced.append)
+    placement.settle(tmp_path)
+    assert synced == [tmp_path]

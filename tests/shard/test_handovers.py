@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from node.clock import now_us
 from node.errors import Moving, Refused
 from node.placement import Placement
 from node.slots import slot_of
+from shard import parcel
 from shard.doctor import Doctor
 from shard.subscriptions import Subscription
 
@@ -228,6 +230,38 @@ async def test_shards_that_hear_nothing_more_call_it_off_and_the_rename_comes_to
             with pytest.raises(AssertionError):
                 node.rename(new)
             await node.send("first", ADA)
+            assert await node.ids_of(ADA) == ["first"]
+
+
+@played
+async def test_nobody_goes_by_a_rename_that_a_power_cut_could_take_back() -> None:
+    """Whoever made it was killed before it was durable."""
+    steps: list[str] = []
+
+    def noted(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+
+        def wrapped(*arguments: object) -> object:
+            steps.append(name)
+            return function(*arguments)
+
+        patch.setattr(module, name, wrapped)
+
+    with laid_out(2) as data, pytest.MonkeyPatch.context() as patch:
+        async with Node(data, 2) as node:
+            await node.send("first", ADA)
+            new = await node.begin("h", ADA, 1)
+            await node.keep("h", 1)
+            noted(placement, "sync_directory")
+            noted(parcel, "unpack")
+            noted(parcel, "clear")
+            with placement.changing(data):
+                placement.replace(data / "placement.json", placement.encode(new), durably=False)
+                placement.call_off(data)
+            await node.come_to_rest()
+            assert sorted(steps) == ["clear", "sync_directory", "sync_directory", "unpack"]
+            assert steps[0] == "sync_directory"
+            assert steps[-1] != "sync_directory"
             assert await node.ids_of(ADA) == ["first"]
 
 
