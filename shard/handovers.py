@@ -142,6 +142,8 @@ class Handovers:
         self._busy = False
         self._waiting: asyncio.Task[None] | None = None
         self._seen: tuple[int, int] | None = None
+        self._receipts_to: int | None = None
+        """up to which number the receipts were looked at; None if none of them go"""
         residents.look = self.look
 
     @property
@@ -222,8 +224,9 @@ class Handovers:
             after = names[-1]
             people.update(name for name in names if self._goes(name, table))
         receipts: dict[str, parcel.Receipt] = {}
-        self._receipts_to = 0
+        self._receipts_to = None
         if new.shards <= self._residents.index or self._homes_go(table):
+            self._receipts_to = 0
             while await self._more_receipts(new, receipts):
                 pass
         return people | await self._named_now(new), receipts
@@ -250,6 +253,8 @@ class Handovers:
         """The next portion; False if there are no more. Of ids whose home moves only what was sent is told; a shard
         that is to end leaves what it counts of every one."""
         first, index, table = self._receipts_to, self._residents.index, new.table
+        if first is None:
+            return False
         rows = await self._journal.read(lambda: self._journal.receipts_after(first, 2_000))
         ends = new.shards <= index
         for seq, id, digest, accepted_us, targets, failed in rows:
@@ -285,7 +290,7 @@ class Handovers:
             await self._office.pause()
             await self._answered(in_time)
             people |= await self._named_now(new)
-            while self._receipts_to and await self._more_receipts(new, receipts):
+            while await self._more_receipts(new, receipts):
                 in_time()
             for user in sorted(await self._with_mail(people, table)):
                 in_time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +40,18 @@ class Node(Cluster):
         found = placement.load(self.data)
         assert found is not None
         return found
+
+    def as_it_lets_go(self, index: int, act: Callable[[], Awaitable[object]]) -> None:
+        """When shard ``index`` has looked round, and is about to take nothing any more, ``act`` comes first."""
+        handovers = self.running[index].shard.handovers
+        flush = handovers._flush
+
+        async def first() -> None:
+            handovers._flush = flush
+            await flush()
+            await act()
+
+        handovers._flush = first
 
     async def begin(self, name: str, user: str, to: int) -> Placement:
         """Everything before the rename; the placement that is to come."""
@@ -197,6 +209,17 @@ async def test_a_receipt_counts_nobody_twice_who_moved_between_two_tries() -> No
             assert await node.ids_of(ADA) == ["once"]
             with pytest.raises(Refused, match="not available"):  # by the table of before
                 await node.running[0].deliver(delivery(letter("x"), [ADA], table=1))
+
+
+@played
+async def test_a_receipt_from_the_moment_before_goes_along_though_it_is_the_first_there_is() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            id = next(f"m{number}" for number in range(100_000) if slot_of(f"m{number}") == slot_of(ADA))
+            node.as_it_lets_go(0, lambda: node.send(id, ADA))
+            await node.move(ADA, 1)
+            with pytest.raises(Refused, match="another body"):
+                await node.send(id, ADA, digest=b"another")
 
 
 @played
