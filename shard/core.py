@@ -315,7 +315,6 @@ class Shard:
             journal=self.journal,
             members=self.members,
             office=self.office,
-            ledger=ledger,
             postmen=self.postmen,
             loader=self.loader,
             tail=self.tail,

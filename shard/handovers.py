@@ -42,7 +42,6 @@ from shard.disk import full_is_507
 from shard.gone import DONE, Gone
 from shard.journal import Journal
 from shard.keyring import Keyring
-from shard.ledger import Ledger
 from shard.loader import Loader
 from shard.mailbox import Standing
 from shard.mailboxes import Mailboxes
@@ -89,7 +88,6 @@ class Handovers:
         journal: Journal,
         members: Members,
         office: Office,
-        ledger: Ledger,
         postmen: Postmen,
         loader: Loader,
         tail: Tail,
@@ -116,7 +114,6 @@ class Handovers:
         self._journal = journal
         self._members = members
         self._office = office
-        self._ledger = ledger
         self._postmen = postmen
         self._loader = loader
         self._tail = tail
@@ -345,12 +342,9 @@ class Handovers:
         of_home: dict[int, list[parcel.Receipt]] = {}
         for receipt in receipts.values():
             of_home.setdefault(table.home(receipt[0]), []).append(receipt)
-        notes = self._ledger.take([])
-        try:
-            self._ledger.committed(notes, await self._journal.write(lambda: self._ledger.write(notes)))
-        except DiskFull:
-            self._ledger.give_back(notes)
-            raise
+        await self._office.note()
+        while self._put_off.given_up.deaths:  # more than one transaction takes
+            await self._office.note()
         shards = to.keys() | slots.keys() | of_home.keys()
         after = max((self._residents.since(slot) for of_one in slots.values() for slot in of_one), default=0)
         since_us = now_us() - COUNTED_US

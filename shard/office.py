@@ -227,6 +227,12 @@ class Office:
         while self._entries or not self._idle.is_set():
             await asyncio.sleep(0.01)
 
+    async def note(self) -> None:
+        """Commit now what there is to be noted, as far as it fits into one transaction. Raises :class:`DiskFull`."""
+        async with self._journal.lock:
+            if not await self._commit_group():
+                raise DiskFull()
+
     async def close_books(self) -> None:
         """Note what is to be noted, and let go of what may go: the last transaction before the end."""
         seqs, self._to_purge = self._to_purge, []

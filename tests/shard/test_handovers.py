@@ -18,7 +18,7 @@ from node.clock import now_us
 from node.errors import Moving, Refused
 from node.placement import Placement
 from node.slots import slot_of
-from shard import parcel
+from shard import ledger, parcel
 from shard.doctor import Doctor
 from shard.subscriptions import Subscription
 
@@ -370,6 +370,33 @@ async def test_what_a_shard_unpacks_at_its_start_is_there_at_once() -> None:
             assert (await node.running[1].while_alive(shard.desk.usage(used))).quota_messages == 7
             await node.let_go()
             assert shard.journal.rows == 0
+        assert examined(data) == []
+
+
+@played
+async def test_whatever_died_a_moment_before_goes_along_as_dead() -> None:
+    with laid_out(2) as data, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "_DEATHS_MAX", 1)
+        async with Node(data, 2) as node:
+            await node.send("first", ADA)
+            await node.settled()
+            old = node.running[0].shard
+            old.mailboxes.discard(ADA)
+
+            async def die() -> None:
+                letters = old.put_off.take(ADA)
+                old.put_off.given_up.left_out(ADA, letters)
+                for letter in letters:
+                    old.backlog.gave_up(letter)
+
+            with held_elsewhere(box_path(data, ADA), "write"):
+                for number in range(30):
+                    await node.send(f"dies{number}", ADA)
+                await until(lambda: len(old.put_off.waiting_for(ADA)) == 30, "letters that wait", node.running[0].life)
+                node.as_it_lets_go(0, die)
+                await node.move(ADA, 1)
+            assert (old.dead.count, node.running[1].shard.dead.count) == (0, 30)
+            assert await node.ids_of(ADA) == ["first"]
         assert examined(data) == []
 
 
