@@ -86,6 +86,26 @@ def load_durable(data: Path) -> Placement | None:
     return found
 
 
+class Watched:
+    """``placement.json`` of ``data``, for who goes by it and looks for changes: only another file is read."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._seen: tuple[int, int] | None = None
+
+    def news(self) -> Placement | None:
+        """What the file says, if it is another than at the last time; None if not, or if it can't be read now."""
+        try:
+            status = os.stat(self._data / "placement.json")
+            if (seen := (status.st_ino, status.st_mtime_ns)) == self._seen:
+                return None
+            found = load(self._data)
+        except (OSError, ConfigError):
+            return None
+        self._seen = seen
+        return found
+
+
 def decode(content: bytes) -> Placement:
     """What :func:`encode` made. Raises :class:`msgspec.DecodeError`, ``ValueError``."""
     found = msgspec.json.decode(content, type=Placement)

@@ -158,8 +158,9 @@ class Supervisor:
         self._layout = self._child("layout", self._commands.layout())
         if code := await asyncio.shield(self._layout.once()):
             raise StartFailed(f"the data directory can't be used ({ending(code)}): {self._layout.last_words()}")
+        placed = placement.load(self._data)
         shard_cores, router_cores = process.affinities(node.shards, node.routers, process.cores())
-        for index in range(self._wanted() or node.shards):
+        for index in range(placed.processes if placed else node.shards):
             self._begin_shard(index, shard_cores[index] if index < node.shards else None)
         await self._patiently("shards", self._await_shards())
         for index, listener in enumerate(self._listeners):
@@ -177,14 +178,6 @@ class Supervisor:
         self._on_ready(url, is_new)
         await self._follow()
 
-    def _wanted(self) -> int:
-        """How many shard processes there are to be, by the file; 0 if it doesn't say."""
-        try:
-            placed = placement.load(self._data)
-        except (ConfigError, OSError):
-            return 0
-        return 0 if placed is None else placed.processes
-
     def _begin_shard(self, index: int, cores: set[int] | None) -> Child:
         child = self._child(f"shard-{index}", self._commands.shard(index), cores=cores)
         self._shards.append(child)
@@ -193,13 +186,16 @@ class Supervisor:
 
     async def _follow(self) -> None:
         """Begin and end shards as the number of them is changed (:mod:`node.reshard`), until cancelled."""
+        file = placement.Watched(self._data)
         while True:
             await asyncio.sleep(_FOLLOW_S)
-            wanted = await asyncio.to_thread(self._wanted)
-            while 0 < len(self._shards) < wanted:
+            placed = await asyncio.to_thread(file.news)
+            if placed is None:
+                continue
+            while len(self._shards) < placed.processes:
                 _log.info("beginning a shard", shard=len(self._shards))
                 self._begin_shard(len(self._shards), None).settled = True
-            while len(self._shards) > wanted > 0:
+            while len(self._shards) > placed.processes:
                 _log.info("ending a shard", shard=len(self._shards) - 1)
                 await self._shards.pop().stop(self._hurry)
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from node import ops, placement
+from node import ops
 from node.changes import Mark, News, Watch
-from node.errors import ConfigError, Moving, NotFound, PoboxError, Refused, Unavailable
+from node.errors import Moving, NotFound, PoboxError, Refused, Unavailable
 from node.link import Link, body_of
 from node.paths import changes_path, socket_path
-from node.placement import Placement
+from node.placement import Placement, Watched
 from router.shedding import Shedding
 
 T = TypeVar("T")
@@ -47,7 +46,7 @@ class Links:
         self._looking: asyncio.Lock | None = None
         self._looker: asyncio.Task[None] | None = None
         self._leaving = set[asyncio.Task[None]]()
-        self._seen: tuple[int, int] | None = None
+        self._placement = Watched(data)
         self._add(placement.shards)
         self._take(placement)
 
@@ -108,14 +107,7 @@ class Links:
         if self._looking is None:
             self._looking = asyncio.Lock()
         async with self._looking:
-            try:
-                status = os.stat(self.data / "placement.json")
-                if (seen := (status.st_ino, status.st_mtime_ns)) == self._seen:
-                    return
-                found = placement.load(self.data)
-            except (OSError, ConfigError):
-                return
-            self._seen = seen
+            found = self._placement.news()
             if found is None or found.table.number <= self.version:
                 return
             for link in self._add(found.shards):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from node import ops, paths, placement
 from node.clock import now_us
 from node.errors import DiskFull, Unavailable
-from node.placement import Placement
+from node.placement import Placement, Watched
 from node.slots import SLOTS, Table, slot_of
 from shard import parcel, parked, replay
 from shard.backlog import Letter
@@ -138,7 +137,7 @@ class Handovers:
         self._thread = ThreadPoolExecutor(1, "handover")
         self._busy = False
         self._waiting: asyncio.Task[None] | None = None
-        self._seen: tuple[int, int] | None = None
+        self._placement = Watched(data)
         self._receipts_to: int | None = None
         """up to which number the receipts were looked at; None if none of them go"""
         residents.look = self.look
@@ -164,22 +163,12 @@ class Handovers:
         """Go by the file, if that is another by now."""
         if self._busy:
             return  # it is waited for
-        path = self._data / "placement.json"
-        try:
-            status = os.stat(path)
-            if (seen := (status.st_ino, status.st_mtime_ns)) == self._seen:
-                return
-            found = placement.load(self._data)
-        except OSError:
-            return
-        self._seen = seen
-        if found is None or found.version != self._residents.placement.version:
+        found, residents = self._placement.news(), self._residents
+        if found is None or found.version != residents.placement.version:
             return
         table = found.table
-        if table.number < self._residents.table.number:
-            return
-        if table.owned(self._residents.index) == self._residents.owned:
-            self._residents.take(found)
+        if table.number >= residents.table.number and table.owned(residents.index) == residents.owned:
+            residents.take(found)
 
     # -- letting go ----------------------------------------------------------------------------------
 

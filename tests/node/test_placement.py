@@ -8,7 +8,7 @@ import pytest
 
 from node import placement
 from node.errors import ConfigError
-from node.placement import Placement
+from node.placement import Placement, Watched
 
 
 def test_what_is_saved_is_loaded_and_an_empty_directory_has_none(tmp_path: Path) -> None:
@@ -17,6 +17,19 @@ def test_what_is_saved_is_loaded_and_an_empty_directory_has_none(tmp_path: Path)
         placement.save(tmp_path, Placement(version=version, shards=version + 1))
         assert placement.load(tmp_path) == Placement(version=version, shards=version + 1)
     assert os.listdir(tmp_path) == ["placement.json"]
+
+
+def test_who_watches_it_hears_of_each_change_once(tmp_path: Path) -> None:
+    file = Watched(tmp_path)
+    assert file.news() is None
+    for shards in (1, 2):
+        placement.save(tmp_path, Placement(version=1, shards=shards))
+        assert file.news() == Placement(version=1, shards=shards)
+        assert file.news() is None
+    (tmp_path / "placement.json").write_text("{")
+    assert file.news() is None
+    placement.save(tmp_path, Placement(version=1, shards=3))
+    assert file.news() == Placement(version=1, shards=3)
 
 
 def test_one_from_before_there_were_formats_is_of_the_first(tmp_path: Path) -> None:
