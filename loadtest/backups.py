@@ -17,7 +17,7 @@ from pathlib import Path
 from loadtest import load
 from loadtest.subjects import PoboxNode, directory, pobox
 from node import ops, paths
-from node.link import Link
+from node.link import ask_once
 
 _WAYS: dict[str, dict[str, str]] = {
     "as it is": {"POBOX_BACKUP_AT": ""},
@@ -27,14 +27,12 @@ _WAYS: dict[str, dict[str, str]] = {
 }
 _SHARDS = 2
 _LIMIT_S = 300.0
+_ANSWER_S = 5.0
 
 
 async def _begin(node: PoboxNode) -> None:
     for shard in range(_SHARDS):
-        link = Link(paths.socket_path(node.data, shard))
-        await link.connect()
-        await link.ask(ops.BackUp(0), ops.BackupState)
-        await link.close()
+        await ask_once(paths.socket_path(node.data, shard), ops.BackUp(0), ops.BackupState, timeout_s=_ANSWER_S)
 
 
 def turn(base: Path, way: str, *, seconds: float, users: int) -> float:

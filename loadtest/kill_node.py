@@ -23,7 +23,7 @@ from loadtest.children import Child, free_port, python
 from loadtest.errors import BenchError
 from node import ops, rundir
 from node.errors import PoboxError
-from node.link import Link
+from node.link import ask_once
 from node.paths import socket_path
 
 KINDS = ("shard", "router", "supervisor", "all")
@@ -137,10 +137,4 @@ async def wait_drained(data: Path, shards: int, limit_s: float) -> None:
 
 
 async def _waiting(data: Path, index: int) -> int:
-    link = Link(socket_path(data, index))
-    try:
-        await link.connect()
-        state = await asyncio.wait_for(link.ask(ops.Ping(rid=0), ops.State), _ANSWER_MAX_S)
-        return state.waiting
-    finally:
-        await link.close()
+    return (await ask_once(socket_path(data, index), ops.Ping(0), ops.State, timeout_s=_ANSWER_MAX_S)).waiting

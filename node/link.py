@@ -197,6 +197,18 @@ class Link:
                 answer.set_exception(Unavailable())
 
 
+async def ask_once(path: Path, request: ops.AnyRequest, answer: type[T], *, timeout_s: float) -> T:
+    """As :meth:`Link.ask`, over a connection for this alone. Raises ``OSError`` if nobody listens at ``path``,
+    ``TimeoutError`` after ``timeout_s``."""
+    link = Link(path, timeout_s=timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await link.connect()
+            return await link.ask(request, answer)
+    finally:
+        await link.close()
+
+
 def _breaker() -> Breaker:
     """Its probe is a ping to a process next door: it may come soon and often."""
     return Breaker(pause_s=_SWEEP_S, pause_max_s=1.0)

@@ -26,7 +26,7 @@ import msgspec
 
 from node import ops, paths, placement
 from node.errors import ConfigError, PoboxError
-from node.link import Link
+from node.link import ask_once
 from node.placement import Placement
 
 T = TypeVar("T")
@@ -265,13 +265,7 @@ class Reshard:
             return None
 
     async def _ask(self, shard: int, request: ops.AnyRequest, answer: type[T], timeout_s: float = _ANSWER_S) -> T:
-        link = Link(paths.socket_path(self._data, shard), timeout_s=timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await link.connect()
-                return await link.ask(request, answer)
-        finally:
-            await link.close()
+        return await ask_once(paths.socket_path(self._data, shard), request, answer, timeout_s=timeout_s)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from node.clock import now_us
 from node.config import Config, environment
 from node.console import Console
 from node.errors import ConfigError, PoboxError
-from node.link import Link
+from node.link import ask_once
 
 SQLITE_MIN = (3, 51, 3)
 _POLL_S = 0.05
@@ -273,16 +273,10 @@ class Supervisor:
 
     async def _await_shard(self, index: int) -> None:
         while True:
-            link = Link(paths.socket_path(self._data, index))
-            try:
-                await link.connect()
-                await asyncio.wait_for(link.ask(ops.Ping(rid=0), ops.State), _ANSWER_MAX_S)
-            except (OSError, PoboxError, TimeoutError):
-                await asyncio.sleep(_POLL_S)
-            else:
+            with contextlib.suppress(OSError, PoboxError, TimeoutError):
+                await ask_once(paths.socket_path(self._data, index), ops.Ping(0), ops.State, timeout_s=_ANSWER_MAX_S)
                 return
-            finally:
-                await link.close()
+            await asyncio.sleep(_POLL_S)
 
     async def _await_routers(self, url: str) -> None:
         """Each has begun to listen, and the whole answers that it is ready."""

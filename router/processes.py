@@ -17,7 +17,7 @@ import msgspec
 
 from node import ops
 from node.errors import PoboxError
-from node.link import Link
+from node.link import ask_once
 from node.paths import router_socket_path, socket_address, socket_path
 from node.peers import is_ours
 from node.wire import Framed
@@ -76,15 +76,10 @@ class Processes:
         """What ``process`` tells, None if it doesn't within :data:`ANSWER_S`."""
         if process is self.here:
             return self._own.ask()
-        link = Link(process.path, timeout_s=ANSWER_S)
         try:
-            async with asyncio.timeout(ANSWER_S):
-                await link.connect()
-                return await link.ask(ops.AskMetrics(0), ops.Metrics)
+            return await ask_once(process.path, ops.AskMetrics(0), ops.Metrics, timeout_s=ANSWER_S)
         except (OSError, PoboxError, TimeoutError, msgspec.MsgspecError):
             return None
-        finally:
-            await link.close()
 
     async def ask_all(self, processes: list[Process]) -> list[tuple[Process, ops.Metrics | None]]:
         """All at once."""

@@ -24,7 +24,7 @@ from node.clock import iso, now_us, us_of
 from node.config import Config
 from node.errors import ConfigError, PoboxError
 from node.ids import check_name
-from node.link import Link
+from node.link import ask_once
 from node.placement import Placement
 from node.show import table
 from shard import backup_files as files
@@ -271,15 +271,11 @@ async def _back_up(config: Config, shard: int) -> ops.BackupState:
 
 
 async def _ask(config: Config, shard: int, request: ops.AnyRequest, answer: type[T]) -> T:
-    link = Link(paths.socket_path(Path(config.node.data), shard), timeout_s=_PATIENCE_S)
+    path = paths.socket_path(Path(config.node.data), shard)
     try:
-        await link.connect()
+        return await ask_once(path, request, answer, timeout_s=_PATIENCE_S)
     except OSError as error:
         raise ConfigError(f"no node runs on {config.node.data}: {error.strerror}") from error
-    try:
-        return await link.ask(request, answer)
-    finally:
-        await link.close()
 
 
 async def _gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
