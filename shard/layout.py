@@ -209,12 +209,9 @@ class _Mover:
         count = 0
         joined: dict[tuple[int, str, int], list[str]] = defaultdict(list)
         mutes: list[tuple[int, str, str, int]] = []
-        for record in Members(source.db).channels.values():
-            for members in self._members:
-                if record.id not in members.channels:
-                    members.put(
-                        record.id, record.name, record.description, record.created_by, record.created_us, record.open
-                    )
+        channels = Members(source.db).channels.values()
+        for members in self._members:
+            members.take(channels)
         rows = source.db.execute("SELECT channel_id, user_id, joined_us, muted_us FROM members WHERE left_seq IS NULL")
         for channel, user, joined_us, muted_us in rows:
             owner = self._owner(user)

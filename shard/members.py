@@ -11,7 +11,7 @@ Whether a member has muted the channel is part of the membership, and ends with 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import apsw
 import msgspec
@@ -150,6 +150,12 @@ class Members:
         )
         self.channels[channel_id] = record
         return old is None
+
+    def take(self, channels: Iterable[ChannelRecord]) -> None:
+        """Make those of another shard's ``channels`` that are not known here, with no members."""
+        for record in channels:
+            if record.id not in self.channels:
+                self.put(record.id, record.name, record.description, record.created_by, record.created_us, record.open)
 
     def drop(self, channel_id: str, seq: int) -> list[str]:
         """Forget the channel; who was in it until ``seq``."""

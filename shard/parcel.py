@@ -146,9 +146,7 @@ def unpack(journal: Journal, members: Members, residents: Residents, parcel: Par
     residents.note(parcel.stays)
     for slot in sorted(slots):
         residents.note([(slot, parcel.seq, NOWHERE), (slot, began, residents.index)])
-    for record in parcel.channels:
-        if record.id not in members.channels:
-            members.put(record.id, record.name, record.description, record.created_by, record.created_us, record.open)
+    members.take(parcel.channels)
     for channel, user, joined_us, muted_us in parcel.members:
         members.change(channel, [user], [], began, joined_us)
         if muted_us is not None:
