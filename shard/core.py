@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,7 @@ from shard.backup import Backups
 from shard.barrier import Barrier
 from shard.channels import Channels
 from shard.dead_letters import DeadLetters
+from shard.departure import Departure
 from shard.desk import Desk
 from shard.disk import Disk
 from shard.erasures import Erasures
@@ -309,15 +311,27 @@ class Shard:
             changed=self.changes.for_user,
             keyring=keyring,
         )
-        self.handovers = Handovers(
+        departure = partial(
+            Departure,
             data,
             self.residents,
             journal=self.journal,
             members=self.members,
-            office=self.office,
             postmen=self.postmen,
             loader=self.loader,
             tail=self.tail,
+            put_off=self.put_off,
+            parked_letters=self.parked,
+            is_expanding=lambda: self.expander.busy or self.backlog.window.behind > 0,
+        )
+        self.handovers = Handovers(
+            data,
+            self.residents,
+            departure,
+            journal=self.journal,
+            members=self.members,
+            office=self.office,
+            postmen=self.postmen,
             put_off=self.put_off,
             mailboxes=self.mailboxes,
             statuses=self.statuses,
@@ -330,7 +344,6 @@ class Shard:
             dead=self.dead,
             parked_letters=self.parked,
             under_way=self.under_way,
-            is_expanding=lambda: self.expander.busy or self.backlog.window.behind > 0,
             flush=self.barrier.flush,
             enter=self._enter,
             moved=self.changes.for_anybody,

@@ -4,21 +4,21 @@ Who has them is said by ``placement.json`` alone, and changes with the one renam
 
 1. The old owner delivers what waits for them, then takes nothing new for anybody, asks no more questions about them,
    delivers the rest, closes their boxes and flushes the disk. What can't be in their boxes it packs
-   (:mod:`shard.parcel`).
+   (:mod:`shard.departure`).
 2. The new owner writes the parcel down, durably, and does nothing else with it.
 
 Both then wait for the handover's end. If the rename has come, and is on disk, the old owner forgets the people and the
-new one unpacks; where the handover was called off, it goes on as if nothing had been asked. A handover that doesn't come to its end in time is
-called off by whoever waits for it: under the lock that the rename is made under, so it is one of the two for everybody.
-A shard that is started calls off what is under way, and then goes by the file: what it has of others' it clears away,
-what it has kept for itself it unpacks.
+new one unpacks; where the handover was called off, it goes on as if nothing had been asked. A handover that doesn't
+come to its end in time is called off by whoever waits for it: under the lock that the rename is made under, so it is
+one of the two for everybody. A shard that is started calls off what is under way, and then goes by the file: what it
+has of others' it clears away, what it has kept for itself it unpacks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -29,19 +29,17 @@ import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import ops, paths, placement
-from node.clock import now_us
 from node.errors import DiskFull, Unavailable
 from node.placement import Placement, Watched
-from node.slots import SLOTS, Table, slot_of
-from shard import parcel, parked, replay
+from shard import parcel, replay
 from shard.backlog import Letter
 from shard.backup import Backups
-from shard.dead_letters import DeadLetters, Moved
+from shard.dead_letters import DeadLetters
+from shard.departure import Departure
 from shard.disk import full_is_507
 from shard.gone import DONE, Gone
 from shard.journal import Journal
 from shard.keyring import Keyring
-from shard.loader import Loader
 from shard.mailbox import Standing
 from shard.mailboxes import Mailboxes
 from shard.members import Members
@@ -52,12 +50,11 @@ from shard.postmen import Postmen
 from shard.push import Push
 from shard.put_off import PutOff
 from shard.quotas import Quotas
-from shard.residents import BEYOND, COUNTED_US, Residents, Stay
+from shard.residents import BEYOND, Residents
 from shard.restore import Restores
-from shard.roster import Roster, names_in
+from shard.roster import Roster
 from shard.sealing import seal, unseal
 from shard.statuses import Statuses
-from shard.tail import Tail
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -68,28 +65,26 @@ _FROZEN_MAX_S = 2.0
 _PATIENCE_S = 2.0
 """for the rename, after that"""
 _ANSWERED_S = 0.1
-_COUNTED_MAX = 20_000
 _AGAIN_S = 0.5
 _MOVING = "The mailbox is moving to another shard"
 _CONCERNS_ALL = (ops.ChangeMembers, ops.PutChannel, ops.DropChannel)
 
 
 class Handovers:
-    """Of the shard of ``residents``. ``under_way`` are the questions that are being answered; ``flush`` makes what was
-    delivered durable; ``enter`` takes a journaled letter and its targets; ``moved`` is called when others belong here,
-    or are about to."""
+    """Of the shard of ``residents``. ``departure`` is who leaves for a placement that is to come; ``under_way`` are the
+    questions that are being answered; ``flush`` makes what was delivered durable; ``enter`` takes a journaled letter
+    and its targets; ``moved`` is called when others belong here, or are about to."""
 
     def __init__(
         self,
         data: Path,
         residents: Residents,
+        departure: Callable[[Placement], Departure],
         *,
         journal: Journal,
         members: Members,
         office: Office,
         postmen: Postmen,
-        loader: Loader,
-        tail: Tail,
         put_off: PutOff,
         mailboxes: Mailboxes,
         statuses: Statuses,
@@ -102,7 +97,6 @@ class Handovers:
         dead: DeadLetters,
         parked_letters: Parked,
         under_way: Mapping[asyncio.Task[None], ops.AnyRequest],
-        is_expanding: Callable[[], bool],
         flush: Callable[[], Awaitable[None]],
         enter: Callable[[Letter, list[str]], None],
         moved: Callable[[], None],
@@ -110,12 +104,11 @@ class Handovers:
     ) -> None:
         self._data = data
         self._residents = residents
+        self._departure = departure
         self._journal = journal
         self._members = members
         self._office = office
         self._postmen = postmen
-        self._loader = loader
-        self._tail = tail
         self._put_off = put_off
         self._mailboxes = mailboxes
         self._statuses = statuses
@@ -128,7 +121,6 @@ class Handovers:
         self._dead = dead
         self._parked = parked_letters
         self._under_way = under_way
-        self._is_expanding = is_expanding
         self._flush = flush
         self._enter = enter
         self._moved = moved
@@ -138,8 +130,6 @@ class Handovers:
         self._busy = False
         self._waiting: asyncio.Task[None] | None = None
         self._placement = Watched(data)
-        self._receipts_to: int | None = None
-        """up to which number the receipts were looked at; None if none of them go"""
         residents.look = self.look
 
     @property
@@ -150,12 +140,6 @@ class Handovers:
     async def run(self) -> None:
         """Until cancelled; raises what went wrong at the end of a handover."""
         raise await self._failures.get()
-
-    def _unpack(self, body: bytes) -> parcel.Unpacked:
-        return parcel.unpack(self._journal, self._members, self._residents, parcel.decode(body))
-
-    def _clear(self, people: Iterable[str]) -> Moved:
-        return parcel.clear(self._journal, self._members, people, self._residents.table.number)
 
     # -- a table that changed nothing here -----------------------------------------------------------
 
@@ -174,24 +158,27 @@ class Handovers:
 
     async def hand_over(self, q: ops.HandOver) -> ops.HandedOver:
         """See :class:`node.ops.HandOver`."""
-        new = self._next(q.placement)
-        if self._backups.state.running:
-            raise Unavailable("A backup is being made: nobody moves meanwhile")
+        self._check_free()
+        going = self._departure(self._next(q.placement))
         self._busy = True
         try:
-            people, receipts = await self._look_round(new)
-            for user in sorted(await self._with_mail(people, new.table)):
+            await going.look_round()
+            for user in going.with_mail():
                 await self._postmen.deliver_now(user)
             await self._flush()
-            return await self._freeze(q.name, new, people, receipts)
+            return await self._freeze(q.name, going)
         except BaseException:
             self._busy = False
             raise
 
-    def _next(self, content: bytes) -> Placement:
+    def _check_free(self) -> None:
         self.look()
         if self._busy:
             raise Unavailable("People are moving already")
+        if self._backups.state.running:
+            raise Unavailable("A backup is being made: nobody moves meanwhile")
+
+    def _next(self, content: bytes) -> Placement:
         now = self._residents.placement
         try:
             new = placement.decode(content)
@@ -201,103 +188,44 @@ class Handovers:
             raise Unavailable("The placement has changed")
         return new
 
-    async def _look_round(self, new: Placement) -> tuple[set[str], dict[str, parcel.Receipt]]:
-        """Who is to leave, and the receipts that go; there may be more of both when nothing is taken any more."""
-        table = new.table
-        people: set[str] = set()
-        after = ""
-        while names := await self._journal.read(lambda: parcel.member_names(self._journal, after)):  # noqa: B023
-            after = names[-1]
-            people.update(name for name in names if self._goes(name, table))
-        receipts: dict[str, parcel.Receipt] = {}
-        self._receipts_to = None
-        if new.shards <= self._residents.index or self._homes_go(table):
-            self._receipts_to = 0
-            while await self._more_receipts(new, receipts):
-                pass
-        return people | await self._named_now(new), receipts
-
-    def _goes(self, user: str, new: Table) -> bool:
-        return self._residents.is_mine(user) and new.shard_of(user) != self._residents.index
-
-    def _homes_go(self, new: Table) -> bool:
-        return any(slot < SLOTS for slot in self._residents.owned - new.owned(self._residents.index))
-
-    async def _named_now(self, new: Placement) -> set[str]:
-        """Who is to leave, of those who have a box or something in the database that is soon read through."""
-        table = new.table
-
-        def work() -> list[str]:
-            left = {slot for slot in self._residents.owned - table.owned(self._residents.index) if slot < SLOTS}
-            alone = {slot_of(user) for user in new.users if self._goes(user, table)}
-            return [name for slot in left | alone for name in names_in(self._data, slot)]
-
-        names = {*await self._in_thread(work), *await self._journal.read(lambda: parcel.other_names(self._journal))}
-        return {name for name in names | self._postmen.with_mail() if self._goes(name, table)}
-
-    async def _more_receipts(self, new: Placement, receipts: dict[str, parcel.Receipt]) -> bool:
-        """The next portion; False if there are no more. Of ids whose home moves only what was sent is told; a shard
-        that is to end leaves what it counts of every one."""
-        first, index, table = self._receipts_to, self._residents.index, new.table
-        if first is None:
-            return False
-        rows = await self._journal.read(lambda: self._journal.receipts_after(first, 2_000))
-        ends = new.shards <= index
-        for seq, id, digest, accepted_us, targets, failed in rows:
-            self._receipts_to = seq
-            if ends:
-                receipts[id] = (id, digest, accepted_us, targets, failed)
-            elif self._residents.table.home(id) == index != table.home(id):
-                receipts[id] = (id, digest, accepted_us, 0, 0)
-        return bool(rows)
-
-    async def _with_mail(self, people: set[str], new: Table) -> set[str]:
-        """For whom of those who leave something waits, or may wait."""
-        waiting = {user for user in self._postmen.with_mail() if self._goes(user, new)}
-        if self._is_expanding():  # or stands in the tail: found by who is in which channel, and by name
-            waiting |= {user for user in people if self._goes(user, new)}
-        return waiting
-
-    async def _freeze(
-        self, name: str, new: Placement, people: set[str], receipts: dict[str, parcel.Receipt]
-    ) -> ops.HandedOver:
+    async def _freeze(self, name: str, going: Departure) -> ops.HandedOver:
         """From here on nothing is taken. Nothing of it is broken off in the middle; where it takes too long, it is
         given up between two steps."""
         began = monotonic()
-        residents, table = self._residents, new.table
 
         def in_time() -> None:
             if monotonic() - began > _FROZEN_MAX_S:
                 raise Unavailable("Too much waits for those who are to move", retry_after=2)
 
-        residents.leaving = table
+        self._residents.leaving = going.table
         self._moved()  # a router that goes by the old table for long must not take its last answer for the newest
         try:
             await self._office.pause()
             await self._answered(in_time)
-            people |= await self._named_now(new)
-            while await self._more_receipts(new, receipts):
-                in_time()
-            for user in sorted(await self._with_mail(people, table)):
+            await going.look_again(in_time)
+            for user in going.with_mail():
                 in_time()
                 await self._postmen.deliver_now(user)
-            self._check(people)
-            for user in sorted(self._put_off.users() & people):
+            self._check(going.people)
+            for user in sorted(self._put_off.users() & going.people):
                 self._postmen.hold_back(user, _MOVING)
-            residents.closed = True
+            self._residents.closed = True
             await self._statuses.vacate()
             await self._mailboxes.vacate()
             in_time()
             await self._flush()
-            packed = await self._pack(people, new, receipts)
+            await self._office.note()
+            while self._put_off.given_up.deaths:  # more than one transaction takes
+                await self._office.note()
+            packed = await going.pack()
             await self._in_thread(lambda: self._write(name, packed))
             in_time()
         except BaseException:
-            self._thaw(people)
+            self._thaw(going.people)
             raise
-        self._waiting = asyncio.create_task(self._wait_for_end(name, people), name="handover")
+        self._waiting = asyncio.create_task(self._wait_for_end(name, going.people), name="handover")
         letters = sum(len(one.letters) for one in packed.values())
-        return ops.HandedOver(sorted(packed), len(people), letters, int((monotonic() - began) * 1e6))
+        return ops.HandedOver(sorted(packed), len(going.people), letters, int((monotonic() - began) * 1e6))
 
     async def _answered(self, in_time: Callable[[], None]) -> None:
         """Until the questions that were let in before, about those who leave, are answered."""
@@ -315,77 +243,6 @@ class Handovers:
         deleted = {user for user, phase in self._gone.phases.items() if phase != DONE}
         if people & (deleted | self._restores.at_work):
             raise Unavailable("Somebody who is to move is being deleted or restored")
-
-    async def _pack(self, people: set[str], new: Placement, receipts: dict[str, parcel.Receipt]) -> dict[int, Parcel]:
-        """A parcel for each shard that gets something."""
-        table, index = new.table, self._residents.index
-        to: dict[int, list[str]] = {}
-        for user in sorted(people):
-            to.setdefault(table.shard_of(user), []).append(user)
-        slots: dict[int, list[int]] = {}
-        for slot in sorted(self._residents.owned - table.owned(index)):
-            slots.setdefault(table.owner(slot), []).append(slot)
-        for user, slot in new.users.items():
-            if self._goes(user, table) and slot not in slots.setdefault(table.owner(slot), []):
-                slots[table.owner(slot)].append(slot)
-        of_home: dict[int, list[parcel.Receipt]] = {}
-        for receipt in receipts.values():
-            of_home.setdefault(table.home(receipt[0]), []).append(receipt)
-        await self._office.note()
-        while self._put_off.given_up.deaths:  # more than one transaction takes
-            await self._office.note()
-        shards = to.keys() | slots.keys() | of_home.keys()
-        after = max((self._residents.since(slot) for of_one in slots.values() for slot in of_one), default=0)
-        since_us = now_us() - COUNTED_US
-        counted = await self._journal.read(lambda: self._journal.taken_since(since_us, after, _COUNTED_MAX))
-        packed: dict[int, Parcel] = {}
-        for shard in sorted(shards - {index}):
-            stays = self._stays(slots.get(shard, []), new)
-            mine = to.get(shard, [])
-            one = await self._journal.read(lambda: parcel.pack(self._journal, self._members, mine, stays))  # noqa: B023
-            for user in mine:
-                retry = self._put_off.retry_of(user)
-                if retry is not None:
-                    one.retries.append(retry)
-                one.letters += await self._undelivered(user)
-            one.receipts = of_home.get(shard, [])
-            one.counted = counted if mine else []
-            packed[shard] = one
-        return packed
-
-    def _stays(self, slots: list[int], new: Placement) -> list[Stay]:
-        """Where ``slots`` were until now; somebody's own slot was where his name's was before."""
-        known: dict[int, list[Stay]] = {}
-        for stay in self._residents.stays():
-            known.setdefault(stay[0], []).append(stay)
-        before = {slot: slot_of(user) for user, slot in new.users.items()}
-        found: list[Stay] = []
-        for slot in slots:
-            mine = known.get(slot) or known.get(before.get(slot, slot)) or [(slot, 0, self._residents.index)]
-            found += [(slot, since, shard) for _slot, since, shard in mine]
-        return found
-
-    async def _undelivered(self, user: str) -> list[tuple[int, str, str, bytes]]:
-        """Rows of the journal that could not be stored in the box of ``user``."""
-        seqs = {letter.seq for letter in self._postmen.waiting_for(user)}
-        if (pile := self._parked.pile(user)) is not None:
-            got = pile.got
-            seqs.update(await self._journal.read(lambda: parked.waiting_for(self._journal.db, user, got)))
-        if user in self._loader.debtors:
-            after = self._residents.before(user)
-            while letters := await self._journal.read(lambda: self._tail.of(user, after)):  # noqa: B023
-                seqs.update(letter.seq for letter in letters)
-                after = letters[-1].seq
-        if any(letter.seq not in seqs for letter in self._postmen.waiting_for(user)):
-            raise Unavailable("Mail that is put off is just being parked")
-        if not seqs:
-            return []
-
-        def work() -> list[tuple[int, str, str, bytes]]:
-            rows = [self._journal.body(seq) for seq in sorted(seqs)]
-            return [(row[0], row[1], user, row[2]) for row in rows if row is not None]
-
-        return await self._journal.read(work)
 
     def _write(self, name: str, packed: Mapping[int, Parcel]) -> None:
         with full_is_507():
@@ -406,11 +263,7 @@ class Handovers:
 
     async def take_over(self, q: ops.TakeOver) -> None:
         """See :class:`node.ops.TakeOver`."""
-        self.look()
-        if self._busy:
-            raise Unavailable("People are moving already")
-        if self._backups.state.running:
-            raise Unavailable("A backup is being made: nobody moves meanwhile")
+        self._check_free()
         self._busy = True
         try:
             path = paths.parcel_path(self._data, q.name, self._residents.index)
@@ -466,6 +319,7 @@ class Handovers:
         if found is None:
             self._thaw(people)
             return
+        journal, members = self._journal, self._members
         self._residents.take(found)
         for user in people:
             self._put_off.move_out(user)
@@ -474,8 +328,10 @@ class Handovers:
             self._push.subscriptions.of.pop(user, None)
             self._quotas.dropped(user)
         try:
-            with self._members.as_committed():
-                self._dead.committed(await self._journal.write(lambda: self._clear(sorted(people))))
+            with members.as_committed():
+                number = found.table.number
+                cleared = await journal.write(lambda: parcel.clear(journal, members, sorted(people), number))
+            self._dead.committed(cleared)
         except DiskFull:  # they get nothing here all the same
             log.warning("the disk is too full to forget who moved away; the next start does it")
         self._office.resume()
@@ -485,25 +341,28 @@ class Handovers:
             with contextlib.suppress(DiskFull):
                 await self._journal.write(lambda: parcel.drop(self._journal))
             return
+        journal, members, residents = self._journal, self._members, self._residents
         await self._office.pause()  # what is taken from now on is for those who came, too
         while True:
             try:
-                with self._members.as_committed():
-                    unpacked = await self._journal.write(lambda: self._unpack(body))
+                with members.as_committed():
+                    unpacked = await journal.write(
+                        lambda: parcel.unpack(journal, members, residents, parcel.decode(body))
+                    )
                 break
             except DiskFull:  # it had room for the parcel a moment ago
                 log.warning("the disk is too full to take over who has moved here; they wait")
                 await asyncio.sleep(_AGAIN_S)
-        await self._journal.read(self._residents.load)
-        self._residents.take(found)
+        await journal.read(residents.load)
+        residents.take(found)
         self._dead.committed(unpacked.dead)
-        self._journal.receipts += unpacked.receipts
+        journal.receipts += unpacked.receipts
         self._push.subscriptions.take(unpacked.subscriptions)
         self._quotas.take(unpacked.quotas)
         self._put_off.load(unpacked.retries)
         states: dict[str, dict[str, Standing]] = {}
         for row in unpacked.letters:
-            letter, names = await self._journal.read(lambda: replay.letter_of(row, self._members, states))  # noqa: B023
+            letter, names = await journal.read(lambda: replay.letter_of(row, members, states))  # noqa: B023
             self._enter(letter, names)
         self._office.resume()
 
