@@ -158,14 +158,12 @@ class Departure:
 
     def _stays(self, slots: list[int]) -> list[Stay]:
         """Where ``slots`` were until now; somebody's own slot was where his name's was before."""
-        known: dict[int, list[Stay]] = {}
-        for stay in self._residents.stays():
-            known.setdefault(stay[0], []).append(stay)
+        residents = self._residents
         before = {slot: slot_of(user) for user, slot in self._new.users.items()}
         found: list[Stay] = []
         for slot in slots:
-            mine = known.get(slot) or known.get(before.get(slot, slot)) or [(slot, 0, self._residents.index)]
-            found += [(slot, since, shard) for _slot, since, shard in mine]
+            stays = residents.stays(slot) or residents.stays(before.get(slot, slot)) or [(0, residents.index)]
+            found += [(slot, since, shard) for since, shard in stays]
         return found
 
     async def _undelivered(self, user: str) -> list[tuple[int, str, str, bytes]]:

@@ -70,7 +70,8 @@ class Residents:
         """Take the stays from disk."""
         self._since = {}
         self._stays: dict[int, list[tuple[int, int]]] = {}
-        for slot, since, shard in self.stays():
+        rows = "SELECT slot, since, shard FROM stays ORDER BY slot, since"
+        for slot, since, shard in self._db.execute(rows) if has_table(self._db, "stays") else ():
             self._stays.setdefault(slot, []).append((since, shard))
             if shard == self.index:
                 self._since[slot] = max(since, self._since.get(slot, 0))
@@ -106,9 +107,14 @@ class Residents:
 
     def spans(self, user: str) -> list[tuple[int, int, int]]:
         """Which shards have had ``user``: the shard, behind which number, and up to which."""
-        stays = self._stays.get(self.table.slot(user)) or [(0, self.index)]
+        stays = self.stays(self.table.slot(user)) or [(0, self.index)]
         ends = [since for since, _shard in stays[1:]] + [BEYOND]
         return [(shard, since, end) for (since, shard), end in zip(stays, ends, strict=True) if shard != NOWHERE]
+
+    def stays(self, slot: int) -> list[tuple[int, int]]:
+        """Where ``slot`` has been, also if it was here once: from which number on, at which shard; nothing if it was
+        always here."""
+        return self._stays.get(slot, [])
 
     @property
     def last_beginning(self) -> int:
@@ -164,12 +170,6 @@ class Residents:
             raise Moving()
 
     # -- on disk -----------------------------------------------------------------------------------
-
-    def stays(self) -> list[Stay]:
-        """All that is known, also of slots that were here once."""
-        if not has_table(self._db, "stays"):
-            return []
-        return list(self._db.execute("SELECT slot, since, shard FROM stays ORDER BY slot, since"))
 
     def note(self, stays: Iterable[Stay]) -> None:
         """In a transaction of the journal."""
