@@ -124,7 +124,7 @@ def test_without_the_repair_of_boxes_torn_at_birth_some_are_damaged(
 def test_without_the_note_of_a_change_a_version_is_given_to_two_contents(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shard.mailbox._SOIL", "SELECT 1")
+    monkeypatch.setattr("shard.mailbox.SOIL", "SELECT 1")
     assert _breaks(scratch)
 
 
