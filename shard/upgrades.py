@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from node import paths
@@ -23,8 +24,9 @@ class Upgrades(Chore):
         self._journal = journal
         if not has_table(journal.db, "boxes"):
             journal.db.execute(_TABLE)
-            if not any(paths.boxes_dir(data).iterdir()):  # a new node's are all of today
-                journal.db.execute(_WRITE, (SCHEMA_VERSION,))
+            with os.scandir(paths.boxes_dir(data)) as slots:
+                if next(slots, None) is None:  # a new node's are all of today
+                    journal.db.execute(_WRITE, (SCHEMA_VERSION,))
         row = journal.db.execute(_READ).fetchone()
         self.is_due = row is None or row[0] < SCHEMA_VERSION
         """whether there may be boxes of an earlier one"""

@@ -96,6 +96,7 @@ def test_the_ring_flushes_each_write_and_keeps_its_size(tmp_path: Path, monkeypa
     assert (tmp_path / "ring").read_bytes() == b"abcd56789\0"
 
 
+@pytest.mark.slow
 def test_it_speaks_the_shards_protocol(tmp_path: Path) -> None:
     async def run() -> None:
         serving = asyncio.create_task(serve(tmp_path, 0, 2, 1))

@@ -123,6 +123,7 @@ def test_what_wrk_counts_is_what_the_server_was_sent(targets: int) -> None:
     assert counted == {600}
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_a_refusal_during_the_load_gives_no_figure() -> None:
     with _serving(refuse_every=50) as (url, _), pytest.raises(BenchError, match="refused"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ ENTRIES = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(ENTRIES, min_size=1, max_size=20))
 def test_lines_follow_each_other_and_are_json(entries: list[Entry]) -> None:
     place = BEGINNING

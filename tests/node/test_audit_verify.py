@@ -86,6 +86,7 @@ def reseal(draw: st.DataObject, content: bytes) -> bytes:
 CHANGES = [change_bytes, cut_out, cut_lines, put_in, exchange_lines, reseal]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.data(), st.sampled_from(CHANGES))
 def test_any_change_to_a_file_is_found(

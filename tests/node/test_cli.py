@@ -74,6 +74,7 @@ def test_a_file_of_recorded_traffic_reaches_the_first_members_of_its_channels(se
     assert "rec3" not in pobox(served, "channel", "members", "rec").output
 
 
+@pytest.mark.slow
 def test_lines_that_are_refused_are_named_and_fail_the_command(served: Node) -> None:
     lines = (
         b'{"users":["fay"],"title":"fine","content":""}\n\n'

@@ -80,6 +80,9 @@ def play(tmp_path: Path, part: Callable[[Shard, Link], Awaitable[None]], timeout
         asker.start()
         try:
             await until_up(asker)
+            # who connects is done before the other end knows of it
+            while not shard.connections:
+                await asyncio.sleep(0.001)
             await part(shard, asker)
         finally:
             await asker.close()
@@ -154,6 +157,7 @@ def test_an_answer_that_does_not_come_is_given_up_and_a_late_one_ignored(tmp_pat
         late = ask(asker)
         with pytest.raises(Unavailable):
             await late
+        await shard.until_asked(1)
         shard.answer(shard.asked[0], "too late")
         shard.answer(12_345, "to nobody")
         next_one = asyncio.create_task(asker.ask(ops.GetChannel(0, "news"), str, timeout_s=PATIENCE_S))

@@ -17,6 +17,7 @@ _SHARDS = st.integers(1, 6)
 _NAMES = st.lists(st.text("abcdefgh", min_size=1, max_size=6), unique=True, max_size=6)
 
 
+@pytest.mark.slow
 @given(_SHARDS, _SHARDS, _NAMES, st.data())
 def test_slots_go_where_they_are_computed_to_be_and_people_who_were_moved_stay(
     old: int, new: int, names: list[str], data: st.DataObject

@@ -145,6 +145,7 @@ def test_off_without_a_barrier_loses_acknowledged_rows(recording: Recording, scr
     assert verdicts(recording, scratch / "disk", SEEDS)["lost"] > 0
 
 
+@pytest.mark.slow
 def test_off_keeps_what_a_barrier_covered_if_checkpoints_flush_and_so_does_the_cut_log(
     recording: Recording, scratch: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_off_keeps_what_a_barrier_covered_if_checkpoints_flush_and_so_does_the_c
     assert set(verdicts(recording, scratch / "disk", SEEDS)) == {"good"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_under_off_damages_what_a_barrier_had_covered(recording: Recording, scratch: Path) -> None:
     checkpointing_run(recording, lambda db: db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE))
     seen = verdicts(recording, scratch / "disk", SEEDS)
@@ -166,6 +168,7 @@ def test_a_checkpoint_under_off_damages_what_a_barrier_had_covered(recording: Re
     assert seen["damaged"] > 0
 
 
+@pytest.mark.slow
 def test_a_flushing_checkpoint_whose_cut_isnt_flushed_mixes_old_frames_with_new(
     recording: Recording, scratch: Path
 ) -> None:

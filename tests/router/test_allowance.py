@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.router.conftest import running
 from tests.router.test_bad_input import refused
 
 
+@pytest.mark.slow
 def test_what_is_too_much_for_one_user_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
     with running(tmp_path, 2, settings={"user_rate": 0.001, "user_burst": 3}) as router:
 

@@ -64,6 +64,7 @@ def test_a_deed_is_on_disk_before_it_is_done_and_before_it_is_answered(guarded: 
     assert lines_of(guarded.data)[0]["whom"] == {"user": "ann"}
 
 
+@pytest.mark.slow
 def test_neither_deliveries_nor_own_reads_are_written_down_unless_told(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], list[str]]] = [
         ({}, ["boxes.messages"]),
@@ -84,6 +85,7 @@ def test_neither_deliveries_nor_own_reads_are_written_down_unless_told(tmp_path:
         assert b"Bearer" not in log
 
 
+@pytest.mark.slow
 def test_refusals_are_written_down_until_there_are_too_many_and_then_counted(guarded: Guarded) -> None:
     http = guarded.router.http
     for _ in range(60):
@@ -111,6 +113,7 @@ def test_a_page_of_another_site_is_written_down(guarded: Guarded) -> None:
     until(lambda: [line["deed"] for line in lines_of(guarded.data)] == ["refused"])
 
 
+@pytest.mark.slow
 def test_a_trusted_proxy_says_from_where_and_nobody_else(tmp_path: Path) -> None:
     for trusted, expected in [("127.0.0.1", "203.0.113.9"), ("", "127.0.0.1")]:
         data = tmp_path / str(len(trusted))

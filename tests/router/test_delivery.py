@@ -201,6 +201,7 @@ def test_with_a_shard_down_nobody_is_asked_and_its_share_is_unavailable(router: 
         router.await_ready()
 
 
+@pytest.mark.slow
 def test_a_silent_shard_is_given_up_on_and_the_others_go_on(tmp_path: Path) -> None:
     with running(tmp_path, SHARDS, settings={"shard_timeout_s": 0.3}) as router:
         router.peers[1].silent = True

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from node.changes import Changes
 from node.errors import NotFound
@@ -104,6 +105,7 @@ def test_nobody_listens_for_a_stranger(router: Running) -> None:
     refused(router.http.get("/api/v3/users/ann/events?x=1"), 422, "x")
 
 
+@pytest.mark.slow
 def test_listeners_are_bounded_and_a_stop_ends_their_streams(tmp_path: Path) -> None:
     with running(tmp_path, 1, settings={"listeners_max": 2}) as router:
         _box(router, "ann")
@@ -116,6 +118,7 @@ def test_listeners_are_bounded_and_a_stop_ends_their_streams(tmp_path: Path) -> 
             assert router.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_who_is_gone_before_the_stream_begins_is_not_counted(tmp_path: Path) -> None:
     """Another request in the pipeline, and the connection cut: whatever moment that is, nobody listens after it."""
     with running(tmp_path, 1, settings={"listeners_max": 5}) as router:

@@ -66,6 +66,7 @@ def test_more_headers_than_allowed_are_refused(shown: Running) -> None:
     assert (answer.status_code, answer.json()["code"]) == (431, "headers_too_large")
 
 
+@pytest.mark.slow
 def test_pages_of_named_origins_may_ask_and_no_others(shown: Running) -> None:
     asks = {"Origin": MAIL, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     allowed = shown.http.options("/api/v3/messages", headers=asks).headers

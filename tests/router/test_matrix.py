@@ -227,6 +227,7 @@ def test_every_route_says_how_it_is_written_down() -> None:
         assert operation.record == WRITTEN_DOWN[f"{operation.method} {falcon_template(operation.path)}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", WRITTEN_DOWN)
 def test_a_route_writes_down_what_it_says(guarded: Guarded, route: str) -> None:
     """Asked by a service and by the person; each request has a name of its own."""

@@ -102,6 +102,7 @@ def test_somebody_nobody_knows_can_not_be_deleted() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_what_waits_goes_to_nobody_and_the_receipts_say_so() -> None:
     async def test(running: Running, data: Path) -> None:
         await running.put_channel("crew")
@@ -244,6 +245,7 @@ def test_killed_at_any_step_it_goes_on_at_the_next_start(
     asyncio.run(test())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [gone.MARKED, gone.EMPTIED])
 def test_another_number_of_shards_keeps_a_half_done_deletion_going(phase: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:

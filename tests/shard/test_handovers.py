@@ -242,6 +242,7 @@ async def test_a_handover_that_is_called_off_leaves_everything_as_it_was() -> No
             assert await node.ids_of(ADA) == ["first", "second"]
 
 
+@pytest.mark.slow
 @played
 async def test_shards_that_hear_nothing_more_call_it_off_and_the_rename_comes_too_late() -> None:
     with laid_out(2) as data:
@@ -314,6 +315,7 @@ async def test_letters_on_their_way_go_along_or_stay_whoever_is_killed() -> None
         assert examined(data) == []
 
 
+@pytest.mark.slow
 @played
 async def test_mail_that_is_put_off_in_memory_and_parked_on_disk_goes_along() -> None:
     with laid_out(2) as data:

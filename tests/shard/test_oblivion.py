@@ -79,6 +79,7 @@ _STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(_STEPS, st.booleans())
 def test_a_journal_without_somebody_is_in_order_and_names_them_nowhere(steps: list[str], small: bool) -> None:

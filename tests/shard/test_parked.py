@@ -89,6 +89,7 @@ async def nothing_is_left(running: Running) -> None:
     assert not shard.parked._stored_of
 
 
+@pytest.mark.slow
 @played
 async def test_letters_that_are_put_off_for_one_keep_nobody_else_waiting() -> None:
     with laid_out() as data:
@@ -109,6 +110,7 @@ async def test_letters_that_are_put_off_for_one_keep_nobody_else_waiting() -> No
             await nothing_is_left(running)
 
 
+@pytest.mark.slow
 @played
 async def test_a_broken_volume_takes_no_room_from_the_users_of_another() -> None:
     with laid_out() as data:
@@ -138,6 +140,7 @@ async def test_a_broken_volume_takes_no_room_from_the_users_of_another() -> None
         assert all(boxes[user] == ["to all", "to all by name"] for user in everybody)
 
 
+@pytest.mark.slow
 @played
 async def test_what_is_parked_waits_through_a_restart_without_being_delivered_to_the_others_again() -> None:
     with laid_out() as data, stuck({"ada"}) as users:
@@ -156,6 +159,7 @@ async def test_what_is_parked_waits_through_a_restart_without_being_delivered_to
             await nothing_is_left(running)
 
 
+@pytest.mark.slow
 @played
 async def test_parked_letters_die_one_by_one_of_their_own_tries_and_come_back_once() -> None:
     with laid_out() as data, stuck({"ada"}) as users:
@@ -174,6 +178,7 @@ async def test_parked_letters_die_one_by_one_of_their_own_tries_and_come_back_on
         assert Doctor(data).examine().faults == []
 
 
+@pytest.mark.slow
 @played
 async def test_a_parked_letter_that_its_sender_wants_no_more_dies_of_that_and_the_others_wait_on(
     monkeypatch: pytest.MonkeyPatch,
@@ -193,6 +198,7 @@ async def test_a_parked_letter_that_its_sender_wants_no_more_dies_of_that_and_th
             await nothing_is_left(running)
 
 
+@pytest.mark.slow
 @played
 async def test_who_is_deleted_takes_what_is_parked_along() -> None:
     with laid_out() as data, stuck({"ada"}) as users:
@@ -225,6 +231,7 @@ async def test_what_is_held_back_is_parked_and_let_in() -> None:
             await nothing_is_left(running)
 
 
+@pytest.mark.slow
 @played
 async def test_whoever_waits_for_no_message_has_nothing_parked() -> None:
     with laid_out() as data, stuck({"ada", "bo"}) as users:
@@ -274,6 +281,7 @@ async def test_a_copy_of_the_box_has_what_was_parked(monkeypatch: pytest.MonkeyP
             await nothing_is_left(running)
 
 
+@pytest.mark.slow
 @played
 async def test_a_disk_too_full_to_park_on_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with laid_out() as data, stuck({"ada"}) as users:
@@ -301,6 +309,7 @@ async def test_a_disk_too_full_to_park_on_loses_nothing(monkeypatch: pytest.Monk
             await nothing_is_left(running)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 3])
 def test_what_is_parked_goes_to_its_users_new_shard(shards: int) -> None:
     async def go() -> None:

@@ -310,6 +310,7 @@ SHARDS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(SHARDS)
 @example({"queue_s": 2.0, "base": 82.0, "low": 4, "seed": 0, "routers": 0})
@@ -320,6 +321,7 @@ def test_at_five_times_the_load_the_shard_works_on_and_takes_all_that_is_importa
     assert not {8, 9, 10} & set(shard.refused)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(SHARDS, st.floats(1.1, 5))
 @example({"queue_s": 2.0, "base": 82.0, "low": 4, "seed": 0, "routers": 0}, 2.0)
@@ -329,6 +331,7 @@ def test_under_steady_overload_the_levels_do_not_flap(drawn: dict[str, float], l
     assert shard.changes <= 2 * 20, "more than twenty a minute"
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(SHARDS, st.sampled_from([2.0, 5.0]))
 def test_when_the_load_is_gone_everything_is_taken_again(drawn: dict[str, float], load: float) -> None:
@@ -342,6 +345,7 @@ def test_when_the_load_is_gone_everything_is_taken_again(drawn: dict[str, float]
     assert shard.pressure.rate == 0.0
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(SHARDS)
 def test_routers_keep_most_of_what_is_refused_away_from_the_shard(drawn: dict[str, float]) -> None:

@@ -264,6 +264,7 @@ def test_a_callers_half_frame_or_sudden_end_hurts_nobody(shared: Path) -> None:
     play(go())
 
 
+@pytest.mark.slow
 def test_the_socket_of_a_killed_predecessor_is_replaced_and_is_its_owners_only(data: Path) -> None:
     async def go() -> None:
         async with linked(data) as link:

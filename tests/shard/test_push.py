@@ -153,6 +153,7 @@ def test_without_content_a_push_says_only_where_to_look(service: PushService) ->
     assert service.said("phone") == [{"user": "ada", "count": 1, "priority": 5, "id": "one", "channelId": "direct"}]
 
 
+@pytest.mark.slow
 def test_the_node_has_one_key_that_nobody_else_can_read() -> None:
     async def go() -> None:
         with scratch() as directory:
@@ -277,6 +278,7 @@ def test_what_is_replayed_is_not_told_again(service: PushService) -> None:
 # -- subscriptions --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_subscriptions_outlive_a_kill_and_go_with_their_users(service: PushService) -> None:
     users = [f"user{number}" for number in range(12)]
 

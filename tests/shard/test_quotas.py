@@ -161,6 +161,7 @@ async def test_a_letter_that_died_of_a_full_box_stays_dead_after_a_kill_though_t
         assert stored(data) == {"ada": ["m0"], "bo": ["n"]}
 
 
+@pytest.mark.slow
 @played
 async def test_a_quota_of_ones_own_goes_before_and_along_with_a_change_of_shards() -> None:
     (ada,) = users_of(1, 2, 1, "ada")

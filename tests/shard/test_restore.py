@@ -474,6 +474,7 @@ def test_whatever_happens_a_box_is_restored_to_what_it_was(steps: list[str]) -> 
     run(test)
 
 
+@pytest.mark.slow
 def test_a_history_goes_on_through_a_change_of_the_number_of_shards() -> None:
     async def go() -> None:
         with laid_out() as data:

@@ -56,6 +56,7 @@ def expired(box: Mailbox, before: str = BEFORE, most: int = 500) -> list[str]:
     return gone
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-900, 20), st.integers(-900, 20)), min_size=1, max_size=12),
@@ -147,6 +148,7 @@ async def test_a_round_takes_the_marks_too_devices_are_told_and_a_replay_brings_
         assert Doctor(data).examine().faults == []
 
 
+@pytest.mark.slow
 @played
 @pytest.mark.parametrize("where", ["commit", "sync", "drop", "marks"])
 async def test_a_kill_in_the_middle_leaves_all_or_what_the_next_round_finds(
@@ -189,6 +191,7 @@ async def test_a_kill_in_the_middle_leaves_all_or_what_the_next_round_finds(
         assert Doctor(data).examine().faults == []
 
 
+@pytest.mark.slow
 @played
 async def test_a_restore_brings_back_nothing_that_is_past_its_time() -> None:
     with laid_out() as data:
@@ -210,6 +213,7 @@ async def test_a_restore_brings_back_nothing_that_is_past_its_time() -> None:
             assert await running.ids("ada") == ["fresh"]
 
 
+@pytest.mark.slow
 @played
 async def test_a_full_box_has_room_again_when_what_is_past_its_time_has_gone() -> None:
     with laid_out() as data:

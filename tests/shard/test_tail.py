@@ -454,6 +454,7 @@ async def test_a_start_on_a_disk_too_full_for_the_tail_holds_what_it_finds(monke
 # -- a change of the number of shards --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_tail_survives_a_change_of_the_number_of_shards() -> None:
     users = [f"user{number}" for number in range(12)]
 
