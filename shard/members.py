@@ -204,15 +204,19 @@ class Members:
         """The channels that ``user`` is in, and how."""
         return {channel: _standing(*state) for channel, *state in self._db.execute(_OF, (user,))}
 
-    def came(self, channel_id: str, seqs: list[int], before_us: int, *, others: bool = False) -> list[str]:
+    def came(self, channel_id: str, seqs: list[int], before_us: int) -> list[str]:
         """Members of now whose membership began here with one of the numbers ``seqs``, which is to say that they were
-        moved here, and who had joined by ``before_us``; or all the ``others``."""
+        moved here, and who had joined by ``before_us``."""
         begun = set(seqs)
         return [
             user
             for user, seq, joined_us in self._db.execute(_BEGUN, (channel_id,))
-            if (seq not in begun if others else seq in begun and joined_us <= before_us)
+            if seq in begun and joined_us <= before_us
         ]
+
+    def joined_by(self, channel_id: str, before_us: int) -> list[str]:
+        """Members of now who had joined by ``before_us``."""
+        return [user for user, _seq, joined_us in self._db.execute(_BEGUN, (channel_id,)) if joined_us <= before_us]
 
     def mute(self, channel_id: str, user: str, until_us: int | None) -> bool:
         """Mute the channel for a member of now, till ``until_us`` (or :data:`FOR_GOOD_US`), or no longer (None);

@@ -398,13 +398,11 @@ class Office:
         return self._members.came(request.channel, later, record.accepted_us) if later else []
 
     def _members_of_then(self, channel: str, known_us: int) -> list[str] | None:
-        """Who gets a letter to ``channel`` that was taken at ``known_us`` elsewhere, and is sent again: of those who
-        were moved here, only who was a member by then. None if nobody was moved: all there are, as of now."""
-        beginnings = self._residents.beginnings
-        if not beginnings or channel not in self._members.channels:
+        """Who gets a letter to ``channel`` that was taken at ``known_us`` elsewhere, and is sent again: whoever was a
+        member by then, since it may be from before anybody was here. None if nobody was moved here: all there are."""
+        if not self._residents.beginnings or channel not in self._members.channels:
             return None
-        others = self._members.came(channel, beginnings, known_us, others=True)
-        return others + self._members.came(channel, beginnings, known_us)
+        return self._members.joined_by(channel, known_us)
 
     def _hand_over(self, fresh: list[tuple[Letter, list[str]]], later: list[tuple[Letter, list[str]]]) -> None:
         """What is on disk goes to the lanes, as far as the window holds it."""

@@ -197,6 +197,22 @@ async def test_who_joined_after_a_letter_does_not_get_it_by_moving() -> None:
 
 
 @played
+async def test_who_joined_where_a_letter_of_before_is_unknown_does_not_get_it_when_it_is_sent_again() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ANN])
+            await node.to_channel("old", "news", only=0)  # as if there had been no other shard yet
+            await node.move(ADA, 1, "h1")
+            await node.move(ANN, 1, "h2")
+            later = now_us()
+            await node.change("news", add=[ADA, BOB], at_us=later)
+            await node.to_channel("old", "news", known_us=later - 1)
+            await node.settled()
+            assert [await node.ids_of(user) for user in (ADA, ANN, BOB)] == [[], ["old"], []]
+
+
+@played
 async def test_a_receipt_counts_nobody_twice_who_moved_between_two_tries() -> None:
     with laid_out(2) as data:
         async with Node(data, 2) as node:
@@ -486,11 +502,13 @@ def test_whatever_happens_everybody_has_what_was_accepted_once(acts: list[tuple[
                         expected[user].add(id)
                 elif act == "news":
                     await node.to_channel(id, "news")
+                    at_us = now_us()
+                    sent.append(lambda id=id, at_us=at_us: node.to_channel(id, "news", known_us=at_us))
                     for user in joined:
                         expected[user].add(id)
                 elif act == "join":
                     assert isinstance(what, str)
-                    await node.change("news", add=[what])
+                    await node.change("news", add=[what], at_us=now_us())
                     joined[what] = number
                 elif act == "kill":
                     assert isinstance(what, int)
