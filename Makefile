@@ -1,6 +1,9 @@
 # Two commands matter: `make run` and `make test`. Both install what they need, once; when nothing
 # changed they don't touch the network.
 
+# What is compiled is kept: else each process of a node would compile the program anew, and each run of the tests the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
