@@ -227,16 +227,20 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def replace(path: Path, content: bytes, *, durably: bool) -> None:
-    """Replace ``path`` by ``content`` in one step; if not ``durably``, a power cut may leave neither old nor new."""
+    """Replace ``path`` by ``content`` in one step, or not at all; if not ``durably``, a power cut may leave neither old
+    nor new."""
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write_all(fd, content)
         if durably:
             os.fsync(fd)
+        fresh.rename(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     finally:
         os.close(fd)
-    fresh.rename(path)
     if durably:
         sync_directory(path.parent)
 

@@ -84,6 +84,12 @@ class Disk:
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
+    def remove_log(self, path: Path) -> None:
+        """``path`` goes, and no power cut brings it back: a new database must never find the log of another one."""
+        stray = path.with_name(f"{path.name}.stray")
+        self.rename(path, stray)
+        self.remove(stray)
+
     def rename(self, old: Path, new: Path) -> None:
         """``old`` is called ``new`` from now on, durably."""
         old.rename(new)
@@ -91,7 +97,7 @@ class Disk:
 
     def set_aside(self, path: Path) -> str:
         """Keep the damaged database at ``path`` under another name, for whoever wants to look into it; the stamp in
-        that name. The log goes first: a new database must never find the log of another one."""
+        that name. The log goes first."""
         stamp = iso(now_us()).replace(":", "")
         for name in (path.with_name(path.name + "-wal"), path):
             if name.exists():

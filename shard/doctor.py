@@ -31,7 +31,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import Table, slot_of
-from shard import archive, dead_letters, leftovers, mailbox, parcel, parked, sqlite, status_birth, subscriptions
+from shard import archive, dead_letters, leftovers, mailbox, parcel, parked, plain, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
 from shard.keyring import Keyring, is_encrypted, keys_of, open_keyring
@@ -68,7 +68,6 @@ class Doctor:
     def __init__(self, data: Path, keyring: Keyring | None = None) -> None:
         self.report = Report()
         self._keyring = keyring
-        self._plain = 0
         self._data = data
         self._memberships: dict[str, dict[str, Standing]] = {}  # user → channel → how
         self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
@@ -98,8 +97,8 @@ class Doctor:
                     self._fault(directory / file, str(error))
         for user in sorted(self._memberships.keys() - seen):
             self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, {})
-        if self._keyring is not None and self._plain:
-            self.report.notes.append(f"{self._plain} files are not encrypted yet: pobox encrypt does that")
+        if self._keyring is not None and (count := sum(1 for _ in plain.files(self._data))):
+            self.report.notes.append(f"{count} files are not encrypted yet: pobox encrypt does that")
         return self.report
 
     def _fault(self, where: Path, what: str) -> None:
@@ -116,7 +115,6 @@ class Doctor:
     def _examine_journal(self, path: Path, shard: int, layout: Placement) -> None:
         journal = Journal(path, keyring=self._keyring)
         table = layout.table
-        self._plain += journal.key is None
         try:
             self._check_integrity(path, journal.db, journals.SCHEMA_VERSION)
             members, residents = Members(journal.db), Residents(shard, layout, journal.db)
@@ -228,11 +226,8 @@ class Doctor:
             return False
         return mailbox.torn_when_encrypted(content, len(self._template)) and not self._keyring.has_grown(user)
 
-    @contextlib.contextmanager
-    def _reading(self, path: Path, owner: str) -> Iterator[apsw.Connection]:
-        with _reading(path, keys_of(self._keyring, owner)) as (db, key):
-            self._plain += key is None
-            yield db
+    def _reading(self, path: Path, owner: str) -> contextlib.AbstractContextManager[apsw.Connection]:
+        return _reading(path, keys_of(self._keyring, owner))
 
     def _check_archive(self, path: Path, db: apsw.Connection) -> None:
         """What the box says is archived is in the file of its year."""
@@ -310,9 +305,9 @@ class Doctor:
 
 
 @contextlib.contextmanager
-def _reading(path: Path, key_for: sqlite.KeyFor) -> Iterator[tuple[apsw.Connection, sqlite.Key | None]]:
-    """The database at ``path``, log included, held and unable to write, and its key; raises ``apsw.BusyError`` if
-    somebody else has it open."""
+def _reading(path: Path, key_for: sqlite.KeyFor) -> Iterator[apsw.Connection]:
+    """The database at ``path``, log included, held and unable to write; raises ``apsw.BusyError`` if somebody else has
+    it open."""
     held = sqlite.lock(path)
     try:
         key = key_for(os.pread(held, sqlite.HEAD, 0))
@@ -327,7 +322,7 @@ def _reading(path: Path, key_for: sqlite.KeyFor) -> Iterator[tuple[apsw.Connecti
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             for setting, value in (("locking_mode", "exclusive"), ("cache_size", 2_000), ("temp_store", "memory")):
                 db.pragma(setting, value)
-            yield db, key
+            yield db
         finally:
             db.close()
     finally:

@@ -1,9 +1,10 @@
 """What is plain on a node that encrypts becomes encrypted, file by file, while the node is stopped.
 
 A file is made anew beside the old one, encrypted; compared with it, row by row; flushed, and takes its place in one
-rename. So a kill at any moment leaves each either plain or encrypted, and whole; the same again goes on. Before that
-the old one's log is moved into it, since a log of plain pages must never meet an encrypted file. Rows keep their
-numbers.
+rename. So a kill at any moment, or a full disk, leaves each either plain or encrypted, and whole; the same again goes
+on. Before that the old one's log is moved into it, since a log of plain pages must never meet an encrypted file. Rows
+keep their numbers. What only lies around goes (:mod:`shard.plain`); what is damaged can't be read, so it stays, and is
+named.
 
 A box has other pages then, so its version holds no more: every device fetches it once.
 """
@@ -14,7 +15,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,19 +23,22 @@ import apsw
 import msgspec
 
 from node import paths
+from node.errors import DiskFull
 from node.placement import Placement, sync_directory
-from shard import archive, backup_set, history, mailbox
+from shard import archive, backup_set, history, layout, mailbox, plain
 from shard import backup_files as files
-from shard.disk import Disk
+from shard.disk import Disk, full_is_507
 from shard.keyring import JOURNAL, Keyring, head_of, is_encrypted
 from shard.sqlite import LOCKLESS, MODE_AT, ROLLBACK_MODE, WAL_MODE, Key, has_table, immutable, lock, unlock, way
 
-_FRESH = ".encrypting"
 _EVERY = 1_000
 
 
 class Different(Exception):
     """What was made of a file is not what the file holds."""
+
+
+_DAMAGED = (*mailbox.CORRUPT, files.Damaged, UnicodeDecodeError, Different)
 
 
 class Encrypted(msgspec.Struct):
@@ -48,29 +52,36 @@ class Encrypted(msgspec.Struct):
 
 
 class Encryption:
-    """Of the node at ``data``, laid out as ``layout``, whose shards are stopped. ``said`` is told how far it is."""
+    """Of the node at ``data``, laid out as ``placed``, whose shards are stopped. ``said`` is told how far it is."""
 
-    def __init__(self, data: Path, layout: Placement, keyring: Keyring, said: Callable[[str], None]) -> None:
+    def __init__(self, data: Path, placed: Placement, keyring: Keyring, said: Callable[[str], None]) -> None:
         self._data = data
-        self._layout = layout
+        self._placed = placed
         self._keyring = keyring
         self._said = said
         self._template = mailbox.template()
+        self._why: dict[Path, str] = {}
+        """of files that stay plain"""
         self.done = Encrypted()
 
     def run(self) -> Encrypted:
-        """Encrypt all that is plain. Raises :class:`OSError`, ``apsw.Error``, :class:`Different`."""
-        with contextlib.closing(Disk(self._data)) as disk:
-            disk.flush()  # what a power cut could take from files that were just born is on the disk
-        shutil.rmtree(self._data / "snapshots", ignore_errors=True)
-        for shard in range(self._layout.shards):
-            self._database(paths.shard_db(self._data, self._layout.version, shard), JOURNAL, has_log=True)
-        for place in sorted(path for path in paths.boxes_dir(self._data).glob("*/*") if path.parent.name.isdigit()):
-            self._person(place)
-        for segment in sorted(paths.history_dir(self._data).glob("*/shard-*/*.seg")):
-            self.done.segments += history.encrypt(segment, self._keyring)
-        for manifest in sorted(paths.backups_dir(self._data).glob("*/*/shard-*.json")):
-            self._set(manifest)
+        """Encrypt all that is plain. Raises :class:`DiskFull`, :class:`OSError`, ``apsw.Error``."""
+        with full_is_507():
+            with contextlib.closing(Disk(self._data)) as disk:
+                disk.flush()  # what a power cut could take from files that were just born is on the disk
+            shutil.rmtree(self._data / "snapshots", ignore_errors=True)
+            layout.sweep(self._data, self._placed)
+            plain.discard(self._data)
+            for journal in sorted(paths.journals_dir(self._data, self._placed.version).glob("shard-*.db")):
+                self._database(journal, JOURNAL, has_log=True)
+            for place in plain.people(self._data):
+                self._person(place)
+            for segment in sorted(paths.history_dir(self._data).glob("*/shard-*/*.seg")):
+                self.done.segments += history.encrypt(segment, self._keyring)
+            for manifest in sorted(paths.backups_dir(self._data).glob("*/*/shard-*.json")):
+                self._set(manifest)
+        for path in plain.files(self._data):
+            self.done.left.append(f"{path.relative_to(self._data)}: {self._why.get(path) or plain.word_for(path)}")
         return self.done
 
     def _person(self, place: Path) -> None:
@@ -81,47 +92,61 @@ class Encryption:
         for path in sorted(place.glob(f"{archive.DIRECTORY}*/messages_*.db")):
             self._database(path, user, has_log=False)
         for kind in files.KINDS.values():
-            for path in sorted(place.glob(f"{kind}*.replaced-*")):
-                if not path.name.startswith(f"{kind}-wal"):
-                    self._database(path, user, has_log=False)
-            for path in sorted(place.glob(f"{kind}*.damaged-*")):
-                if not is_encrypted(head_of(path)):
-                    self.done.left.append(f"{path.relative_to(self._data)}: damaged, so it stays as it is; remove it")
+            for path in sorted(place.glob(f"{kind}.replaced-*")):
+                self._database(path, user, has_log=False)
         self._backups(place / "backups", user)
 
     def _box(self, path: Path, user: str) -> None:
         if not path.exists():
             return
         if path.stat().st_size <= len(self._template) and mailbox.torn_at_birth(path.read_bytes(), self._template):
-            self.done.left.append(f"{path.relative_to(self._data)}: cut off at its birth; the next start mends it")
+            self._why[path] = self._why[plain.log_of(path)] = "cut off at its birth; the next start mends it"
             return
         self._database(path, user, has_log=True, is_box=True)
 
     # -- one file ------------------------------------------------------------------------------------
 
     def _database(self, path: Path, owner: str, *, has_log: bool, is_box: bool = False) -> None:
-        """Encrypt one, if it is plain."""
+        """Encrypt one, if it is plain and whole."""
         head = head_of(path)
         if not head or is_encrypted(head):
             return
-        fresh = path.with_name(path.name + _FRESH)
-        held = lock(path)
-        try:
-            self._made_anew(path, fresh, owner, has_log=has_log, is_box=is_box)
+        with self._but_if_damaged(path), self._made_anew(path, owner, has_log=has_log, is_box=is_box) as fresh:
             fresh.rename(path)
             sync_directory(path.parent)
+
+    @contextlib.contextmanager
+    def _but_if_damaged(self, *names: Path) -> Iterator[None]:
+        """Encrypt the file with these names; one that can't be read stays as it is."""
+        try:
+            yield
+        except apsw.BusyError:
+            self._why.update(dict.fromkeys(names, "another program has it open"))
+        except _DAMAGED as error:
+            self._why.update(dict.fromkeys(names, f"damaged: {error}"))
+        else:
+            self.done.files += 1
+            if self.done.files % _EVERY == 0:
+                self._said(f"{self.done.files} files")
+
+    @contextlib.contextmanager
+    def _made_anew(self, path: Path, owner: str, *, has_log: bool, is_box: bool = False) -> Iterator[Path]:
+        """The database at ``path``, held, and where it is encrypted, on disk; nothing is left there."""
+        fresh = path.with_name(path.name + plain.ENCRYPTING)
+        held = lock(path)
+        try:
+            try:
+                with full_is_507():
+                    self._make_anew(path, fresh, owner, has_log=has_log, is_box=is_box)
+            except DiskFull as error:
+                name, size = path.relative_to(self._data), path.stat().st_size
+                raise DiskFull(f"the disk is full: {name} needs room for another {size} bytes") from error
+            yield fresh
         finally:
+            fresh.unlink(missing_ok=True)
             os.close(held)
-        self._count()
 
-    def _count(self) -> None:
-        self.done.files += 1
-        if self.done.files % _EVERY == 0:
-            self._said(f"{self.done.files} files")
-
-    def _made_anew(self, path: Path, fresh: Path, owner: str, *, has_log: bool, is_box: bool = False) -> None:
-        """The database at ``path``, encrypted, at ``fresh``, on disk."""
-        fresh.unlink(missing_ok=True)
+    def _make_anew(self, path: Path, fresh: Path, owner: str, *, has_log: bool, is_box: bool) -> None:
         key = self._keyring.new(owner, durably=True)
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
         with contextlib.closing(apsw.Connection(str(path), flags=flags, vfs=LOCKLESS)) as db:
@@ -129,7 +154,7 @@ class Encryption:
             for name, value in (("locking_mode", "exclusive"), ("synchronous", "full"), ("temp_store", "memory")):
                 db.pragma(name, value)
             db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            log_path = path.with_name(f"{path.name}-wal")
+            log_path = plain.log_of(path)
             _flush(log_path)
             db.execute("VACUUM INTO ?", (_address(fresh, key),))
             facts = _digest(db)
@@ -137,7 +162,7 @@ class Encryption:
             log_path.unlink(missing_ok=True)
         with contextlib.closing(immutable(fresh, key)) as made:
             if made.pragma("integrity_check") != "ok" or _digest(made) != facts:
-                raise Different(f"{path.relative_to(self._data)}: the encrypted file is not the same; it stays plain")
+                raise Different("the encrypted file is not the same")
         if is_box:
             _soil(fresh, key)
             self._keyring.grow(key)
@@ -149,51 +174,42 @@ class Encryption:
     # -- backups -------------------------------------------------------------------------------------
 
     def _backups(self, place: Path, user: str) -> None:
-        """The backups of one person: names of the same file stay so, and the index follows."""
+        """The backups of one person: names of the same file stay so. The index says what they are to be before they
+        are: for that room is needed."""
         names: dict[int, list[Path]] = {}
         for kind in files.KINDS:
             for path in sorted(place.glob(f"{kind}_*.db")):
-                names.setdefault(path.stat().st_ino, []).append(path)
+                if not is_encrypted(head_of(path)):
+                    names.setdefault(path.stat().st_ino, []).append(path)
+        index = files.load(place)
         for paths_of in names.values():
-            if not is_encrypted(head_of(paths_of[0])):
-                fresh = place / f"{paths_of[0].name}{_FRESH}"
-                self._made_anew(paths_of[0], fresh, user, has_log=False)
+            with self._but_if_damaged(*paths_of), self._made_anew(paths_of[0], user, has_log=False) as fresh:
+                self._tell(index, paths_of, fresh, user)
+                files.save(place, index, durably=True)
                 for path in paths_of:
                     files.link(fresh, path)
-                fresh.unlink()
-                self._count()
-        index = files.load(place)
-        if names and self._follows(place, index, user):
-            files.save(place, index, durably=True)
 
-    def _follows(self, place: Path, index: files.Index, user: str) -> bool:
-        """Have ``index`` say what the encrypted files are like; whether it didn't."""
-        changed = False
+    def _tell(self, index: files.Index, paths_of: list[Path], fresh: Path, user: str) -> None:
+        """Have ``index`` say that ``paths_of`` are what ``fresh`` is, as far as it said that they are whole."""
+        kind = paths_of[0].name.rpartition("_")[0]
+        rows, size, sha256 = files.check(fresh, kind, user, self._keyring), fresh.stat().st_size, files.sha256_of(fresh)
         for day, entries in index.items():
-            for kind, entry in entries.items():
-                path = files.file(place, kind, day)
-                if not is_encrypted(head_of(path)) or (sha256 := files.sha256_of(path)) == entry.sha256:
-                    continue
-                if files.check(path, kind, user, self._keyring) == entry.rows:
-                    size = path.stat().st_size
-                    entries[kind] = msgspec.structs.replace(entry, size=size, sha256=sha256)
-                    changed = True
-        return changed
+            if files.file(paths_of[0].parent, kind, day) in paths_of and kind in entries and entries[kind].rows == rows:
+                entries[kind] = msgspec.structs.replace(entries[kind], size=size, sha256=sha256)
 
     def _set(self, manifest: Path) -> None:
-        """The copy of a journal in the backup of a day."""
+        """The copy of a journal in the backup of a day; its manifest goes before, as an index does."""
         said = backup_set.load(manifest)
         if said is None:
             return
         part = backup_set.part_of(self._data, said.day, said.layout, said.shard)
-        if not part.journal.exists():
+        if not part.journal.exists() or is_encrypted(head_of(part.journal)):
             return
-        self._database(part.journal, JOURNAL, has_log=False)
-        sha256 = files.sha256_of(part.journal)
-        if sha256 != said.journal_sha256:
-            files.check(part.journal, "journal", JOURNAL, self._keyring)
-            size = part.journal.stat().st_size
+        with self._but_if_damaged(part.journal), self._made_anew(part.journal, JOURNAL, has_log=False) as fresh:
+            size, sha256 = fresh.stat().st_size, files.sha256_of(fresh)
             part.close(msgspec.structs.replace(said, journal_sha256=sha256, journal_size=size))
+            fresh.rename(part.journal)
+            sync_directory(part.place)
 
 
 def _address(path: Path, key: Key) -> str:

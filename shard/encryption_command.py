@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -10,11 +12,12 @@ import click
 from node import paths, placement
 from node.audit_deed import written_down
 from node.config import Config
-from node.errors import ConfigError
+from node.errors import ConfigError, DiskFull
 from shard import master_key as keys
 from shard import sqlite
 from shard.backup_command import on_data
-from shard.encrypt import Different, Encryption
+from shard.disk import full_is_507
+from shard.encrypt import Encryption
 from shard.keyring import fingerprint, open_keyring, open_with
 from shard.keyring import rotate as rotate_root
 from shard.layout import nobody_at_work
@@ -31,15 +34,16 @@ def encrypt(config: Config) -> None:
     if not config.encryption.enabled:
         raise ConfigError("[encryption] enabled is false: what is new would be plain again")
     sqlite.set_up()
-    with nobody_at_work(data, layout):
+    with nobody_at_work(data, layout), _plainly():
         keyring = open_keyring(config.encryption, data, make=True)
         assert keyring is not None
+        work = Encryption(data, layout, keyring, click.echo)
         try:
             with written_down(config, "node.encrypt") as line:
-                done = Encryption(data, layout, keyring, click.echo).run()
+                done = work.run()
                 line.what = {"files": done.files, "segments": done.segments}
-        except (apsw.Error, OSError, Different) as error:
-            raise click.ClickException(f"{error}; run it again") from error
+        except DiskFull as error:
+            raise DiskFull(f"{error}; {work.done.files} files are encrypted, all others are as they were") from error
         finally:
             keyring.close()
     for left in done.left:
@@ -49,6 +53,18 @@ def encrypt(config: Config) -> None:
         click.echo("what is off-site already stays plain until its days are over; pobox backup now sends it encrypted")
     if done.left:
         raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """What is in the way goes into one line."""
+    try:
+        with full_is_507():
+            yield
+    except DiskFull as error:
+        raise click.ClickException(f"{error}: make room, and run it again") from error
+    except (apsw.Error, OSError) as error:
+        raise click.ClickException(f"{error}; run it again") from error
 
 
 @click.group("master-key")

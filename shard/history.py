@@ -214,34 +214,42 @@ def erase(data: Path, user: str, until: Position, spans: Spans, shard: int, keyr
                 _rewrite(segment, user, names, sealed)
 
 
+def is_plain(head: bytes) -> bool:
+    """Whether a segment that begins with ``head`` has plain blocks."""
+    return len(head) >= _HEAD.size and not _HEAD.unpack_from(head)[0] & _ENCRYPTED
+
+
 def encrypt(segment: Path, keyring: Keyring) -> bool:
     """Encrypt what is plain of a segment that nobody appends to; whether there was any. Killed, the same again."""
     with segment.open("rb") as file:
-        head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size or _HEAD.unpack(head)[0] & _ENCRYPTED:
-        return False
+        if not is_plain(file.read(_HEAD.size)):
+            return False
     _rewrite(segment, "", lambda _row: None, sealed_by(keyring))
     return True
 
 
 def _rewrite(segment: Path, user: str, names: Callable[[LetterOf], list[str] | None], sealed: AESGCM | None) -> None:
     fresh = segment.with_name(f"{segment.name}.new")
-    with fresh.open("wb") as file:
-        fresh.chmod(0o600)
-        rows = read(segment, sealed)
-        while portion := list(itertools.islice(rows, _ROWS)):
-            kept: list[GoingRow] = []
-            for row in portion:
-                left = names(row)
-                if left or left is None or row.channel is not None:
-                    if left is None:
-                        kept.append(row)
-                    else:
-                        kept.append((*row[:4], "\n".join(left), deeds.without(row.kind, row.body, user)))
-            file.write(_block(kept, sealed))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(segment)
+    try:
+        with fresh.open("wb") as file:
+            fresh.chmod(0o600)
+            rows = read(segment, sealed)
+            while portion := list(itertools.islice(rows, _ROWS)):
+                kept: list[GoingRow] = []
+                for row in portion:
+                    left = names(row)
+                    if left or left is None or row.channel is not None:
+                        if left is None:
+                            kept.append(row)
+                        else:
+                            kept.append((*row[:4], "\n".join(left), deeds.without(row.kind, row.body, user)))
+                file.write(_block(kept, sealed))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(segment)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     sync_directory(segment.parent)
 
 

@@ -251,7 +251,7 @@ def open_keyring(settings: Encryption, data: Path, *, make: bool = False) -> Key
     there is to be one. Raises :class:`ConfigError`."""
     directory = paths.keyring_dir(data)
     if not settings.enabled:
-        if directory.exists():
+        if any(directory.glob(_ROOT)) or any(directory.glob("*.keys")):  # a full disk may have left the directory alone
             raise ConfigError(f"{data} is encrypted: [encryption] enabled must be true")
         return None
     if not can_encrypt():

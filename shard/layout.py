@@ -59,7 +59,7 @@ def lay_out(data: Path, shards: int, keyring: Keyring | None = None) -> Move | N
     old = placement.load(data)
     if old is None:
         _check_empty(data, keyring)
-    _sweep(data, old)
+    sweep(data, old)
     if old is not None and old.shards == shards:
         return None
     with nobody_at_work(data, old), placement.changing(data):
@@ -82,7 +82,7 @@ def _lay_out_anew(data: Path, old: Placement | None, shards: int, keyring: Keyri
     placement.sync_directory(directory)
     placement.sync_directory(data)
     placement.save(data, new)
-    _sweep(data, new)
+    sweep(data, new)
     return move
 
 
@@ -129,7 +129,7 @@ def _check_empty(data: Path, keyring: Keyring | None) -> None:
             journal.close()
 
 
-def _sweep(data: Path, current: Placement | None) -> None:
+def sweep(data: Path, current: Placement | None) -> None:
     """Remove the journals of other layouts, an old one or one that was not finished, and what shards that are
     no more had beside theirs."""
     keep = paths.journals_dir(data, current.version).name if current else ""

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from node.clock import DAY_US, us_of
 
-_RESTORED = ".restored"
+RESTORED = ".restored"
+"""at the end of the name of what was set aside and has come back"""
 _NAME = re.compile(r".+\.(?:replaced|damaged)-([0-9T-]{17}(?:\.[0-9]+)?)Z(?:\.restored)?")
 _MAKING = ".restoring"
 _MAKING_US = DAY_US
@@ -30,7 +31,7 @@ def settle(box: Path, file: str, since_us: int, until_us: int) -> None:
     for path in damaged(box, file):
         at_us = _put_aside_us(path.name)
         if not is_settled(path) and at_us is not None and since_us <= at_us <= until_us:
-            path.rename(path.with_name(f"{path.name}{_RESTORED}"))
+            path.rename(path.with_name(f"{path.name}{RESTORED}"))
 
 
 def damaged(box: Path, file: str) -> list[Path]:
@@ -39,7 +40,7 @@ def damaged(box: Path, file: str) -> list[Path]:
 
 
 def is_settled(path: Path) -> bool:
-    return path.name.endswith(_RESTORED)
+    return path.name.endswith(RESTORED)
 
 
 def age_out(box: Path, before_us: int, now_us: int) -> None:

@@ -188,9 +188,7 @@ class Opener:
             else:
                 log_path = path.with_name(f"{path.name}-wal")
                 if log_path.exists():
-                    stray = log_path.with_name(f"{log_path.name}.stray")
-                    self._disk.rename(log_path, stray)
-                    self._disk.remove(stray)
+                    self._disk.remove_log(log_path)
                 self._disk.write(path, self._empty.content(path.parent.name))
         self.born(path.parent.name)
 

@@ -258,7 +258,10 @@ class Restores:
         if not path.exists():
             log_path = path.with_name(f"{path.name}-wal")
             if log_path.exists():  # of a file that was taken away: it must not get into this one
-                self._disk.rename(log_path, log_path.with_name(f"{log_path.name}.{aside}"))
+                if self._keyring is None:
+                    self._disk.rename(log_path, log_path.with_name(f"{log_path.name}.{aside}"))
+                else:  # nobody could tell whether it is plain
+                    self._disk.remove_log(log_path)
             return None, False
         try:
             with contextlib.closing(self._opened(user, path)) as box:

@@ -23,6 +23,11 @@ class Unreadable(Exception):
     """It was sealed with another key, or changed since."""
 
 
+def is_sealed(head: bytes) -> bool:
+    """Whether a stream that begins with ``head`` is."""
+    return head.startswith(_MAGIC)
+
+
 def seal(portions: Iterable[bytes], sealer: AESGCM | None) -> Iterator[bytes]:
     """``portions`` for somebody else to keep; as they are without a ``sealer``."""
     if sealer is None:

@@ -45,7 +45,7 @@ def give_birth(path: Path, content: bytes, disk: Disk) -> None:
     with full_is_507():
         log = path.with_name(path.name + "-wal")
         if log.exists():  # of a file that somebody took away: its pages must not get into this one
-            disk.rename(log, log.with_name(f"{log.name}.stray"))
+            disk.remove_log(log)
         disk.write(fresh, content)
         disk.sync_file(fresh)
         disk.rename(fresh, path)

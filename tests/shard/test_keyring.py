@@ -203,6 +203,8 @@ def test_without_the_library_that_encrypts_a_node_doesnt_start(tmp_path: Path) -
 
 def test_a_node_that_encrypts_isnt_started_without(tmp_path: Path) -> None:
     assert open_keyring(Encryption(), tmp_path) is None
+    paths.keyring_dir(tmp_path).mkdir(parents=True)  # there was no room for a root
+    assert open_keyring(Encryption(), tmp_path) is None
     open_with(MASTER, paths.keyring_dir(tmp_path), make=True)
     with pytest.raises(ConfigError, match="enabled must be true"):
         open_keyring(Encryption(), tmp_path)

@@ -316,7 +316,7 @@ def _dies_sweeping(data: Path, current: Placement | None) -> None:
     _sweep(data, current)
 
 
-_sweep = layout._sweep
+_sweep = layout.sweep
 
 STEPS: list[tuple[Any, str, Callable[..., Any]]] = [
     (layout._Mover, "_move_members", _die),
@@ -324,7 +324,7 @@ STEPS: list[tuple[Any, str, Callable[..., Any]]] = [
     (layout._Mover, "_move_receipts", _die),
     (layout.placement, "sync_directory", _die),
     (layout.placement, "save", _die),
-    (layout, "_sweep", _dies_sweeping),
+    (layout, "sweep", _dies_sweeping),
 ]
 
 
@@ -409,7 +409,7 @@ def test_what_a_killed_change_left_of_them_is_removed_at_the_next_start(
     lay_out(data, 4)
     traces = _leave_traces(data, 4)
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "_sweep", _dies_sweeping)
+        patch.setattr(layout, "sweep", _dies_sweeping)
         with pytest.raises(Killed):
             lay_out(data, 1)
     assert all(path.exists() for path in traces)

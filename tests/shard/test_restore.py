@@ -221,15 +221,15 @@ def test_mail_waits_while_one_box_takes_the_others_place_and_others_notice_nothi
         await back_up(running)
         then = await moment()
         restores = running.shard.restores
-        swapping = asyncio.Event()
+        swapping, looked = asyncio.Event(), asyncio.Event()
         whole = restores._replace
 
-        def slowly(*arguments: Any) -> Any:
+        def held_up(*arguments: Any) -> Any:
             loop.call_soon_threadsafe(swapping.set)
-            return asyncio.run_coroutine_threadsafe(asyncio.sleep(0.1), loop).result() or whole(*arguments)
+            return asyncio.run_coroutine_threadsafe(looked.wait(), loop).result() and whole(*arguments)
 
         loop = asyncio.get_running_loop()
-        restores._replace = slowly  # type: ignore[method-assign]
+        restores._replace = held_up  # type: ignore[method-assign]
         task = asyncio.create_task(restore(running, "ada", then))
         await swapping.wait()
         for number in range(20):  # more than there are postmen
@@ -239,6 +239,7 @@ def test_mail_waits_while_one_box_takes_the_others_place_and_others_notice_nothi
         with pytest.raises(Unavailable):
             await running.ids("ada")
         assert not task.done()
+        looked.set()
         await task
         assert sorted(await running.ids("ada")) == [*(f"m{number:02}" for number in range(20)), "n0"]
 
