@@ -365,23 +365,24 @@ class Office:
                 raise PoboxError() from error
             rows.append((seq, MESSAGE, request.id, targets, channel, "\n".join(users), body))
             (fresh if room.holds(letter.lane, len(users), len(body)) else later).append((letter, users))
-        accepted_us, counts = now, targets - self._counted(request, users, known_us)
+        counts = targets - self._counted(request, channel, users, known_us)
         if record is not None:
             self._journal.drop_receipt(request.id)
             if late:
-                targets, accepted_us, counts = targets + record.targets, record.accepted_us, counts + record.targets
-        receipts.append((seq, request.id, request.digest, accepted_us, counts))
+                targets, counts = targets + record.targets, counts + record.targets
+        receipts.append((seq, request.id, request.digest, known_us or now, counts))
         if not request.fresh:
             seen[request.id] = (request.digest, targets)
         return _done(request.rid, targets, record.accepted_us if record else 0)
 
-    def _counted(self, request: ops.Deliver, users: list[str], known_us: int) -> int:
-        """How many of the targets another shard's receipt counts, since it took the same for them before they came."""
+    def _counted(self, request: ops.Deliver, channel: str | None, users: list[str], known_us: int) -> int:
+        """How many of the targets, all members of ``channel`` or ``users``, another shard's receipt counts, since it
+        took the same for them before they came."""
         counted = frozenset[int]() if request.fresh else self._residents.counted(request.id, known_us)
         if not counted:
             return 0
-        if request.channel is not None and not users:
-            return len(self._members.came(request.channel, list(counted), BEYOND))
+        if channel is not None:
+            return len(self._members.came(channel, list(counted), BEYOND))
         residents = self._residents
         return sum(residents.since(residents.table.slot(user)) in counted for user in users)
 
@@ -399,8 +400,8 @@ class Office:
 
     def _members_of_then(self, channel: str, known_us: int) -> list[str] | None:
         """Who gets a letter to ``channel`` that was taken at ``known_us`` elsewhere, and is sent again: whoever was a
-        member by then, since it may be from before anybody was here. None if nobody was moved here: all there are."""
-        if not self._residents.beginnings or channel not in self._members.channels:
+        member by then, since it may be from before anybody was here. None if nobody ever moved: all there are."""
+        if not self._residents.anybody_moved or channel not in self._members.channels:
             return None
         return self._members.joined_by(channel, known_us)
 

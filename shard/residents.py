@@ -64,7 +64,8 @@ class Residents:
         self.table = placement.table
         self.owned = self.table.owned(self.index)
         self.leaving, self.closed = None, False
-        self._anybody_moved = placement.number > 0
+        self.anybody_moved = placement.number > 0
+        """while the node ran, in this layout or in one before it"""
 
     def load(self) -> None:
         """Take the stays from disk."""
@@ -87,7 +88,7 @@ class Residents:
 
     def before(self, user: str) -> int:
         """Letters up to this number are not for ``user``: he was not here, or has gone."""
-        if not self._anybody_moved:
+        if not self.anybody_moved:
             return 0
         slot, owner = self.table.place(user)
         return self._since.get(slot, 0) if owner == self.index else BEYOND
@@ -136,7 +137,7 @@ class Residents:
 
     def is_away(self, user: str) -> bool:
         """Whether nobody here may open what is ``user``'s."""
-        if not self._anybody_moved and self.leaving is None:
+        if not self.anybody_moved and self.leaving is None:
             return False
         return not self.is_mine(user) or (self.closed and self.is_leaving(user))
 

@@ -20,7 +20,9 @@ from node.placement import Placement
 from node.slots import slot_of
 from shard import ledger, parcel
 from shard.doctor import Doctor
+from shard.layout import lay_out
 from shard.subscriptions import Subscription
+from tests import encrypted
 
 from .cluster import Cluster
 from .elsewhere import held_elsewhere
@@ -210,6 +212,59 @@ async def test_who_joined_where_a_letter_of_before_is_unknown_does_not_get_it_wh
             await node.to_channel("old", "news", known_us=later - 1)
             await node.settled()
             assert [await node.ids_of(user) for user in (ADA, ANN, BOB)] == [[], ["old"], []]
+
+
+@played
+async def test_who_joined_after_a_letter_does_not_get_it_where_it_was_sent_again_before_they_came() -> None:
+    """What was taken there then is no younger than it was where it was answered."""
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA])
+            await node.to_channel("old", "news", only=0)
+            later = now_us()
+            await node.change("news", add=[ANN], at_us=later)
+            await node.move(ADA, 1, "h1")
+            await node.to_channel("old", "news", known_us=later - 1)
+            await node.move(ANN, 1, "h2")
+            await node.to_channel("old", "news", known_us=later - 1)
+            await node.settled()
+            assert (await node.ids_of(ADA), await node.ids_of(ANN)) == (["old"], [])
+
+
+@played
+async def test_who_joined_after_a_letter_does_not_get_it_after_a_change_of_layout() -> None:
+    """It was answered before there was the second shard, which is one of those that are asked about it then."""
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA])
+            await node.to_channel("old", "news", only=0)
+            await node.move(ADA, 1)
+            later = now_us()
+            await node.change("news", add=[ANN, BOB], at_us=later)
+            await node.kill()
+            lay_out(data, 3, encrypted.keyring(data))
+            layout = placement.load(data)
+            assert layout is not None
+            node.running = [await Running(data, layout, index).__aenter__() for index in range(3)]
+            await node.to_channel("old", "news", known_us=later - 1)
+            await node.settled()
+            assert [await node.ids_of(user) for user in (ADA, ANN, BOB)] == [["old"], [], []]
+
+
+@played
+async def test_a_receipt_counts_nobody_less_who_joined_after_a_letter_and_moved() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA])
+            await node.to_channel("old", "news", only=0)
+            later = now_us()
+            await node.change("news", add=[ANN], at_us=later)
+            await node.move(ANN, 1)
+            await node.to_channel("old", "news", known_us=later - 1)
+            assert (await node.receipt("old")).targets == 1
 
 
 @played
