@@ -20,7 +20,6 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpcore
-import httpx
 
 from node.errors import BadField, Unavailable
 
@@ -134,7 +133,7 @@ class Outward:
         """The certificates are read by whoever sends first: most shards never do."""
         async with self._making:
             if self._pool is None:
-                context: ssl.SSLContext = await asyncio.to_thread(httpx.create_ssl_context)
+                context: ssl.SSLContext = await asyncio.to_thread(httpcore.default_ssl_context)
                 self._pool = httpcore.AsyncConnectionPool(
                     ssl_context=context,
                     max_connections=self._connections,
