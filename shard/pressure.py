@@ -58,7 +58,7 @@ _ROOM_OF = (*[0.80] * 4, *[0.90] * 2, *[0.95] * 2, *[1.00] * 3)
 _NEARLY = 0.70
 _EMPTY = 0.10
 _SHUT_MAX_S = TICK_S / 2
-_SHUT_PART = 0.02
+_SHUT_PART = 0.1
 """of what waits: while so much is stored, a refusal holds"""
 _RETRY_MAX_S = 30
 
