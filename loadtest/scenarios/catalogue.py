@@ -149,7 +149,7 @@ SETTLING_S = 10.0
 
 
 def maximum_phases(seconds: float) -> list[Phase]:
-    """Before an overload: what the node can take from clients who wait for their answers."""
+    """Before and after an overload: what the node can take from clients who wait for their answers."""
     filling_s = min(5.0, seconds / 4)
     return [
         Phase(name="filling", seconds=filling_s, clients=48),
