@@ -108,7 +108,7 @@ def build(
         ops_channel = OpsChannel(alerts, delivery, node.ops_channel)
     turn = asyncio.Lock()
     resources: Mapping[str, object] = {
-        "messages": Messages(delivery, bodies, config.body_bytes_max),
+        "messages": Messages(links, delivery, bodies, config.body_bytes_max),
         "batch": Batch(
             delivery,
             bodies,

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from node import ops
 from node.changes import Mark, News, Watch
-from node.errors import Moving, NotFound, PoboxError, Refused, Unavailable
+from node.errors import Moving, NotFound, PoboxError, Problem, Refused, Unavailable
 from node.link import Link, body_of
 from node.paths import changes_path, socket_path
 from node.placement import Placement, Watched
@@ -207,17 +207,35 @@ class Links:
     def check_room(self, priority: int, users: Sequence[str] | None) -> None:
         """Raises :class:`Refused` if a shard of ``users`` (None: any shard) said a moment ago that it takes nothing of
         ``priority``."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._shut_until:
-            return
-        shut = {shard: why for shard in self.shards if (why := self.shedding[shard].refusal(priority, now)) is not None}
+        shut = self._shut(priority)
         if not shut:
             return
         concerned = iter(shut) if users is None or len(shut) == len(self.shards) else map(self.table.shard_of, users)
         for shard in concerned:
             if shard in shut:
-                self.shedding[shard].count()
-                raise Refused(shut[shard])
+                self._refuse(shard, shut[shard])
+
+    @property
+    def are_refusing(self) -> bool:
+        """Whether a shard may have said a moment ago that there is something it takes nothing of."""
+        return asyncio.get_running_loop().time() < self._shut_until
+
+    def check_room_anywhere(self, priority: int) -> None:
+        """Raises :class:`Refused` if every shard said a moment ago that it takes nothing of ``priority``."""
+        shut = self._shut(priority)
+        if len(shut) == len(self.shards):
+            self._refuse(*next(iter(shut.items())))
+
+    def _shut(self, priority: int) -> dict[int, Problem]:
+        """The shards that take nothing of ``priority`` just now, and why."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._shut_until:
+            return {}
+        return {shard: why for shard in self.shards if (why := self.shedding[shard].refusal(priority, now)) is not None}
+
+    def _refuse(self, shard: int, why: Problem) -> NoReturn:
+        self.shedding[shard].count()
+        raise Refused(why)
 
     def shed(self, shard: int) -> int:
         """How many letters were refused in that shard's name since it was told last."""

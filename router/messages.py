@@ -8,7 +8,7 @@ import msgspec
 from node import clock, ops
 from node.errors import NotFound
 from node.ids import check_name
-from node.model import NewMessage, Receipt
+from node.model import NewMessage, Priority, Receipt
 from router import query
 from router.body import Bodies, Request, check_type, decoder
 from router.delivery import KEY, Deliverer
@@ -19,10 +19,20 @@ _decode = decoder(NewMessage)
 _KEY = KEY.lower().encode()
 
 
-class Messages:
-    """``/api/v3/messages``: the hot path."""
+class _Urgency(msgspec.Struct):
+    """What of a :class:`NewMessage` decides whether there is room for it."""
 
-    def __init__(self, delivery: Deliverer, bodies: Bodies, body_bytes_max: int) -> None:
+    priority: Priority = 5
+
+
+_urgency = msgspec.json.Decoder(_Urgency).decode
+
+
+class Messages:
+    """``/api/v3/messages``: the hot path. Under overload most are refused by ``links``, as early as can be."""
+
+    def __init__(self, links: Links, delivery: Deliverer, bodies: Bodies, body_bytes_max: int) -> None:
+        self._links = links
         self._delivery = delivery
         self._bodies = bodies
         self._bytes_max = body_bytes_max
@@ -32,12 +42,23 @@ class Messages:
         if req.scope["query_string"]:
             query.parameters(req)
         check_type(req, "application/json")
-        message = _decode(await self._bodies.read(req, self._bytes_max))
+        body = await self._bodies.read(req, self._bytes_max)
+        if self._links.are_refusing:
+            self._check_room(body)
+        message = _decode(body)
         key = req.header(_KEY) if message.id is None else None
         taken = await self._delivery.deliver(message, None if key is None else key.decode("latin-1"))
         req.concerns = taken.id
         resp.status = 202
         resp.data = encode(taken)
+
+    def _check_room(self, body: bytes) -> None:
+        """Refuse what no shard has room for, before the rest of it is looked at: that takes longer than the refusal."""
+        try:
+            priority = _urgency(body).priority
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return  # what is wrong with it is said by who decodes all of it
+        self._links.check_room_anywhere(priority)
 
 
 class Receipts:

@@ -235,7 +235,10 @@ def test_an_error_nobody_expected_is_answered_without_a_word_about_it(router: Ru
 
 def full(router: Running) -> Peer:
     """The shard of ann, which says that it has room for priority 8 and above."""
-    peer = router.peers[home("ann")]
+    return fill(router.peers[home("ann")])
+
+
+def fill(peer: Peer) -> Peer:
     peer.refusal = errors.Overloaded("For now only priority 8 and above is accepted", retry_after=7)
     peer.refusal.shut = errors.Shut(8, 0.5)
     return peer
@@ -260,6 +263,22 @@ def test_what_a_shard_has_no_room_for_is_refused_by_the_router_until_it_may_ask_
     assert router.http.post(MESSAGES, json=body(users=["ann"], priority=8)).status_code == 202
     assert sum(frame.shed for frame in peer.deliveries()) == 1, "the shard is told how many they were"
     until(lambda: router.http.post(MESSAGES, json=body(users=["ann"])).status_code == 202)
+
+
+def test_while_no_shard_has_room_the_priority_is_all_that_is_looked_at(router: Running) -> None:
+    """What hides its priority is refused for that, as ever."""
+    for peer in router.peers:
+        fill(peer)
+
+    def answers(**changes: object) -> tuple[int, int]:
+        """To a message for everybody, and to a faulty one right after."""
+        whole = router.http.post(MESSAGES, json=body(users=USERS))
+        return whole.status_code, router.http.post(MESSAGES, json=body(**changes)).status_code
+
+    until(lambda: answers(title="") == (503, 503))
+    assert router.http.post(MESSAGES, json=body(title="", priority=8)).status_code == 422
+    assert answers(priority=11) == (503, 422)
+    assert router.http.post(MESSAGES, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
 
 
 @pytest.mark.parametrize("changes", [{}, {"id": "m-1"}, {"users": None, "channelId": "news"}])
