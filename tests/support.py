@@ -108,7 +108,7 @@ class Node:
                 return False
             self.url, self._port = said[1], int(said[2])
             try:
-                return httpx.get(f"{self.url}/readyz", trust_env=False, verify=False).status_code == 200
+                return httpx.get(f"{self.url}/readyz", trust_env=False, verify=False, timeout=5).status_code == 200
             except httpx.TransportError:
                 return False
 

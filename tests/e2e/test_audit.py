@@ -116,8 +116,8 @@ def test_a_restore_is_written_down_by_the_command(node: Node) -> None:
         return subprocess.run(command, capture_output=True, text=True, cwd=node.data.parent)
 
     body = {"users": ["ada"], "title": "planted-title", "content": "planted-content", "id": "m1"}
-    assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False).status_code == 202
-    assert httpx.get(f"{node.url}/api/v3/users/ada/messages", trust_env=False).status_code == 200
+    assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False, timeout=30).status_code == 202
+    assert httpx.get(f"{node.url}/api/v3/users/ada/messages", trust_env=False, timeout=30).status_code == 200
     assert pobox("backup", "now").returncode == 0
     assert pobox("restore", "ada", "--at", "2020-01-01").returncode == 1
     assert pobox("restore", "ada", "--at", "2100-01-01").returncode == 1

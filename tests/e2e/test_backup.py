@@ -42,7 +42,7 @@ def test_a_person_is_restored_to_a_moment_and_the_doctor_finds_all_in_order(tmp_
         ids(node, "user0")
         made = pobox(node, "backup", "now")
         assert made.returncode == 0, made.stderr
-        httpx.delete(f"{node.url}/api/v3/users/user0/messages/first", trust_env=False).raise_for_status()
+        httpx.delete(f"{node.url}/api/v3/users/user0/messages/first", trust_env=False, timeout=30).raise_for_status()
         deliver(node, "second", ["user0", "user1"])
         ids(node, "user0")
         then = datetime.now(UTC).isoformat()

@@ -87,7 +87,7 @@ def test_a_channels_letter_on_its_way_reaches_everybody_through_every_change(tmp
                 assert (answer.status_code, answer.json()["targets"]) == (202, len(members))
         asyncio.run(wait_drained(node.data, CHANGES[-1], 300))
         for id in sent:
-            receipt = httpx.get(f"{node.url}/api/v3/messages/{id}/receipt", trust_env=False).json()
+            receipt = httpx.get(f"{node.url}/api/v3/messages/{id}/receipt", trust_env=False, timeout=30).json()
             assert (receipt["targets"], receipt["stored"], receipt["pending"]) == (len(members), len(members), 0)
     boxes = {box.user: (sorted(box.messages), box.channels) for box in kill_boxes.elsewhere(node.data)}
     assert boxes == dict.fromkeys(members, (sent, ["all"]))

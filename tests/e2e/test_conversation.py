@@ -180,7 +180,7 @@ def test_a_deleted_message_comes_back_by_no_retry_and_no_restart(node: Node) -> 
 
 def test_a_deleted_message_comes_back_not_even_when_its_receipt_is_forgotten(tmp_path: Path) -> None:
     env = {"POBOX_SHARD_RECEIPT_S": "0", "POBOX_SHARD_BARRIER_S": "0.1"}
-    with Node(tmp_path / "data", env=env) as node, httpx.Client(base_url=node.url, trust_env=False) as http:
+    with Node(tmp_path / "data", env=env) as node, httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
         receipt = _sent(http, id="gone", users=["ada", "bob"], title="gone")["receipt"]
         assert http.delete("/api/v3/users/ada/messages/gone").status_code == 204
         eventually(lambda: http.get(receipt).status_code == 404, "the end of the receipt")

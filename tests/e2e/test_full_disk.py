@@ -136,27 +136,36 @@ def test_a_disk_that_is_full_now_and_then_loses_and_doubles_nothing(disk: Path, 
 
 def test_a_node_stops_in_order_on_a_full_disk(disk: Path) -> None:
     with Node(disk) as node:
-        assert httpx.post(f"{node.url}/api/v3/messages", json=_message(0), trust_env=False).status_code == 202
+        assert (
+            httpx.post(f"{node.url}/api/v3/messages", json=_message(0), trust_env=False, timeout=30).status_code == 202
+        )
         _fill(disk / "ballast")
         assert node.stop() == 0
         assert "Traceback" not in node.output()
         (disk / "ballast").unlink()
         node.start()
-        page = httpx.get(f"{node.url}/api/v3/users/user0/messages", trust_env=False)
+        page = httpx.get(f"{node.url}/api/v3/users/user0/messages", trust_env=False, timeout=30)
         assert [message["id"] for message in page.json()["messages"]] == ["m0"]
 
 
 def test_a_shard_that_is_killed_on_a_full_disk_comes_back_and_is_read(disk: Path) -> None:
     with Node(disk) as node:
-        assert httpx.post(f"{node.url}/api/v3/messages", json=_message(0), trust_env=False).status_code == 202
+        assert (
+            httpx.post(f"{node.url}/api/v3/messages", json=_message(0), trust_env=False, timeout=30).status_code == 202
+        )
         asyncio.run(wait_drained(disk, 2, loading.PATIENCE_S))
         _fill(disk / "ballast")
         for name in ("shard-0", "shard-1"):
             node.kill(name)
 
         def ids() -> list[list[str]]:
-            pages = [httpx.get(f"{node.url}/api/v3/users/user{user}/messages", trust_env=False) for user in range(8)]
+            pages = [
+                httpx.get(f"{node.url}/api/v3/users/user{user}/messages", trust_env=False, timeout=30)
+                for user in range(8)
+            ]
             return [[m["id"] for m in page.json()["messages"]] for page in pages if page.status_code == 200]
 
         eventually(lambda: ids() == [["m0"]] * 8, "reads on a full disk, after a kill")
-        assert httpx.post(f"{node.url}/api/v3/messages", json=_message(1), trust_env=False).status_code == 507
+        assert (
+            httpx.post(f"{node.url}/api/v3/messages", json=_message(1), trust_env=False, timeout=30).status_code == 507
+        )

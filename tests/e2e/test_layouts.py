@@ -129,7 +129,7 @@ def test_a_layout_of_an_earlier_program_is_taken_up_whole(found: tuple[Path, Fac
         node.kill("supervisor", signal.SIGKILL)
         node.start()
         for path in (f"/api/v3/users/{user}/messages" for user in (*USERS, HELD)):
-            assert httpx.get(node.url + path).status_code == 200
+            assert httpx.get(node.url + path, timeout=30).status_code == 200
         node.stop()
     doctor(data)
     assert schemas(data) == {SCHEMA_VERSION}

@@ -41,7 +41,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"http://127.0.0.1:{port}", trust_env=False).status_code > 0
+                return httpx.get(f"http://127.0.0.1:{port}", trust_env=False, timeout=5).status_code > 0
             return False
 
         eventually(answers, "the S3 server")

@@ -21,28 +21,28 @@ def test_devices_are_told_before_and_after_everything_was_killed_and_moved(tmp_p
 
         def deliver(title: str) -> None:
             body = {"title": title, "content": "", "users": USERS}
-            assert httpx.post(f"{node.url}/api/v3/messages", json=body).status_code == 202
+            assert httpx.post(f"{node.url}/api/v3/messages", json=body, timeout=30).status_code == 202
 
         def told(title: str) -> bool:
             return all(title in [said["title"] for said in service.said(user)] for user in USERS)
 
-        service.key = httpx.get(f"{node.url}/api/v3/push/key").json()["publicKey"]
+        service.key = httpx.get(f"{node.url}/api/v3/push/key", timeout=30).json()["publicKey"]
         for user in USERS:
             path = f"{node.url}/api/v3/users/{user}/devices/Chrome Linux/push"
-            assert httpx.put(path, json=service.subscribe(user)).status_code == 201
+            assert httpx.put(path, json=service.subscribe(user), timeout=30).status_code == 201
         private = service.subscribe("x") | {"endpoint": "ftp://10.0.0.1/"}
-        assert httpx.put(path, json=private).status_code == 422
+        assert httpx.put(path, json=private, timeout=30).status_code == 422
         deliver("first")
         eventually(lambda: told("first"), "the first push")
         node.kill_all()
         node.start(shards=3)
-        assert httpx.get(f"{node.url}/api/v3/push/key").json()["publicKey"] == service.key
+        assert httpx.get(f"{node.url}/api/v3/push/key", timeout=30).json()["publicKey"] == service.key
         deliver("second")
         eventually(lambda: told("second"), "the push after the kill")
-        devices = httpx.get(f"{node.url}/api/v3/users/ada/push").json()["devices"]
+        devices = httpx.get(f"{node.url}/api/v3/users/ada/push", timeout=30).json()["devices"]
         assert [(one["device"], one["host"]) for one in devices] == [("Chrome Linux", "127.0.0.1")]
-        assert httpx.delete(f"{node.url}/api/v3/users/ada/devices/Chrome Linux/push").status_code == 204
-        metrics = httpx.get(f"{node.url}/metrics").text
+        assert httpx.delete(f"{node.url}/api/v3/users/ada/devices/Chrome Linux/push", timeout=30).status_code == 204
+        metrics = httpx.get(f"{node.url}/metrics", timeout=30).text
         assert sum("pobox_push_subscriptions{" in line for line in metrics.splitlines()) == 3
         node.stop()
         assert service.faults == []

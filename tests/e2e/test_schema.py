@@ -44,8 +44,10 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, dict
     env = {"POBOX_AUTH_MODE": "keys", "POBOX_PUSH_ENABLED": "false"}
     with Node(tmp_path_factory.mktemp("schema") / "data", env=env) as node:
         shown = {"authorization": f"Bearer {keys.create(node.data, 'all', SCOPES)}"}
-        eventually(lambda: httpx.get(f"{node.url}/metrics", headers=shown).status_code == 200, "the key counts")
-        document = httpx.get(f"{node.url}/openapi.json").json()
+        eventually(
+            lambda: httpx.get(f"{node.url}/metrics", headers=shown, timeout=30).status_code == 200, "the key counts"
+        )
+        document = httpx.get(f"{node.url}/openapi.json", timeout=30).json()
         yield node, shown, schemathesis.openapi.from_dict(document)
 
 

@@ -57,17 +57,17 @@ def test_with_a_shard_down_the_others_go_on_and_the_same_id_later_doubles_nothin
                 _assert_refused(httpx.get(path, timeout=30, trust_env=False))
             # Ids made by the node need no other shard's opinion.
             message = {"users": HERE, "title": "goes on", "content": ""}
-            answer = httpx.post(f"{node.url}/api/v3/messages", json=message, trust_env=False)
+            answer = httpx.post(f"{node.url}/api/v3/messages", json=message, trust_env=False, timeout=30)
             assert answer.status_code == 202
             for user in HERE:
-                page = httpx.get(f"{node.url}/api/v3/users/{user}/messages", trust_env=False).json()
+                page = httpx.get(f"{node.url}/api/v3/users/{user}/messages", trust_env=False, timeout=30).json()
                 assert {m["title"] for m in page["messages"]} >= {"before", "goes on"}
-            assert httpx.get(f"{node.url}/healthz", trust_env=False).status_code == 200
+            assert httpx.get(f"{node.url}/healthz", trust_env=False, timeout=30).status_code == 200
         finally:
             os.kill(frozen, signal.SIGCONT)
         for id, users in (("there", THERE), ("both", HERE + THERE)):
             eventually(lambda id=id, users=users: _send(node, id, users).status_code == 202, f"202 for {id}")  # type: ignore[misc]
-        receipt = httpx.get(f"{node.url}/api/v3/messages/both/receipt", trust_env=False).json()
+        receipt = httpx.get(f"{node.url}/api/v3/messages/both/receipt", trust_env=False, timeout=30).json()
         assert receipt["targets"] == len(HERE + THERE)
     made = answer.json()["id"]
     expected = {user: sorted(["before", "both", made]) for user in HERE}

@@ -64,7 +64,7 @@ def test_commands_and_devices_talk_to_it_with_keys_and_tokens(secure: Node, fold
     assert secure.url.startswith("https://")
     key = keys.create(secure.data, "cli", ["deliver"])
     token = tokens.issue(secure.data, "ann", 600)
-    with httpx.Client(base_url=secure.url, verify=trusting(folder), trust_env=False) as http:
+    with httpx.Client(base_url=secure.url, verify=trusting(folder), trust_env=False, timeout=30) as http:
         shown = {"authorization": f"Bearer {key}"}
         eventually(lambda: http.post("/api/v3/messages", headers=shown).status_code == 415, "the key counts")
         answer = http.get("/healthz")
@@ -81,7 +81,7 @@ def test_commands_and_devices_talk_to_it_with_keys_and_tokens(secure: Node, fold
 
 
 def test_another_certificate_is_taken_without_a_connection_being_dropped(secure: Node, folder: Path) -> None:
-    with httpx.Client(base_url=secure.url, verify=trusting(folder), trust_env=False) as http:
+    with httpx.Client(base_url=secure.url, verify=trusting(folder), trust_env=False, timeout=30) as http:
         assert http.get("/healthz").status_code == 200
         before = print_of(secure)
         key = folder / "key.pem"

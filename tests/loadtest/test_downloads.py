@@ -75,7 +75,7 @@ def test_devices_download_again_and_again_and_not_faster_than_they_may(tmp_path:
 @_needs_nginx
 def test_nginx_serves_the_files_and_leaves_nothing_running(tmp_path: Path) -> None:
     with nginx(tmp_path / "nginx", _files(tmp_path), workers=1) as peer:
-        assert httpx.get(f"{peer.url}/a.db", trust_env=False).content == b"a" * 100_000
+        assert httpx.get(f"{peer.url}/a.db", trust_env=False, timeout=30).content == b"a" * 100_000
         processes = peer.children[0].tree()
         assert processes
     assert not any(process.is_running() for process in processes)

@@ -34,7 +34,7 @@ def test_what_the_peer_accepts_is_in_its_table_once(base: Path) -> None:
         account = Account(peer)
         account.warm_up(250)
         assert peer.stored() == 250
-        with httpx.Client(base_url=peer.url) as client:
+        with httpx.Client(base_url=peer.url, timeout=30) as client:
             for _ in range(2):
                 body = {"id": "m-1", "users": ["ada"], "title": "t", "content": "c", "metadata": {"k": [1]}}
                 assert client.post("/api/v3/messages", json=body).status_code == 202

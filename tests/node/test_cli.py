@@ -130,7 +130,7 @@ def test_a_command_that_makes_no_sense_is_refused_before_anything_is_done(
 def test_the_doctor_says_by_its_exit_code_whether_all_is_well(tmp_path: Path, damaged: bool) -> None:
     with Node(tmp_path / "data", shards=1) as node:
         assert pobox(node, "deliver", "--users", "ada", "--title", "x", "--content", "x").exit_code == 0
-        assert httpx.get(f"{node.url}/api/v3/users/ada/messages", trust_env=False).status_code == 200
+        assert httpx.get(f"{node.url}/api/v3/users/ada/messages", trust_env=False, timeout=30).status_code == 200
     if damaged:
         [box] = node.data.glob("user_storage/*/ada/messages.db")
         box.write_bytes(box.read_bytes()[:4096] + b"\xff" * (box.stat().st_size - 4096))

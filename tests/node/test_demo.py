@@ -53,7 +53,7 @@ def repo(tmp_path: Path) -> Path:
 
 
 def _box(node: Node, user: str) -> list[dict[str, object]]:
-    answer = httpx.get(f"{node.url}/api/v3/users/{user}/messages?limit=500", trust_env=False)
+    answer = httpx.get(f"{node.url}/api/v3/users/{user}/messages?limit=500", trust_env=False, timeout=30)
     assert answer.status_code == 200, answer.text
     messages: list[dict[str, object]] = answer.json()["messages"]
     return messages
@@ -109,7 +109,7 @@ def test_where_people_need_a_token_the_link_has_one(tmp_path: Path, repo: Path) 
         headers = {"authorization": f"Bearer {token}"}
         url = f"{guarded.url}/api/v3/users/you/messages"
         # The first token's secret is new, and routers look at it once a second.
-        eventually(lambda: httpx.get(url, headers=headers, trust_env=False).status_code == 200, "the token")
+        eventually(lambda: httpx.get(url, headers=headers, trust_env=False, timeout=30).status_code == 200, "the token")
         elsewhere = _demo(guarded, "--repo", repo, "--key", key, "--data", tmp_path / "none")
         assert elsewhere.exit_code == 0
         assert "pobox token you makes the token" in elsewhere.output

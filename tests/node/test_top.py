@@ -31,7 +31,7 @@ def test_it_shows_every_process_and_one_that_hangs_as_silent(tmp_path: Path) -> 
         node.restart(2, 2)
         for name in ("ada", "bob", "cyd", "dan"):
             body = {"users": [name], "title": "t", "content": "c", "priority": 9}
-            assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False).status_code == 202
+            assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False, timeout=30).status_code == 202
         shown = top(node.url)
         assert shown.exit_code == 0, shown.output
         shards = table(shown, "shard")

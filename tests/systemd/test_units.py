@@ -135,7 +135,7 @@ SERVICES = ["pobox-shard@0.service", "pobox-shard@1.service", "pobox-router@0.se
 @pytest.mark.slow
 class TestForReal:
     def test_a_message_is_delivered_and_read(self, manager: Manager, port: int) -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
             users = [f"user-{n}" for n in range(8)]
             body = {"id": "first", "users": users, "title": "Hello", "content": "under systemd"}
             assert client.post("/api/v3/messages", json=body).status_code == 202
@@ -183,7 +183,7 @@ class TestForReal:
             accepted, failures = load.stop()
         assert not failures
         assert accepted
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
             for message_id in accepted:
                 receipt = client.get(f"/api/v3/messages/{message_id}/receipt").json()
                 assert receipt["targets"] == 4, message_id

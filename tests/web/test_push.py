@@ -90,7 +90,7 @@ class Told:
 
 
 def _listed(node: Node, person: Person) -> list[Any]:
-    found: list[Any] = httpx.get(f"{node.url}/api/v3/users/{person.name}/push").json()["devices"]
+    found: list[Any] = httpx.get(f"{node.url}/api/v3/users/{person.name}/push", timeout=30).json()["devices"]
     return found
 
 
@@ -98,7 +98,7 @@ def test_a_device_is_told_once_it_wants_to_and_no_more_when_not(
     person: Person, web_node: Node, service: PushService
 ) -> None:
     person.deliver("Before")
-    service.key = httpx.get(f"{web_node.url}/api/v3/push/key").json()["publicKey"]
+    service.key = httpx.get(f"{web_node.url}/api/v3/push/key", timeout=30).json()["publicKey"]
     browser = Told(person, service)
     browser.switch("On")
     [listed] = _listed(web_node, person)
