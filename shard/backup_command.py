@@ -128,11 +128,11 @@ def _push(config: Config, day: str | None) -> None:
 
 @contextlib.contextmanager
 def _plainly() -> Iterator[None]:
-    """What a store says goes into one line."""
+    """What can't be done is one line."""
     try:
         yield
     except (offsite.Incomplete, Unreadable, OSError, obstore.exceptions.BaseError) as error:
-        raise click.ClickException(" ".join(str(error).split())[:500]) from error
+        raise click.ClickException(offsite_store.plainly(error)) from error
 
 
 @backup.command("list")

@@ -1,8 +1,10 @@
-"""Which store backups go to, with the credentials of a file or of the environment. They are shown nowhere."""
+"""Which store backups go to, with the credentials of a file or of the environment, which are shown nowhere; and what is
+said of its errors."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,6 +15,12 @@ from node.config import Backup
 from node.errors import ConfigError
 from node.listen import is_loopback
 
+_STATUS = re.compile(r"status code: (.*?)(?:: <|$)")
+_CODE, _MESSAGE = re.compile(r"<Code>(.*?)</Code>"), re.compile(r"<Message>(.*?)</Message>")
+_ASKED = re.compile(r"Error performing ([A-Z]+ [^ ?]+)")
+_BELOW = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_SAID_MAX = 400
+_NEEDED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _KEYS = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
     "AWS_SECRET_ACCESS_KEY": "secret_access_key",
@@ -44,6 +52,21 @@ def store(settings: Backup, url: str | None = None, *, make: bool = True) -> Any
     return S3Store(parts.netloc, prefix=parts.path.strip("/") or None, config=options, client_options=client)
 
 
+def plainly(error: BaseException) -> str:
+    """What a store's ``error`` says, in one sentence: what was asked for, and the innermost cause. Other errors in
+    their own words, on one line. Pure."""
+    told, _, debug = str(error).partition("Debug source:")
+    told = " ".join(told.split())
+    asked = _ASKED.search(told)
+    if asked is None:
+        return told[:_SAID_MAX]
+    if status := _STATUS.search(told):
+        why = [found[1] for found in (status, _CODE.search(told), _MESSAGE.search(told)) if found]
+    else:  # it got no answer: the text at the bottom of the nested causes says why
+        why = [told.rpartition(" - ")[2], *_BELOW.findall(debug.partition("source:")[2])[-1:]]
+    return f"the store can't be used: {asked[1]}: {': '.join(why)}"[:_SAID_MAX]
+
+
 def _credentials(settings: Backup) -> dict[str, str]:
     said = dict(os.environ)
     if settings.credentials:
@@ -51,7 +74,8 @@ def _credentials(settings: Backup) -> dict[str, str]:
             lines = Path(settings.credentials).read_text().splitlines()
         except OSError as error:
             raise ConfigError(f"[backup] credentials: {settings.credentials}: {error.strerror}") from error
-        for line in lines:
-            name, _, value = line.partition("=")
-            said[name.strip()] = value
+        there = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+        if missing := [name for name in _NEEDED if not there.get(name)]:  # the client would look for them elsewhere
+            raise ConfigError(f"[backup] credentials: {settings.credentials} lacks {' and '.join(missing)}")
+        said |= there
     return {name: said[key].strip() for key, name in _KEYS.items() if said.get(key)}
