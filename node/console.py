@@ -1,12 +1,14 @@
-"""What the supervisor shows: every line of a child with the child's name in front.
+"""What the supervisor shows of its children.
 
-On a terminal the JSON lines that children log are made readable; anywhere else they stay as they
-are, for programs.
+On a terminal every line has the child's name in front, and the JSON that children log is made readable. Anywhere else
+each line is a JSON object, for programs: what was logged as it is, since it names its process itself, anything else
+as an event of that process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from typing import Any, TextIO
 
@@ -14,12 +16,14 @@ import msgspec
 from rich.console import Console as RichConsole
 from rich.text import Text
 
+from node.clock import iso, now_us
+
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 _LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
 
 
 class Console:
-    """Prefixed lines of children on ``stream`` (standard error unless told)."""
+    """Lines of children on ``stream`` (standard error unless told)."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -30,18 +34,25 @@ class Console:
         """Show one line of ``name``. A stream that is gone is no reason to fail."""
         with contextlib.suppress(OSError, ValueError):
             if self._rich is None:
-                self._stream.write(f"[{name}] {line}\n")
+                self._stream.write(f"{as_json(name, line)}\n")
                 self._stream.flush()
             else:
                 colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
                 self._rich.print(Text.assemble((f"[{name}] ", colour), readable(line)))
 
 
+def as_json(name: str, line: str) -> str:
+    """What the process ``name`` logged as it is, anything else that it printed as an event of it. Pure but for the
+    time."""
+    if _logged(line) is not None:
+        return line
+    return json.dumps({"event": line, "process": name, "level": "info", "time": iso(now_us())})
+
+
 def readable(line: str) -> Text:
     """A logged JSON object as ``event key=value …``, anything else as it is."""
-    try:
-        event = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    event = _logged(line)
+    if event is None:
         return Text(line)
     text = Text(str(event.pop("event", "")), style=_LEVELS.get(str(event.pop("level", "")), ""))
     trace = event.pop("exception", None)
@@ -51,3 +62,11 @@ def readable(line: str) -> Text:
     if trace:
         text.append(f"\n{trace}", style="dim")
     return text
+
+
+def _logged(line: str) -> dict[str, Any] | None:
+    """The event that ``line`` is, None if it is none."""
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None

@@ -20,6 +20,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     title: str
+    """with figures in braces, which the command line may change: :attr:`headline` has the true ones"""
     seconds: float
     rate: float
     limits: dict[str, Limit]
@@ -36,6 +37,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     apart: bool = False
     """whether node and locust get processor cores of their own: where what is measured is how the node does without
     the time that the load takes"""
+
+    @property
+    def headline(self) -> str:
+        """What is done, with the figures of this very run."""
+        targets = "one user" if self.fan == 1 else f"{self.fan:,} users"
+        figures = {name: f"{getattr(self, name):,.10g}" for name in ("rate", "users", "lines", "seconds")}
+        return self.title.format(**figures, targets=targets)
 
 
 _SAFE = {
@@ -61,27 +69,27 @@ def _whole(p99_ms: float, **more: Limit) -> dict[str, Limit]:
 
 SCENARIOS: dict[str, Scenario] = {
     "steady": Scenario(
-        title="1,000 messages a second, one user each",
+        title="{rate} messages a second, {targets} each",
         seconds=30,
         rate=1_000,
         limits=_whole(100),
     ),
     "peak": Scenario(
-        title="5,000 messages a second, one user each, 50 a request",
+        title="{rate} messages a second, {targets} each, {lines} a request",
         seconds=20,
         rate=5_000,
         lines=50,
         limits=_whole(1_000),
     ),
     "fanout": Scenario(
-        title="messages to 100 users each",
+        title="messages to {targets} each",
         seconds=20,
         rate=150,
         fan=100,
         limits=_whole(250),
     ),
     "channel": Scenario(
-        title="messages to a channel of 1,000 members",
+        title="messages to a channel of {users} members",
         seconds=20,
         rate=15,
         users=1_000,
@@ -99,14 +107,14 @@ SCENARIOS: dict[str, Scenario] = {
         limits=_whole(150, **{"a page, 99 %": Limit(at_most=250), "a check, 99 %": Limit(at_most=500)}),
     ),
     "replay": Scenario(
-        title="recorded traffic, its days in half a minute",
+        title="recorded traffic, its days in {seconds} s",
         seconds=30,
         rate=0,
         recorded=True,
         limits=_whole(500),
     ),
     "soak": Scenario(
-        title="an hour of deliveries, reads and syncs, with a flat memory",
+        title="{seconds} s of deliveries, reads and syncs, with a flat memory",
         seconds=3_600,
         rate=300,
         users=2_000,
@@ -123,7 +131,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     ),
     "overload": Scenario(
-        title="five times what the node can take",
+        title="{rate} times what the node can take",
         seconds=60,
         rate=5,
         users=10_000,

@@ -141,7 +141,7 @@ def judge(name: str, scenario: Scenario, how: str, figures: Figures, notes: list
         if limit == Limit() and math.isnan(value):
             continue
         rows.append(Row(label=label, values=[value], unit=unit, at_least=limit.at_least, at_most=limit.at_most))
-    return Result(name=name, title=scenario.title, how=how, rows=rows, notes=notes)
+    return Result(name=name, title=scenario.headline, how=how, rows=rows, notes=notes)
 
 
 def passed(result: Result) -> bool:

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadtest.errors import BenchError
@@ -54,6 +55,15 @@ def _judge(figures: Figures, name: str = "steady") -> Result:
 
 def _missed(result: Result) -> set[str]:
     return {row.label for row in result.rows if row.met is False}
+
+
+def test_the_headline_has_the_figures_of_this_very_run() -> None:
+    steady, peak = SCENARIOS["steady"], SCENARIOS["peak"]
+    assert steady.headline == "1,000 messages a second, one user each"
+    assert msgspec.structs.replace(steady, rate=200.0, fan=3).headline == "200 messages a second, 3 users each"
+    assert peak.headline == "5,000 messages a second, one user each, 50 a request"
+    assert all("{" not in scenario.headline for scenario in SCENARIOS.values())
+    assert verdict.judge("x", msgspec.structs.replace(steady, rate=0.5), "how", {}, []).title.startswith("0.5 messages")
 
 
 def test_a_run_that_did_what_was_due_passes(tmp_path: Path) -> None:

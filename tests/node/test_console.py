@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
@@ -8,10 +9,14 @@ from node.console import Console, readable
 from node.show import printable
 
 
-def test_lines_for_programs_stay_as_they_are_behind_the_name() -> None:
+def test_each_line_for_programs_is_a_json_object_that_names_the_process() -> None:
     stream = io.StringIO()
-    Console(stream).line("shard-0", '{"event":"ready"}')
-    assert stream.getvalue() == '[shard-0] {"event":"ready"}\n'
+    logged = '{"event":"ready","process":"shard-0"}'
+    Console(stream).line("shard-0", logged)
+    Console(stream).line("router-0", "Traceback \ud800")
+    first, second = stream.getvalue().splitlines()
+    assert first == logged
+    assert json.loads(second).items() >= {"event": "Traceback \ud800", "process": "router-0"}.items()
 
 
 def test_a_stream_that_is_gone_disturbs_nobody() -> None:

@@ -24,6 +24,11 @@ FAKE = [sys.executable, str(Path(__file__).with_name("fake_node.py"))]
 MakeNode = Callable[..., Node]
 
 
+def said(process: str, line: str) -> str:
+    """What a node's log holds of a ``line`` that ``process`` printed."""
+    return f'{{"event": "{line}", "process": "{process}"'
+
+
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[MakeNode]:
     """Makes nodes with fake children; what still runs at the end is stopped."""
@@ -44,27 +49,27 @@ def test_a_node_comes_up_says_where_it_is_and_goes_down_in_order(fake: MakeNode)
     assert set(node.pids) == {"supervisor", "shard-0", "shard-1", "router-0", "router-1"}
     assert all(is_alive(pid) for pid in node.pids.values())
     assert f"pobox ready at {node.url} (2 shards, 2 routers)" in node.output()
-    assert "[shard-1] shard 1 starts with 2 shards" in node.output()
+    assert said("shard-1", "shard 1 starts with 2 shards") in node.output()
     assert (node.data.stat().st_mode & 0o777, (node.data / "run").stat().st_mode & 0o777) == (0o700, 0o700)
     pids = node.pids
     assert node.stop() == 0
     assert node.pids == {}
     assert not any(is_alive(pid) for pid in pids.values())
     output = node.output()
-    last_router = max(output.index(f"[router-{i}] stopped") for i in range(2))
-    assert last_router < min(output.index(f"[shard-{i}] stopping") for i in range(2))
+    last_router = max(output.index(said(f"router-{i}", "stopped")) for i in range(2))
+    assert last_router < min(output.index(said(f"shard-{i}", "stopping")) for i in range(2))
     with (node.data / "node.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_backup_that_may_have_been_missed_is_started_and_on_a_new_node_none(fake: MakeNode) -> None:
     node = fake(shards=1, env={"POBOX_BACKUP_AT": "03:10"}).start()
-    assert "[backup]" not in node.output()
+    assert '"backup"' not in node.output()
     node.stop()
     (node.data / "backups/20260101/1").mkdir(parents=True)
     node.start(env={"FAKE_BACKUP": "dies", "POBOX_BACKUP_AT": "03:10"})
     eventually(lambda: "the daily backup is not done" in node.output(), "a try that fails")
-    assert node.output().count("[backup] backup 0 starts") == 1
+    assert node.output().count(said("backup", "backup 0 starts with 1 shards")) == 1
 
 
 def test_only_a_new_node_says_what_to_do_next(fake: MakeNode) -> None:
@@ -107,7 +112,7 @@ def test_a_layout_that_fails_stops_the_start_with_its_message(fake: MakeNode) ->
     assert node.wait() == 1
     assert "the data directory can't be used (exit 1)" in node.output()
     assert "the layout has no luck" in node.output()
-    assert "[shard-0]" not in node.output()
+    assert '"shard-0"' not in node.output()
 
 
 def test_a_second_node_on_the_same_data_is_refused(fake: MakeNode) -> None:
@@ -128,7 +133,7 @@ def test_a_taken_port_is_refused_before_the_data_is_touched(fake: MakeNode) -> N
         node.start(ready=False)
         assert node.wait() == 1
     assert "is taken" in node.output()
-    assert "[layout]" not in node.output()
+    assert '"layout"' not in node.output()
 
 
 def test_children_of_a_killed_supervisor_end_and_the_next_one_waits_for_them(fake: MakeNode) -> None:
@@ -144,7 +149,7 @@ def test_a_second_interrupt_hurries(fake: MakeNode) -> None:
     node = fake(shards=1, env={"FAKE_SHARD": "stubborn"}).start()
     shard = node.pids["shard-0"]
     node.kill("supervisor", signal.SIGINT)
-    eventually(lambda: "[router-0] stopped" in node.output(), "the router's end")
+    eventually(lambda: said("router-0", "stopped") in node.output(), "the router's end")
     node.kill("supervisor", signal.SIGINT)
     assert node.wait() == 0
     assert not is_alive(shard)
