@@ -22,7 +22,7 @@ from node import daily as daily_rule
 from node.audit_deed import written_down
 from node.clock import iso, now_us, us_of
 from node.config import Config
-from node.errors import ConfigError, PoboxError
+from node.errors import ConfigError, PoboxError, Unavailable
 from node.ids import check_name
 from node.link import ask_once
 from node.placement import Placement
@@ -35,6 +35,9 @@ from shard.sealing import Unreadable
 T = TypeVar("T")
 _POLL_S = 0.2
 _PATIENCE_S = 24 * 3600.0
+"""for what takes its time, as long as the shard answers pings"""
+_PING_S = 5.0
+_PONG_S = 10.0
 
 
 def on_data(function: Callable[..., None]) -> Callable[..., None]:
@@ -271,11 +274,23 @@ async def _back_up(config: Config, shard: int) -> ops.BackupState:
 
 
 async def _ask(config: Config, shard: int, request: ops.AnyRequest, answer: type[T]) -> T:
+    """Raises :class:`ConfigError` if nobody listens, :class:`Unavailable`, which names the shard, if it answers nothing
+    any more, and what it refuses with."""
     path = paths.socket_path(Path(config.node.data), shard)
+    asked = asyncio.create_task(ask_once(path, request, answer, timeout_s=_PATIENCE_S))
     try:
-        return await ask_once(path, request, answer, timeout_s=_PATIENCE_S)
+        while not (await asyncio.wait({asked}, timeout=_PING_S))[0]:
+            with contextlib.suppress(ConnectionError, PoboxError):  # then the question hears of it too
+                await ask_once(path, ops.Ping(0), ops.State, timeout_s=_PONG_S)
+        return asked.result()
+    except TimeoutError as error:
+        raise Unavailable(f"shard {shard} does not answer: it hangs, or waits for a disk") from error
+    except Unavailable as error:
+        raise Unavailable(f"shard {shard} ended before it had answered") from error
     except OSError as error:
-        raise ConfigError(f"no node runs on {config.node.data}: {error.strerror}") from error
+        raise ConfigError(f"no node runs on {config.node.data}: shard {shard}: {error.strerror}") from error
+    finally:
+        asked.cancel()
 
 
 async def _gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
