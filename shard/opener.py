@@ -189,6 +189,8 @@ class Opener:
                 log_path = path.with_name(f"{path.name}-wal")
                 if log_path.exists():
                     self._disk.remove_log(log_path)
+                # In place, a power cut could leave sectors of both: noise of two keys, and none that is missing.
+                self._disk.remove(path)
                 self._disk.write(path, self._empty.content(path.parent.name))
         self.born(path.parent.name)
 

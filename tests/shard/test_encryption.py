@@ -181,7 +181,7 @@ def test_a_box_in_anothers_place_opens_nothing(tmp_path: Path) -> None:
         Mailbox("bob", box, keyring=keyring)
 
 
-@pytest.mark.parametrize("at", [0, 512, 9_000, -512])
+@pytest.mark.parametrize("at", [0, 512, 9_216, -512])
 def test_a_box_that_lost_a_sector_at_its_birth_is_born_anew(at: int) -> None:
     async def go() -> None:
         with laid_out() as data:
@@ -196,7 +196,24 @@ def test_a_box_that_lost_a_sector_at_its_birth_is_born_anew(at: int) -> None:
     asyncio.run(go())
 
 
-@pytest.mark.parametrize("at", [512, 9_000])
+def test_a_box_that_is_born_anew_is_another_file_so_a_second_cut_mixes_nothing() -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data) as running:
+                await running.deliver(delivery(letter("n1"), ["ada"]))
+                await running.settled()
+            lose(box_path(data, "ada"), 9_216)
+            old = data.parent / "old"
+            os.link(box_path(data, "ada"), old)
+            content = old.read_bytes()
+            async with Running(data) as running:
+                assert await running.ids("ada") == ["n1"]
+            assert old.read_bytes() == content
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("at", [512, 9_216])
 def test_a_small_box_that_was_durable_and_lost_a_sector_is_damaged(at: int) -> None:
     async def go() -> None:
         with laid_out() as data:
