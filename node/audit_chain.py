@@ -23,8 +23,7 @@ from node.audit import BEGINNING, Entry, Head, Place
 from node.audit_files import files_of, first_line, head_path, last_line, load_head, path_of
 from node.clock import DAY_US, iso
 from node.config import Audit
-from node.keys import give_to_owner
-from node.placement import sync_directory, write_all, write_durably
+from node.placement import give_to_owner, sync_directory, write_all, write_durably
 
 _POLL_S = 0.02
 
@@ -160,7 +159,6 @@ class Chain:
         )
         path = head_path(self._data, self.name)
         write_durably(path, msgspec.json.encode(head) + b"\n")
-        give_to_owner(self._data, path)
         self._last_at = head.at
 
     def _is_old(self, now_us: int) -> bool:

@@ -147,13 +147,5 @@ def _changing(data: Path) -> Iterator[list[Key]]:
         yield keys
         path = paths.keys_path(data)
         write_durably(path, msgspec.json.format(msgspec.json.encode(Keys(keys=keys))) + b"\n")
-        give_to_owner(data, path)
     finally:
         os.close(fd)
-
-
-def give_to_owner(data: Path, path: Path) -> None:
-    """What root made in the data directory of another user is that user's, or the node couldn't read it."""
-    if os.geteuid() == 0:
-        owner = data.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)

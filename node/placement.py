@@ -232,6 +232,7 @@ def replace(path: Path, content: bytes, *, durably: bool) -> None:
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        give_to_owner(path.parent, fresh)
         write_all(fd, content)
         if durably:
             os.fsync(fd)
@@ -243,6 +244,13 @@ def replace(path: Path, content: bytes, *, durably: bool) -> None:
         os.close(fd)
     if durably:
         sync_directory(path.parent)
+
+
+def give_to_owner(of: Path, path: Path) -> None:
+    """What root makes where the node lies is the user's whose ``of`` is, or the node couldn't read it."""
+    if os.geteuid() == 0:
+        owner = of.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def write_all(fd: int, content: bytes) -> None:

@@ -19,8 +19,7 @@ from node import paths
 from node.clock import now_us
 from node.errors import ConfigError
 from node.ids import check_name
-from node.keys import give_to_owner
-from node.placement import sync_directory
+from node.placement import give_to_owner, sync_directory
 
 ALGORITHM = "HS256"
 ISSUER = "pobox"

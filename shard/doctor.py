@@ -34,7 +34,7 @@ from node.slots import Table, slot_of
 from shard import archive, dead_letters, leftovers, mailbox, parcel, parked, plain, sqlite, status_birth, subscriptions
 from shard import journal as journals
 from shard.journal import MEMBERSHIP, MESSAGE, Journal
-from shard.keyring import Keyring, is_encrypted, keys_of, open_keyring
+from shard.keyring import Keyring, is_encrypted, is_rotating, keys_of, open_keyring
 from shard.lanes import lane_of
 from shard.mailbox import Standing
 from shard.members import Members
@@ -97,6 +97,8 @@ class Doctor:
                     self._fault(directory / file, str(error))
         for user in sorted(self._memberships.keys() - seen):
             self._check_memberships(user, paths.user_dir(self._data, user) / mailbox.FILE, {})
+        if is_rotating(paths.keyring_dir(self._data)):
+            self.report.notes.append("two master keys open the node: pobox master-key confirm leaves the new one alone")
         if self._keyring is not None and (count := sum(1 for _ in plain.files(self._data))):
             self.report.notes.append(f"{count} files are not encrypted yet: pobox encrypt does that")
         return self.report

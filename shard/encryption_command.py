@@ -13,13 +13,11 @@ from node import paths, placement
 from node.audit_deed import written_down
 from node.config import Config
 from node.errors import ConfigError, DiskFull
+from shard import keyring, sqlite
 from shard import master_key as keys
-from shard import sqlite
 from shard.backup_command import on_data
 from shard.disk import full_is_507
 from shard.encrypt import Encryption
-from shard.keyring import fingerprint, open_keyring, open_with
-from shard.keyring import rotate as rotate_root
 from shard.layout import nobody_at_work
 
 
@@ -35,9 +33,9 @@ def encrypt(config: Config) -> None:
         raise ConfigError("[encryption] enabled is false: what is new would be plain again")
     sqlite.set_up()
     with nobody_at_work(data, layout), _plainly():
-        keyring = open_keyring(config.encryption, data, make=True)
-        assert keyring is not None
-        work = Encryption(data, layout, keyring, click.echo)
+        opened = keyring.open_keyring(config.encryption, data, make=True)
+        assert opened is not None
+        work = Encryption(data, layout, opened, click.echo)
         try:
             with written_down(config, "node.encrypt") as line:
                 done = work.run()
@@ -45,7 +43,7 @@ def encrypt(config: Config) -> None:
         except DiskFull as error:
             raise DiskFull(f"{error}; {work.done.files} files are encrypted, all others are as they were") from error
         finally:
-            keyring.close()
+            opened.close()
     for left in done.left:
         click.echo(f"left   {left}", err=True)
     click.echo(f"{done.files} files and {done.segments} segments of the history encrypted")
@@ -80,21 +78,35 @@ def new(file: Path) -> None:
         made = keys.make(file)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{file}: master key {fingerprint(made)}. Keep a copy where the data is not")
+    click.echo(f"{file}: master key {keyring.fingerprint(made)}. Keep a copy where the data is not")
 
 
 @master_key.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @on_data
 def rotate(config: Config, file: Path) -> None:
-    """From now on the master key in FILE opens the node, which may run; no box is written."""
+    """From now on the master key in FILE opens the node, which may run; so does the one before until confirm."""
     data = Path(config.node.data)
     fresh = keys.read(file)
-    directory = paths.keyring_dir(data)
     with written_down(config, "master-key.rotate") as line:
-        rotate_root(directory, keys.load(config.encryption), fresh)
-        open_with(fresh, directory)
-        line.what = {"is": fingerprint(fresh)}
-    click.echo(f"{data} is opened by {fingerprint(fresh)} now: name {file} in [encryption] master_key")
+        keyring.rotate(paths.keyring_dir(data), keys.load(config.encryption), fresh)
+        line.what = {"is": keyring.fingerprint(fresh)}
+    click.echo(f"{data} is opened by {keyring.fingerprint(fresh)} now, and by the old one still")
+    click.echo(f"name {file} in [encryption] master_key, start the node again, then pobox master-key confirm")
+
+
+@master_key.command()
+@on_data
+def confirm(config: Config) -> None:
+    """End a rotation: from now on the master key before opens nothing. The settings must name the new one."""
+    data, master = Path(config.node.data), keys.load(config.encryption)
+    directory = paths.keyring_dir(data)
+    if not keyring.is_rotating(directory):
+        click.echo("there is no rotation to confirm")
+        return
+    with written_down(config, "master-key.confirm") as line:
+        keyring.confirm(directory, master)
+        line.what = {"is": keyring.fingerprint(master)}
+    click.echo(f"{data} is opened by {keyring.fingerprint(master)} alone")
     if config.backup.store:
-        click.echo("what is off-site asks for the old one until the next pobox backup push")
+        click.echo("what is off-site is opened by the old one until the next pobox backup push")

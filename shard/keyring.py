@@ -12,7 +12,8 @@ keys is to write over them where they lie: all copies of these files, wherever t
 is one keyring; backups refer to it and keep none of their own.
 
 ``root.json`` holds the root key, wrapped by the master key; the root wraps the others. So another master key is one
-small file, written in one step.
+small file, written in one step. Until that is confirmed the one before opens it too: whatever is started meanwhile,
+with old settings or with new ones, finds its key.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from node import paths
 from node.config import Encryption
 from node.errors import ConfigError
-from node.placement import sync_directory, write_durably
+from node.placement import give_to_owner, sync_directory, write_durably
 from shard import master_key
 from shard.sqlite import HEAD, Key, KeyFor, can_encrypt
 
@@ -58,11 +59,13 @@ class KeyDestroyed(KeyLost):
     """It was, since its owner was deleted."""
 
 
-class Root(msgspec.Struct):
+class Root(msgspec.Struct, omit_defaults=True):
     """``root.json``."""
 
     wrapped: str
     """hex: nonce, root key and tag, by AES-256-GCM under the master key"""
+    before: str = ""
+    """the same under the master key before this one, until that is to open nothing any more"""
 
 
 class Keyring:
@@ -264,36 +267,48 @@ def open_keyring(settings: Encryption, data: Path, *, make: bool = False) -> Key
 
 def open_with(master: bytes, directory: Path, *, make: bool = False) -> Keyring:
     """The keyring at ``directory``, by its master key. Raises :class:`ConfigError`."""
-    try:
-        root = msgspec.json.decode((directory / _ROOT).read_bytes(), type=Root)
-    except FileNotFoundError as error:
+    root = _root_at(directory)
+    if root is None:
         if not make:
-            raise ConfigError(f"{directory / _ROOT} is missing: nothing that is encrypted can be read") from error
+            raise ConfigError(f"{directory / _ROOT} is missing: nothing that is encrypted can be read")
         if any(directory.glob("*.keys")):
-            raise ConfigError(f"{directory / _ROOT} is missing, but there are keys: put it back") from error
+            raise ConfigError(f"{directory / _ROOT} is missing, but there are keys: put it back")
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
+        give_to_owner(directory.parent, directory)
         sync_directory(directory.parent)
         _make_root(directory, master)
         return open_with(master, directory)  # maybe another process was quicker: its root is the one
+    for wrapped in (root.wrapped, root.before):
+        if (key := _unwrapped(wrapped, master)) is not None:
+            return Keyring(directory, key)
+    raise ConfigError(f"the master key doesn't open {directory / _ROOT}: it is another one's")
+
+
+def _root_at(directory: Path) -> Root | None:
+    """None if there is none. Raises :class:`ConfigError`."""
+    try:
+        return msgspec.json.decode((directory / _ROOT).read_bytes(), type=Root)
+    except FileNotFoundError:
+        return None
     except msgspec.DecodeError as error:
         raise ConfigError(f"{directory / _ROOT}: {error}") from error
-    return Keyring(directory, _unwrapped(root, master, directory))
 
 
-def _unwrapped(root: Root, master: bytes, directory: Path) -> bytes:
+def _unwrapped(wrapped: str, master: bytes) -> bytes | None:
+    """The root key; None if another master key wrapped it."""
     try:
-        wrapped = bytes.fromhex(root.wrapped)
-        return AESGCM(master).decrypt(wrapped[:12], wrapped[12:], _ROOT.encode())
-    except (ValueError, InvalidTag) as error:
-        raise ConfigError(f"the master key doesn't open {directory / _ROOT}: it is another one's") from error
+        content = bytes.fromhex(wrapped)
+        return AESGCM(master).decrypt(content[:12], content[12:], _ROOT.encode())
+    except (ValueError, InvalidTag):
+        return None
 
 
 def _make_root(directory: Path, master: bytes) -> None:
     """A new root, in one step, durably; but never in the place of one."""
     fresh = directory / f"{_ROOT}.{os.urandom(8).hex()}"
     try:
-        write_durably(fresh, _root_by(master, os.urandom(32)))
+        write_durably(fresh, _encoded(Root(_wrapped(os.urandom(32), master))))
         with contextlib.suppress(FileExistsError):
             os.link(fresh, directory / _ROOT)
     finally:
@@ -301,20 +316,37 @@ def _make_root(directory: Path, master: bytes) -> None:
     sync_directory(directory)
 
 
-def save_root(directory: Path, master: bytes, root: bytes) -> None:
-    """Wrap ``root`` by ``master``, in one step, durably."""
-    write_durably(directory / _ROOT, _root_by(master, root))
-
-
-def _root_by(master: bytes, root: bytes) -> bytes:
+def _wrapped(root: bytes, master: bytes) -> str:
     nonce = os.urandom(12)
-    wrapped = nonce + AESGCM(master).encrypt(nonce, root, _ROOT.encode())
-    return msgspec.json.encode(Root(wrapped.hex())) + b"\n"
+    return (nonce + AESGCM(master).encrypt(nonce, root, _ROOT.encode())).hex()
+
+
+def _encoded(root: Root) -> bytes:
+    return msgspec.json.encode(root) + b"\n"
 
 
 def rotate(directory: Path, old: bytes, new: bytes) -> None:
-    """From now on ``new`` is the master key; a node that runs has its root key already. Raises :class:`ConfigError`."""
-    save_root(directory, new, open_with(old, directory)._root)
+    """From now on ``new`` is the master key, and ``old`` is good too until that is confirmed; no other is. A node that
+    runs has its root key already. Durable when it returns. Raises :class:`ConfigError`."""
+    if old == new:
+        raise ConfigError("it is the master key already")
+    root = open_with(old, directory)._root
+    write_durably(directory / _ROOT, _encoded(Root(_wrapped(root, new), before=_wrapped(root, old))))
+
+
+def is_rotating(directory: Path) -> bool:
+    """Whether the master key before this one is good, too. Raises :class:`ConfigError`."""
+    root = _root_at(directory)
+    return root is not None and bool(root.before)
+
+
+def confirm(directory: Path, master: bytes) -> None:
+    """From now on ``master``, which the last rotation made the master key, is the only one. Durable when it returns.
+    Raises :class:`ConfigError`, also for the one before."""
+    root = _root_at(directory)
+    if root is None or _unwrapped(root.wrapped, master) is None:
+        raise ConfigError("[encryption] master_key names no file with the new master key yet")
+    write_durably(directory / _ROOT, _encoded(Root(root.wrapped)))
 
 
 def fingerprint(master: bytes) -> str:

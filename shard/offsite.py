@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import paths, zstd
 from node.clock import now_us
-from node.placement import Placement, write_all, write_durably
+from node.placement import Placement, give_to_owner, write_all, write_durably
 from shard import backup_files as files
 from shard.backup_set import Manifest as Part
 from shard.backup_set import first_day, part_of, whole_sets
@@ -319,8 +319,10 @@ def fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Item
 @contextlib.contextmanager
 def alone(data: Path, what: str) -> Iterator[None]:
     """Do ``what`` while nobody else does. Raises :class:`Incomplete`."""
-    fd = os.open(paths.backups_dir(data) / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = paths.backups_dir(data) / f"{what}.lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        give_to_owner(path.parent, path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

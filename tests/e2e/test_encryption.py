@@ -13,11 +13,12 @@ from shard import master_key
 from tests import encrypted
 from tests.e2e.test_backup import deliver, ids
 from tests.e2e.test_offsite import pobox, said
-from tests.support import Node
+from tests.support import Node, eventually
 
 pytestmark = [encrypted.needed, pytest.mark.slow]
 
 WORD = "nobody-else-reads-this"
+USERS = [f"user{number}" for number in range(8)]
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ def settings(tmp_path: Path) -> dict[str, str]:
         "POBOX_BACKUP_HISTORY_S": "3600",
         "PYTHONPATH": os.getcwd(),
     }
+
+
+def refused(settings: dict[str, str], data: Path, *arguments: str) -> str:
+    """What a command says that does nothing."""
+    with pobox(settings, data, *arguments) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    return output
 
 
 def holding(place: Path, *words: str) -> list[Path]:
@@ -80,18 +89,16 @@ def test_a_node_lives_and_comes_back_and_tells_nobody(settings: dict[str, str], 
     fresh = tmp_path / "fresh.key"
     master_key.make(fresh)
     said(settings, data, "master-key", "rotate", str(fresh))
-    with pobox(settings, data, "doctor") as process:
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "another one's" in output
-    settings["POBOX_ENCRYPTION_MASTER_KEY"] = str(fresh)
-    assert "0 faults" in said(settings, data, "doctor")
+    assert "two master keys" in said(settings, data, "doctor")
+    assert "names no file with the new" in refused(settings, data, "master-key", "confirm")
+    old, settings = settings, {**settings, "POBOX_ENCRYPTION_MASTER_KEY": str(fresh)}
+    said(settings, data, "master-key", "confirm")
+    assert "another one's" in refused(old, data, "doctor")
     said(settings, data, "backup", "push")
 
-    with pobox({**settings, "POBOX_ENCRYPTION_ENABLED": "false"}, other, "restore", "--all") as process:
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "enabled must be true" in output
+    assert "enabled must be true" in refused(
+        {**settings, "POBOX_ENCRYPTION_ENABLED": "false"}, other, "restore", "--all"
+    )
     said(settings, other, "restore", "--all")
     assert "0 faults" in said(settings, other, "doctor")
     with Node(other, env=settings) as node:
@@ -134,7 +141,34 @@ def test_an_encrypted_node_doesnt_start_without_its_key(settings: dict[str, str]
         ({"POBOX_ENCRYPTION_ENABLED": "false"}, "enabled must be true"),
         ({"POBOX_ENCRYPTION_MASTER_KEY": str(tmp_path / "none")}, "No such file"),
     ):
-        with pobox({**settings, **wrong}, data, "serve", "--port", "0") as process:
-            output, _ = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert why in output
+        assert why in refused({**settings, **wrong}, data, "serve", "--port", "0")
+
+
+def test_whatever_is_started_in_the_middle_of_a_rotation_finds_its_key(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    """Each shard is killed at each step, and comes up by the settings that it was started with."""
+    data, new = tmp_path / "data", tmp_path / "new.key"
+
+    def killed(node: Node) -> None:
+        for shard in ("shard-0", "shard-1"):
+            before = node.kill(shard)
+            eventually(lambda before=before, shard=shard: node.pids.get(shard, before) != before, "another process")  # type: ignore[misc]
+        eventually(lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200, "all shards again")
+        for user in USERS:
+            assert ids(node, user) == ["m0"]
+
+    with Node(data, env=settings) as node:
+        deliver(node, "m0", USERS, WORD)
+        master_key.make(new)
+        said(settings, data, "master-key", "rotate", str(new))
+        killed(node)  # by the old key
+        node.stop()
+        settings["POBOX_ENCRYPTION_MASTER_KEY"] = str(new)
+        node.start(env=settings)
+        killed(node)
+        said(settings, data, "master-key", "confirm")
+        killed(node)
+        assert "no rotation" in said(settings, data, "master-key", "confirm")
+    assert "0 faults" in said(settings, data, "doctor")
+    assert holding(data, WORD) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from node.config import Encryption, load
 from node.errors import ConfigError
 from shard import keyring as module
 from shard import master_key, oblivion, offsite
-from shard.keyring import KeyDestroyed, KeyLost, Keyring, open_keyring, open_with, rotate
+from shard.keyring import KeyDestroyed, KeyLost, Keyring, confirm, is_rotating, open_keyring, open_with, rotate
 from shard.sqlite import Key, can_encrypt
 from tests import encrypted
 from tests.shard.running import scratch
@@ -29,7 +30,7 @@ STEPS = st.lists(
         st.tuples(st.just("new"), st.sampled_from(OWNERS)),
         st.tuples(st.just("grow"), st.sampled_from(OWNERS)),
         st.tuples(st.just("destroy"), st.sampled_from(OWNERS)),
-        st.tuples(st.sampled_from(["stop", "kill", "rotate"]), st.just("")),
+        st.tuples(st.sampled_from(["stop", "kill", "rotate", "confirm"]), st.just("")),
     ),
     max_size=40,
 )
@@ -48,7 +49,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(STEPS)
 def test_keys_are_found_by_their_owners_until_they_are_destroyed_whatever_happens(steps: list[tuple[str, str]]) -> None:
     with scratch() as directory:
-        master, keyring = MASTER, made(directory)
+        master, before, keyring = MASTER, None, made(directory)
         known: dict[str, list[Key]] = {owner: [] for owner in OWNERS}
         dead: list[tuple[str, Key]] = []
         seen: set[bytes] = set()
@@ -67,14 +68,17 @@ def test_keys_are_found_by_their_owners_until_they_are_destroyed_whatever_happen
                 dead += [(owner, key) for key in known[owner]]
                 known[owner] = []
                 grown.discard(owner)
-            elif step in ("stop", "kill", "rotate"):
+            elif step in ("stop", "kill", "rotate", "confirm"):
                 if step == "stop":
                     keyring.close()
                 if step == "rotate":
-                    fresh = os.urandom(32)
+                    before, fresh = master, os.urandom(32)
                     rotate(directory / "keyring", master, fresh)
                     master = fresh
-                keyring = open_with(master, directory / "keyring")
+                if step == "confirm":
+                    confirm(directory / "keyring", master)
+                    before = None
+                keyring = open_with(before or master, directory / "keyring")
             for name, keys in known.items():
                 assert [keyring.find(key.id, name) for key in keys] == keys
                 assert keyring.has_grown(name) == (name in grown)
@@ -111,6 +115,49 @@ def test_nothing_of_a_key_is_in_the_keyring_without_the_master_key(tmp_path: Pat
         assert b"ada" not in path.read_bytes()
     with pytest.raises(ConfigError, match="master key doesn't open"):
         open_with(bytes(32), tmp_path / "keyring")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", ["write_all", "sync_directory", "os.fsync"])
+def test_a_rotation_that_is_killed_leaves_a_master_key_that_the_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    directory, new, third = tmp_path / "keyring", os.urandom(32), os.urandom(32)
+    root = made(tmp_path).derived("test")
+
+    def killed(work: Callable[[], None], *settings: bytes) -> None:
+        def die(*_arguments: object) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"node.placement.{step}", die)
+            with pytest.raises(Killed):
+                work()
+        opening(*settings)
+        work()
+
+    def opening(*settings: bytes) -> None:
+        for master in settings:
+            assert open_with(master, directory).derived("test") == root
+
+    killed(lambda: rotate(directory, MASTER, third), MASTER)
+    killed(lambda: rotate(directory, MASTER, new), MASTER)  # that file was lost before anything named it
+    with pytest.raises(ConfigError, match="another one's"):
+        open_with(third, directory)
+    assert is_rotating(directory)
+    with pytest.raises(ConfigError, match="names no file with the new"):
+        confirm(directory, MASTER)
+    opening(MASTER, new)
+    killed(lambda: confirm(directory, new), new)
+    assert not is_rotating(directory)
+    opening(new)
+    with pytest.raises(ConfigError, match="another one's"):
+        open_with(MASTER, directory)
+    with pytest.raises(ConfigError, match="already"):
+        rotate(directory, new, new)
 
 
 def test_what_is_left_of_a_batch_at_an_orderly_end_takes_no_room(tmp_path: Path) -> None:
