@@ -41,7 +41,7 @@ class Person:
         assert self._http.delete(f"/api/v3/users/{self.name}/messages/{id}").status_code == 204
 
     def device(self, name: str = "phone", **options: object) -> Device:
-        options = {"server": self.node.url, "name": name, "patience_s": 5.0} | options
+        options = {"server": self.node.url, "name": name, "patience_s": 30.0} | options
         return Device(self.name, self.place / name, **options)  # type: ignore[arg-type]
 
     def check(self) -> dict[str, str]:

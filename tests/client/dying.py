@@ -34,7 +34,7 @@ class Order(msgspec.Struct):
     """the number of the line before which it dies"""
     mark: tuple[str, str] | None = None
     """message and status; else it syncs"""
-    patience_s: float = 5.0
+    patience_s: float = 30.0
 
 
 class Done(msgspec.Struct):

@@ -51,7 +51,9 @@ def test_what_was_answered_is_in_the_log_after_kills_and_the_log_is_whole(tmp_pa
             ]
             for thread in threads:
                 thread.start()
+            before = len(answered)
             stop.wait(0.5 + chance.random())
+            eventually(lambda: len(answered) > before, "an answer")  # noqa: B023
             kept = heads(data)
             if round % 2:
                 node.kill_all()

@@ -36,6 +36,14 @@ def _ideal(old: int, new: int) -> float:
     return SLOTS * abs(new - old) / max(old, new)
 
 
+async def acknowledged(ledger: Ledger) -> None:
+    """Until something more is."""
+    before = ledger.acknowledged
+    async with asyncio.timeout(loading.PATIENCE_S):
+        while ledger.acknowledged == before:
+            await asyncio.sleep(0.02)
+
+
 def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
     """All processes are killed at each change; senders keep sending what wasn't answered."""
 
@@ -46,6 +54,7 @@ def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_
             old = 2
             for new in CHANGES:
                 await asyncio.sleep(1.0)
+                await acknowledged(ledger)
                 node.kill_all()
                 assert kill_boxes.doctor(node.data) is None
                 await asyncio.to_thread(node.start, new)

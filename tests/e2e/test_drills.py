@@ -21,7 +21,7 @@ _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _BEFORE = "Before each"
 _ADDRESS = "127.0.0.1:8080"
-_LIMIT_S = 120
+_LIMIT_S = 400
 _PRELUDE = """
 set -euo pipefail
 pobox() {

@@ -40,7 +40,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
 def refused(settings: dict[str, str], data: Path, *arguments: str) -> str:
     """What a command says that does nothing."""
     with pobox(settings, data, *arguments) as process:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     return output
 
@@ -154,7 +154,9 @@ def test_whatever_is_started_in_the_middle_of_a_rotation_finds_its_key(
         for shard in ("shard-0", "shard-1"):
             before = node.kill(shard)
             eventually(lambda before=before, shard=shard: node.pids.get(shard, before) != before, "another process")  # type: ignore[misc]
-        eventually(lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200, "all shards again")
+        eventually(
+            lambda: httpx.get(f"{node.url}/readyz", trust_env=False, timeout=30).status_code == 200, "all shards again"
+        )
         for user in USERS:
             assert ids(node, user) == ["m0"]
 

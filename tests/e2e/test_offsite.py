@@ -73,7 +73,7 @@ def pobox(settings: dict[str, str], data: Path, *arguments: str) -> subprocess.P
 
 def said(settings: dict[str, str], data: Path, *arguments: str) -> str:
     with pobox(settings, data, *arguments) as process:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert SECRET not in output
     return output
@@ -188,7 +188,7 @@ def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_
     with Node(data, shards=1, env=settings) as node:
         deliver(node, "m", ["ann"])
         with pobox(away, data, "backup", "daily") as process:
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=240)
         assert process.returncode == 1
         assert "1 boxes" in output, "it was made, and could not be sent"
         assert "files of" in said(settings, data, "backup", "daily")
@@ -199,10 +199,10 @@ def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_
         made = [path.stat().st_mtime_ns for path in data.glob("backups/*/*/*.json")]
         running = [pobox(settings, data, "backup", "daily") for _ in range(3)]
         for process in running:
-            process.communicate(timeout=120)
+            process.communicate(timeout=240)
         assert [path.stat().st_mtime_ns for path in data.glob("backups/*/*/*.json")] == made
     with pobox({**settings, "POBOX_BACKUP_AT": "00:00"}, tmp_path / "none", "backup", "daily") as process:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "placement.json is missing" in output
     assert "there is no daily backup" in said({**settings, "POBOX_BACKUP_AT": ""}, data, "backup", "daily")
@@ -211,12 +211,12 @@ def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_
 def test_a_restore_from_a_place_that_is_none_says_so_and_makes_nothing(tmp_path: Path) -> None:
     other = tmp_path / "other"
     with pobox({}, other, "restore", "--all", "--from", f"file://{tmp_path}/none") as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "there is no directory" in output
     (tmp_path / "empty").mkdir()
     with pobox({}, other, "restore", "--all", "--from", f"file://{tmp_path}/empty") as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "there is no whole backup" in output
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
@@ -241,7 +241,7 @@ def test_a_push_that_was_killed_goes_on_and_what_is_damaged_is_not_sent(
         process.send_signal(signal.SIGKILL)
     if not list(bucket.glob("manifests/*/*")):
         with pobox(settings, other, "restore", "--all") as process:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=240)
         assert process.returncode == 1
         assert "no whole backup" in output
     said(settings, data, "backup", "push")
@@ -252,6 +252,6 @@ def test_a_push_that_was_killed_goes_on_and_what_is_damaged_is_not_sent(
     for victim in data.glob("user_storage/*/*/backups/messages_*.db"):
         victim.write_bytes(victim.read_bytes()[:-1] + b"!")
     with pobox({**settings, "POBOX_BACKUP_STORE": "s3://bucket/third"}, data, "backup", "push") as process:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "is not what was backed up" in output

@@ -37,7 +37,7 @@ def _begun(node: Node, *arguments: str) -> subprocess.Popen[str]:
 
 def _done(node: Node, *arguments: str) -> str:
     """What it said; it must end well."""
-    said, _ = (running := _begun(node, *arguments)).communicate(timeout=120)
+    said, _ = (running := _begun(node, *arguments)).communicate(timeout=240)
     assert running.returncode == 0, f"{said}\n{node.output()}"
     return said
 
@@ -111,7 +111,7 @@ def test_a_move_goes_on_without_us_when_a_shard_is_killed_in_the_middle(tmp_path
         eventually(lambda: _placed(node).shards == 3, "the third shard")
         for name in ("shard-0", "shard-2", "shard-1"):
             node.kill(name)
-        said, _ = running.communicate(timeout=120)
+        said, _ = running.communicate(timeout=240)
         assert running.returncode == 0, said
         assert _placed(node).slots == {}
 
@@ -211,9 +211,9 @@ def test_a_command_that_is_stopped_in_the_middle_of_a_handover_holds_nobody_up_f
                 message = {"users": [f"user{number}"], "title": "t", "content": ""}
                 assert http.post("/api/v3/messages", json=message).status_code == 202
             second = _begun(node, "reshard", "--shards", "3")
-            assert "already" in second.communicate(timeout=60)[0]
+            assert "already" in second.communicate(timeout=240)[0]
         finally:
             running.send_signal(signal.SIGCONT)
-        said, _ = running.communicate(timeout=120)
+        said, _ = running.communicate(timeout=240)
         assert running.returncode == 0, said
         assert _placed(node).table.owned(2) == {slot for slot, owner in enumerate(table_for(3)) if owner == 2}

@@ -112,7 +112,7 @@ def test_no_spelling_of_a_path_reaches_a_file(guarded: Guarded) -> None:
     url = httpx.URL(guarded.node.url)
     boxes = set((guarded.node.data / "user_storage").glob("*/*"))
     prefixes = ["/api/v3/users/", "/api/v3/sync/", "/api/v3/channels/", "/inbox/", "/"]
-    with socket.create_connection((url.host, url.port or 80), timeout=20) as caller:
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as caller:
         stream = caller.makefile("rb")
         for prefix in prefixes:
             for trick in TRICKS:
@@ -130,7 +130,7 @@ def test_no_spelling_of_a_path_reaches_a_file(guarded: Guarded) -> None:
 
 
 def again(url: httpx.URL) -> tuple[socket.socket, Any]:
-    caller = socket.create_connection((url.host, url.port or 80), timeout=20)
+    caller = socket.create_connection((url.host, url.port or 80), timeout=60)
     return caller, caller.makefile("rb")
 
 
@@ -166,7 +166,7 @@ def test_what_is_secret_is_in_no_log_figure_or_answer(guarded: Guarded) -> None:
     for spelled in (key + key, "Basic " + key, key.replace("_", "."), guarded.tokens["ann"][:-1]):
         said += http.get("/api/v3/users/ann/messages", headers={"authorization": spelled}).text
     raw = httpx.URL(guarded.node.url)
-    with socket.create_connection((raw.host, raw.port or 80), timeout=20) as caller:
+    with socket.create_connection((raw.host, raw.port or 80), timeout=60) as caller:
         caller.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nbroken\r\n\r\n".encode())
         said += caller.recv(65_536).decode()
     guarded.node.kill("shard-0")  # whoever complains of that

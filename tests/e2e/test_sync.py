@@ -187,7 +187,8 @@ def test_downloads_and_deliveries_do_not_disturb_each_other(ann: Person) -> None
         for device in devices:
             device.join()
     assert found == []
-    assert ann.http.get(f"{ann.node.url}/api/v3/messages/m99/receipt").json()["stored"] == 1
+    receipt = f"{ann.node.url}/api/v3/messages/m99/receipt"
+    eventually(lambda: ann.http.get(receipt).json()["stored"] == 1, "the last one in the box")
 
 
 def test_an_unknown_user_is_404_and_gets_no_directory(ann: Person) -> None:

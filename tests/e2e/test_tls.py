@@ -45,7 +45,7 @@ def print_of(node: Node) -> str:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     url = httpx.URL(node.url)
     with (
-        socket.create_connection((url.host, url.port or 443), timeout=20) as plain,
+        socket.create_connection((url.host, url.port or 443), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as wrapped,
     ):
         shown = wrapped.getpeercert(binary_form=True)
@@ -101,7 +101,7 @@ def test_another_certificate_is_taken_without_a_connection_being_dropped(secure:
 
 def test_what_does_not_speak_tls_gets_nothing(secure: Node) -> None:
     url = httpx.URL(secure.url)
-    with socket.create_connection((url.host, url.port or 443), timeout=20) as plain:
+    with socket.create_connection((url.host, url.port or 443), timeout=60) as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         try:
             got = plain.recv(1000)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_it_tells_what_is_in_memory_and_how_soon_an_important_letter_is_in_its_box(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtest.backlog", "--letters", "3000", "--window-letters", "100"]
-    done = subprocess.run([*command, "--data", str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, "--data", str(tmp_path)], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| \d+ \|", done.stdout, re.MULTILINE)
     assert rows == [("0", "0"), *((f"{number:,}", "100") for number in range(600, 3_001, 600))]

@@ -94,7 +94,7 @@ def test_a_repository_that_is_none_is_said_and_nothing_is_sent(served: Node, tmp
 
 
 def test_a_new_node_tells_of_the_demo(served: Node) -> None:
-    assert f" demo --server {served.url}" in served.output()
+    eventually(lambda: f" demo --server {served.url}" in served.output(), "word of it")
 
 
 def test_where_people_need_a_token_the_link_has_one(tmp_path: Path, repo: Path) -> None:

@@ -240,17 +240,18 @@ def test_a_shard_that_hangs_is_noticed_given_up_and_asked_again_when_it_is_back(
     play(tmp_path, part)
 
 
+@pytest.mark.slow
 def test_a_shard_that_takes_long_but_answers_pings_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "_QUIET_S", 0.05)
     monkeypatch.setattr(link, "_SWEEP_S", 0.02)
-    monkeypatch.setattr(link, "_breaker", lambda: Breaker(silence_s=0.5))
+    monkeypatch.setattr(link, "_breaker", lambda: Breaker(silence_s=2.0))
 
     async def part(shard: Shard, asker: Link) -> None:
         task = ask(asker)
         await shard.until_asked(1)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3.0)
         assert asker.breaker.state is State.CLOSED
         shard.answer(shard.asked[0], "at last")
         assert await task == "at last"

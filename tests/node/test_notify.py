@@ -17,7 +17,7 @@ from node import notify
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(5)
+        sock.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield sock
 
@@ -30,7 +30,7 @@ def test_a_state_arrives_as_one_datagram(manager: socket.socket) -> None:
 def test_an_abstract_socket_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0pobox-test-{os.getpid()}")
-        sock.settimeout(5)
+        sock.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@pobox-test-{os.getpid()}")
         notify.tell("STOPPING=1")
         assert sock.recv(100) == b"STOPPING=1"

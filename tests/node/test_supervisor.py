@@ -49,7 +49,7 @@ def test_a_node_comes_up_says_where_it_is_and_goes_down_in_order(fake: MakeNode)
     assert set(node.pids) == {"supervisor", "shard-0", "shard-1", "router-0", "router-1"}
     assert all(is_alive(pid) for pid in node.pids.values())
     assert f"pobox ready at {node.url} (2 shards, 2 routers)" in node.output()
-    assert said("shard-1", "shard 1 starts with 2 shards") in node.output()
+    eventually(lambda: said("shard-1", "shard 1 starts with 2 shards") in node.output(), "a child's first line")
     assert (node.data.stat().st_mode & 0o777, (node.data / "run").stat().st_mode & 0o777) == (0o700, 0o700)
     pids = node.pids
     assert node.stop() == 0
@@ -74,10 +74,11 @@ def test_a_backup_that_may_have_been_missed_is_started_and_on_a_new_node_none(fa
 
 def test_only_a_new_node_says_what_to_do_next(fake: MakeNode) -> None:
     node = fake(shards=1).start()
-    assert "deliver --users" in node.output()
+    eventually(lambda: "deliver --users" in node.output(), "what to do next")
     node.stop()
     (node.data / "placement.json").write_text('{"version":1,"shards":1}')
     node.start()
+    node.stop()
     assert "deliver --users" not in node.output()
 
 

@@ -214,7 +214,7 @@ class RecordingVFS(apsw.VFS):
                 self._recording.add(Sync(os.path.dirname(name) or ".", False, position + 1))
 
 
-_PATIENCE_S = 30
+_PATIENCE_S = 60
 
 
 class RecordingDisk(Disk):

@@ -53,7 +53,7 @@ _OPEN_MAX = 3
 _START_US = 1_795_000_000_000_000
 _ROUNDS = 4
 _numbers = itertools.count()  # what SQLite has built on top of a way to the disk outlives it: none comes again
-_PATIENCE_S = 30  # for what takes ten milliseconds
+_PATIENCE_S = 60  # for what takes ten milliseconds
 
 
 class Life:

@@ -50,7 +50,7 @@ class Running:
         until(lambda: self.http.get("/readyz").status_code == 200)
 
 
-def until(condition: Callable[[], bool], bound_s: float = 30) -> None:
+def until(condition: Callable[[], bool], bound_s: float = 60) -> None:
     """Wait for ``condition``, generously: only a router that never gets there fails."""
     end = time.monotonic() + bound_s
     while not condition():
@@ -96,7 +96,7 @@ def running(
         router.http.close()
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             for peer in peers:

@@ -310,7 +310,7 @@ class Peer:
         return ops.State(self.index, TABLE, self.shards, 0, 0, 0, 0, 0)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _listen(self) -> None:
         self._server = await self._loop.create_unix_server(lambda: _End(self), str(self.path))

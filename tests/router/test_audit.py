@@ -94,7 +94,7 @@ def test_refusals_are_written_down_until_there_are_too_many_and_then_counted(gua
     assert http.get("/api/v3/users/ann/messages", headers=bearer("pobox_" + "0" * 12)).status_code == 401
     until(lambda: audit.LEFT_OUT in [line["deed"] for line in lines_of(guarded.data)])
     guarded.router.process.terminate()
-    guarded.router.process.wait(20)
+    guarded.router.process.wait(60)
     lines = lines_of(guarded.data)
     refused = [line for line in lines if line["deed"] == "refused"]
     left_out = [line["what"] for line in lines if line["deed"] == audit.LEFT_OUT]

@@ -115,7 +115,7 @@ def test_listeners_are_bounded_and_a_stop_ends_their_streams(tmp_path: Path) -> 
             router.process.terminate()
             while ear.block():
                 pass
-            assert router.process.wait(20) == 0
+            assert router.process.wait(60) == 0
 
 
 @pytest.mark.slow

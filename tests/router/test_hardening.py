@@ -50,7 +50,7 @@ def test_every_answer_says_how_it_may_be_used(shown: Running, path: str) -> None
 
 
 def test_so_do_answers_to_what_is_no_request(shown: Running) -> None:
-    with socket.create_connection(shown.address, timeout=20) as caller:
+    with socket.create_connection(shown.address, timeout=60) as caller:
         caller.sendall(b"nonsense\r\n\r\n")
         answer = caller.recv(65_536).lower()
     assert answer.startswith(b"http/1.1 400")
@@ -109,7 +109,7 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, settings:
     placement.save(tmp_path, placement.Placement(version=1, shards=1))
     made = config.load(environ={}, overrides={"node": {"data": str(tmp_path)}, "router": settings})
     process, _url, log = launch(tmp_path, made)
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1
     assert why in log.read_text()
 
 

@@ -83,7 +83,7 @@ def test_a_silent_shard_is_down_and_holds_up_nobody(router: Running) -> None:
         assert again["value"] > alert["value"]
     finally:
         router.peers[1].silent = False
-    assert router.http.get("/api/v3/alerts").json() == {"alerts": []}
+    until(lambda: router.http.get("/api/v3/alerts").json() == {"alerts": []})
 
 
 def test_alerts_of_shards_are_collected(router: Running) -> None:

@@ -32,7 +32,7 @@ from tests import encrypted
 
 T = TypeVar("T")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 ONE = Placement(version=1, shards=1)
 START_US = 1_795_000_000_000_000
 RETRY = Retry(base_s=0.05, cap_s=0.1)

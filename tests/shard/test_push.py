@@ -9,6 +9,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -247,7 +248,7 @@ def test_a_service_that_never_answers_holds_up_nothing(service: PushService) -> 
 def test_a_flood_is_a_few_notices_that_count(service: PushService) -> None:
     async def go() -> None:
         with laid_out() as data:
-            async with Running(data, push=LOCAL) as running:
+            async with Running(data, push=msgspec.structs.replace(LOCAL, rest_s=1.0)) as running:
                 await subscribe(running, service, "ada", "phone")
                 sends = [running.send(delivery(letter(f"n{n}", channel_id=f"c{n % 2}"), ["ada"])) for n in range(300)]
                 await asyncio.gather(*sends)

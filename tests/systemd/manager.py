@@ -25,7 +25,7 @@ _SYSTEMD = Path("/lib/systemd/systemd")
 _DEBIAN = Path("/lib/systemd/system")
 _TARGETS = ("basic", "multi-user", "network", "network-online", "shutdown", "sockets", "sysinit", "umount")
 _SETUP = Path(__file__).parent / "setup.sh"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 90.0
 _UNSHARE = ("unshare", "-m", "-p", "-f", "-u", "-i", "-C", "--mount-proc", "--kill-child")
 _PROBE = "cd /; umount -R /sys/fs/cgroup; mount -t cgroup2 c /sys/fs/cgroup && mkdir $0 && rmdir $0"
 
@@ -90,7 +90,7 @@ def managed(tree: Path, port: int, *, shards: int, routers: int) -> Iterator[Man
     if not sys.base_prefix.startswith("/usr"):
         here += ["ProtectHome=no"]
     (units / "pobox-.service.d/90-here.conf").write_text("\n".join(here) + "\n")
-    (units / "pobox-shard@.service.d/95-soon.conf").write_text("[Service]\nWatchdogSec=3\n")
+    (units / "pobox-shard@.service.d/95-soon.conf").write_text("[Service]\nWatchdogSec=5\n")
     (tree / "passwd").write_text("pobox:x:990:990::/var/lib/pobox:/usr/sbin/nologin\n")
     (tree / "group").write_text("pobox:x:990:\n")
     environ = {

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 from tests.support import Node, eventually
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 _numbers = itertools.count(1)
 
 expect.set_options(timeout=PATIENCE_MS)
