@@ -7,6 +7,8 @@
    says so. Only then may mail that came later make a new, empty box.
 3. It is noted for backups (:mod:`shard.erased`). The directory is removed, and their name and letters leave the
    history.
+4. When the last letter from before has left the journal, that is written anew, without what its files still held of
+   them, and the row goes.
 
 A kill at any moment leaves the row, and a start goes on from what it says; until the directory is out of its place
 nothing is put in it. One person at a time.
@@ -55,6 +57,8 @@ log = structlog.get_logger()
 
 _LOOK_S = 1.0
 _AGAIN_S = 5.0
+_REST = 50
+"""times as long as it took, until the journal is written anew once more"""
 
 
 class Erasures:
@@ -103,6 +107,7 @@ class Erasures:
         self._asked: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._news = asyncio.Event()
         self._again_at = 0.0
+        self._rewrite_at = 0.0
 
     def start(self) -> None:
         """Before anything is replayed: nothing goes into a box that is to be taken away."""
@@ -229,12 +234,19 @@ class Erasures:
         self._gone.phases[user] = phase
 
     async def _retire(self) -> None:
-        """Forget those whose letters have all left the journal."""
-        oldest = await self._journal.read(self._journal.oldest_seq)
-        if any(seq < oldest and self._gone.phases[user] == DONE for user, seq in self._gone.up_to.items()):
-            with contextlib.suppress(DiskFull):
-                await self._journal.write(lambda: tombstones.forget(self._journal.db, oldest))
-                self._gone.retire(oldest)
+        """Forget those whose letters have all left the journal, when its files hold nothing of them any more."""
+        journal = self._journal
+        oldest = await journal.read(journal.oldest_seq)
+        if monotonic() < self._rewrite_at or not self._gone.may_retire(oldest):
+            return
+        began = monotonic()
+        with contextlib.suppress(DiskFull):
+            await journal.write(lambda: self._members.sweep(oldest))
+            await journal.rewrite()  # a kill before it ends, and it is done again
+            await journal.write(lambda: tombstones.forget(journal.db, oldest))
+            self._gone.retire(oldest)
+            await journal.cut_log()
+        self._rewrite_at = monotonic() + _REST * (monotonic() - began)
 
     # -- in the thread -----------------------------------------------------------------------------
 

@@ -117,7 +117,11 @@ class Gone:
                 kept.append((seq, kind, id, channel, "\n".join(left) if len(left) < len(names) else users, body))
         return kept
 
+    def may_retire(self, before_seq: int) -> list[str]:
+        """Who would go by :meth:`retire`."""
+        return [user for user, seq in self.up_to.items() if seq < before_seq and self.phases[user] == DONE]
+
     def retire(self, before_seq: int) -> None:
         """As :func:`forget`."""
-        for user in [user for user, seq in self.up_to.items() if seq < before_seq and self.phases[user] == DONE]:
+        for user in self.may_retire(before_seq):
             del self.up_to[user], self.phases[user]

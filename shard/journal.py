@@ -114,6 +114,7 @@ class Journal:
             self.db.execute(_SCHEMA).fetchall()
         self.db.execute(_CLOCK)
         self.db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
+        self.db.execute("PRAGMA secure_delete=fast").fetchall()  # a row that goes is written over, if its page stays
         self.lock = asyncio.Lock()
         self.keep: Callable[[list[GoingRow]], None] | None = None
         """gets what is purged, in the journal's thread, before it is gone; it is not if that raises"""
@@ -324,6 +325,32 @@ class Journal:
                 self._forgot_to = last
         self.db.execute(_FORGET, (first, last))
         return self.db.changes()
+
+    async def rewrite(self) -> None:
+        """Write the file anew: it holds nothing then of rows that are deleted. Letters wait meanwhile, some 20 ms for
+        each MB that is left. Raises :class:`DiskFull`."""
+
+        def work() -> None:
+            try:
+                self.db.pragma("cache_spill", "on")  # or all of it would be in memory twice
+                self.db.execute("VACUUM").fetchall()
+            except apsw.FullError as error:
+                raise DiskFull() from error
+            finally:
+                self.db.pragma("cache_spill", "off")
+
+        await self.read(work)
+
+    async def cut_log(self) -> None:
+        """All of the log is in the file, and the log holds nothing any more. Raises :class:`DiskFull`."""
+
+        def work() -> None:
+            try:
+                self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.FullError as error:
+                raise DiskFull() from error
+
+        await self.read(work)
 
     def used_bytes(self) -> int:
         """What the rows take; pages that were let go are used again and don't count."""

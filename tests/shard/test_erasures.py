@@ -20,6 +20,7 @@ from node.placement import Placement
 from node.slots import slot_of
 from shard import gone, history, subscriptions
 from shard.dead_letters import Death
+from shard.doctor import Doctor
 from shard.erasures import Erasures
 from shard.history import Position
 from shard.subscriptions import Subscription
@@ -92,6 +93,40 @@ def test_nothing_of_a_person_is_left_and_others_keep_theirs() -> None:
         assert not any(row.users for _at, row in history.since(data, "zenobia", Position(0, 0), 0, 1, _SPANS))
 
     run(test, backup=KEPT)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_files_of_the_journal_hold_nothing_of_them_either(killed: bool) -> None:
+    """Long letters and short ones, between others', in the file and in its log."""
+
+    def held_by_journal(data: Path, what: bytes) -> list[str]:
+        return [str(path.name) for path in data.glob("journals-*/*") if what in path.read_bytes()]
+
+    async def leave(running: Running) -> None:
+        await until(lambda: not running.shard.gone.up_to, "the end of the tombstone", running.life)
+
+    async def scene() -> None:
+        with laid_out() as data:
+            async with Running(data) as running:
+                for number in range(40):
+                    content = f"only-for-her {number} " * (1 + number % 5 * 200)
+                    await running.deliver(delivery(letter(f"own{number}", content=content), ["zenobia"]))
+                    await running.deliver(delivery(letter(f"n{number}", content="others" * 90), ["bob"]))
+                await running.let_go()
+                assert held_by_journal(data, b"only-for-her")
+                await delete(running, "zenobia")
+                if killed:
+                    await running.kill()
+                else:
+                    await leave(running)
+            if killed:
+                async with Running(data) as running:
+                    await leave(running)
+            for trace in (b"only-for-her", b"zenobia"):
+                assert held_by_journal(data, trace) == []
+            assert Doctor(data).examine().faults == []
+
+    asyncio.run(scene())
 
 
 def test_somebody_nobody_knows_can_not_be_deleted() -> None:
