@@ -18,6 +18,9 @@ from node.ops import Alert
 
 LANES, MEMORY, FAILURES, LOCKS = "lanes_full", "memory", "failures", "lock_wait"
 DEAD, DAMAGED = "dead_letters", "damaged"
+DISK_LOW, DISK_FULL = "disk_low", "disk_full"
+BACKUP, OFFSITE = "backup_old", "offsite_old"
+_HOUR_S = 3_600.0
 _FAILURES_S = 60.0
 _NEWS_S = 3_600.0
 _NEWS_STEP_S = 10.0
@@ -39,6 +42,11 @@ RULES = (
     Rule(FAILURES, 0.05, 0.025, 0.0, 10.0, "Deliveries fail"),
     Rule(DEAD, 0.0, 0.0, 0.0, 10.0, "Letters were given up; they are kept as dead letters"),
     Rule(DAMAGED, 0.0, 0.0, 0.0, 10.0, "A mailbox was damaged and set aside"),
+    Rule(DISK_LOW, 0.80, 0.75, 2.0, 10.0, "The disk is nearly full: low priorities are refused"),
+    Rule(DISK_FULL, 0.99, 0.95, 0.0, 10.0, "The disk is full: everything is refused"),
+    # A start makes up for what was missed while nothing ran: it has an hour for it.
+    Rule(BACKUP, 36 * _HOUR_S, 30 * _HOUR_S, _HOUR_S, 10.0, "The last whole backup is older than a day and a half"),
+    Rule(OFFSITE, 36 * _HOUR_S, 30 * _HOUR_S, _HOUR_S, 10.0, "What is off-site is older than a day and a half"),
     Rule(LOCKS, 1.0, 0.5, 0.0, 10.0, "A mailbox is held for long"),
 )
 

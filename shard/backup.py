@@ -22,16 +22,16 @@ from typing import TypeVar
 import apsw
 import structlog
 
-from node import ops
+from node import ops, paths
 from node.clock import now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError
 from node.placement import sync_directory
 from shard import backup_files as files
-from shard import history
+from shard import history, pushed
 from shard.backlog import Backlog
 from shard.backup_boxes import BoxCopies
-from shard.backup_set import Manifest, Part, day_of, first_day, last_whole, part_of, prune
+from shard.backup_set import Manifest, Part, day_of, first_day, last_set_us, last_whole, part_of, prune
 from shard.copying import Copy, seal
 from shard.disk import Disk
 from shard.journal import Journal
@@ -100,6 +100,12 @@ class Backups:
         self.state = ops.BackupState()
         self.whole_us = last_whole(disk.data, residents.placement, residents.index)
         """when the last whole set was made, 0 for never"""
+        self._begun_us = _node_begun_us(disk.data)
+        self._due_since_us = last_set_us(disk.data) or self._begun_us
+        self.looks_off_site = bool(config.backup.store) and residents.index == 0
+        """it is one for all shards, so the first sees to it"""
+        self.offsite_us = pushed.day_and_us(disk.data)[1] if self.looks_off_site else 0
+        """when the last set that is off-site as a whole was made, as looked up last; 0 for none"""
 
     # -- when --------------------------------------------------------------------------------------
 
@@ -111,6 +117,18 @@ class Backups:
 
     async def ask(self, _q: ops.AskBackup) -> ops.BackupState:
         return self.state
+
+    def age_s(self, time_us: int) -> float:
+        """How old the last whole backup is, of this layout or an earlier one, and where there is none, the node; 0
+        where no daily backup is made."""
+        return self._since_s(max(self.whole_us, self._due_since_us), time_us)
+
+    def offsite_age_s(self, time_us: int) -> float:
+        """The same of what is off-site, 0 where nothing is to go there."""
+        return self._since_s(self.offsite_us or self._begun_us, time_us) if self.looks_off_site else 0.0
+
+    def _since_s(self, us: int, time_us: int) -> float:
+        return max(0.0, (time_us - us) / 1e6) if self._settings.at else 0.0
 
     def stored(self, user: str) -> None:
         """Something was stored for ``user``."""
@@ -131,6 +149,7 @@ class Backups:
             if time.monotonic() - forgot_at >= _FORGET_S:
                 forgot_at = time.monotonic()
                 await self._in_thread(self._forget_history)
+                await self._in_thread(self._look_off_site)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._asked.wait()
@@ -138,6 +157,10 @@ class Backups:
     def _forget_history(self) -> None:
         before_us = now_us() - int(self._settings.history_s * 1e6)
         history.forget(self._disk.data, before_us, self._residents.placement, self._index)
+
+    def _look_off_site(self) -> None:
+        if self.looks_off_site:
+            _day, self.offsite_us = pushed.day_and_us(self._disk.data)
 
     # -- one set -----------------------------------------------------------------------------------
 
@@ -240,6 +263,14 @@ class Backups:
 
     def close(self) -> None:
         self._thread.shutdown()
+
+
+def _node_begun_us(data: Path) -> int:
+    """When the node began: its first shard's lock is made then, and never written."""
+    try:
+        return paths.shard_lock(data, 0).stat().st_mtime_ns // 1_000
+    except FileNotFoundError:
+        return now_us()
 
 
 def _today() -> str:

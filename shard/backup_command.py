@@ -28,7 +28,7 @@ from node.link import ask_once
 from node.placement import Placement
 from node.show import table
 from shard import backup_files as files
-from shard import backup_set, oblivion, offsite, offsite_restore, offsite_store, sqlite
+from shard import backup_set, oblivion, offsite, offsite_restore, offsite_store, pushed, sqlite
 from shard.keyring import JOURNAL, Keyring, open_keyring
 from shard.sealing import Unreadable
 
@@ -74,7 +74,7 @@ def daily(config: Config) -> None:
         if daily_rule.is_due(at, backup_set.last_set_us(data), now_us()):
             _make(config)
         _see_to_the_deleted(config)
-        if config.backup.store and not offsite.is_pushed(data):
+        if config.backup.store and not pushed.is_pushed(data):
             _push(config, None)
 
 
@@ -151,6 +151,11 @@ def show(config: Config, user: str | None) -> None:
             for day, _layout, parts in sets
         ]
         table(("day", "boxes", "failed", "shards"), rows)
+        day, made_us = pushed.day_and_us(data)
+        if day:
+            click.echo(f"off-site: {day}, made {iso(made_us)}", err=True)
+        elif config.backup.store:
+            click.echo("off-site: none", err=True)
         return
     index = files.load(files.directory(data, check_name(user, "USER")))
     table(

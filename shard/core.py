@@ -356,7 +356,8 @@ class Shard:
             backlog=self.backlog,
             mailboxes=self.mailboxes,
             put_off=self.put_off,
-            memory=lambda: self.house.usage,
+            house=self.house,
+            backups=self.backups,
         )
         self.metrics = Metrics(
             settings,

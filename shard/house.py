@@ -78,6 +78,15 @@ class House:
         self.usage = Usage(0, 1)
         self.journal_bytes = self.journal_oldest_us = 0
         """as read last"""
+        self.disk_free_bytes = disk.free_bytes()
+        """the same"""
+
+    @property
+    def disk_fill(self) -> float:
+        """The reserve, divided by what was free when that was read last: 1 is full, and so is a disk that a delivery
+        met full a moment ago."""
+        met_full = asyncio.get_running_loop().time() < self._full_until
+        return max(self._settings.disk_reserve_bytes / max(1, self.disk_free_bytes), float(met_full))
 
     def stop(self) -> None:
         """Nothing more is to be accepted."""
@@ -116,11 +125,12 @@ class House:
         settings = self._settings
         usage = self._memory.read()
         self.usage = usage
+        self.disk_free_bytes = self._disk.free_bytes()
         self.journal_bytes, self.journal_oldest_us = await self._journal.read(self._journal.extent)
         reading = Reading(
             memory_percent=usage.percent,
             journal=self.journal_bytes / settings.journal_bytes_max,
-            disk=settings.disk_reserve_bytes / max(1, self._disk.free_bytes()),
+            disk=settings.disk_reserve_bytes / max(1, self.disk_free_bytes),
         )
         self._pressure.look(reading, now)
         fill = max(self._backlog.waiting / settings.waiting_max, self._backlog.window.fill)

@@ -290,11 +290,23 @@ class Metrics:
                 "When the last whole backup was made, in seconds since 1970; 0 if never",
                 self._backups.whole_us // 1_000_000,
             ),
+            *self._off_site(),
             gauge("pobox_backup_running", "Whether a backup is being made", float(state.running)),
             gauge("pobox_backup_boxes", "Mailboxes of the backup that runs or was made last", boxes, "by"),
             gauge("pobox_backup_bytes", "Bytes of the copies of that backup", state.bytes),
             counter("pobox_mailboxes_restored_total", "Damaged mailboxes begun again, by what from", damaged, "from"),
             counter("pobox_history_bytes_total", "Bytes of delivered letters kept", self._history.bytes),
+        ]
+
+    def _off_site(self) -> list[Family]:
+        if not self._backups.looks_off_site:
+            return []
+        return [
+            gauge(
+                "pobox_offsite_whole_seconds",
+                "When what is off-site as a whole was made, in seconds since 1970; 0 if nothing is",
+                self._backups.offsite_us // 1_000_000,
+            )
         ]
 
     def _health(self) -> list[Family]:
@@ -306,6 +318,16 @@ class Metrics:
                 usage.used,
             ),
             gauge("pobox_memory_limit_bytes", "What there is of it", usage.limit),
+            gauge(
+                "pobox_disk_free_bytes",
+                "Free on the disk with the data, or on that with the mailboxes if that has less",
+                self._house.disk_free_bytes,
+            ),
+            gauge(
+                "pobox_disk_reserve_bytes",
+                "With less than this free nothing is accepted",
+                self._settings.disk_reserve_bytes,
+            ),
             gauge("pobox_alert_active", "Whether an alert of this shard is on", watch.alerts.by_name(), "alert"),
             gauge("pobox_alert_reading", "What the alert looks at, as read last", watch.readings, "alert"),
             histogram(

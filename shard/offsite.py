@@ -32,9 +32,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import paths, zstd
 from node.clock import now_us
-from node.placement import Placement, give_to_owner, write_all, write_durably
+from node.placement import Placement, give_to_owner, write_all
 from shard import backup_files as files
-from shard.backup_set import Manifest as Part
+from shard import pushed
 from shard.backup_set import first_day, part_of, whole_sets
 from shard.keyring import KeyDestroyed, KeyLost, Keyring, key_at
 from shard.roster import boxes_of
@@ -46,7 +46,6 @@ _PORTION = 1024 * 1024
 _WHOLE_MAX = 4 * 1024 * 1024
 _LEVEL = 3
 _GRACE = timedelta(days=2)
-_PUSHED = "pushed.json"
 KEYRING = "keyring"
 
 
@@ -148,22 +147,8 @@ def push(
             put_manifest(store, manifest, sealer)
             said(f"shard {part.shard}: {len(wanted)} files of {day}, {len(missing)} of them sent")
         done.removed = _prune(store, keep_days, sealer)
-        write_durably(paths.backups_dir(data) / _PUSHED, _mark_of(day, layout, parts))
+        pushed.note(data, day, layout, parts)
     return done
-
-
-def is_pushed(data: Path) -> bool:
-    """Whether the last whole set is there already, as far as is noted here."""
-    sets = whole_sets(data)
-    try:
-        return bool(sets) and (paths.backups_dir(data) / _PUSHED).read_bytes() == _mark_of(*sets[-1])
-    except FileNotFoundError:
-        return False
-
-
-def _mark_of(day: str, layout: int, parts: list[Part]) -> bytes:
-    """What tells this set from any other."""
-    return msgspec.json.encode((day, layout, [part.ended_us for part in parts]))
 
 
 class Keys:

@@ -6,7 +6,6 @@ Nothing here waits for a disk, so that what hangs there is seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import perf_counter
 
 import structlog
@@ -14,10 +13,25 @@ import structlog
 from node.clock import now_us
 from node.config import Shard as Settings
 from node.metrics import Histogram
-from shard.alerts import DAMAGED, DEAD, FAILURES, LANES, LOCKS, MEMORY, Alerts, FailureRate, News
+from shard.alerts import (
+    BACKUP,
+    DAMAGED,
+    DEAD,
+    DISK_FULL,
+    DISK_LOW,
+    FAILURES,
+    LANES,
+    LOCKS,
+    MEMORY,
+    OFFSITE,
+    Alerts,
+    FailureRate,
+    News,
+)
 from shard.backlog import Backlog
+from shard.backup import Backups
+from shard.house import House
 from shard.mailboxes import Mailboxes
-from shard.memory import Usage
 from shard.put_off import PutOff
 
 log = structlog.get_logger()
@@ -26,7 +40,7 @@ _LOOK_S = 0.5
 
 
 class Watch:
-    """``memory`` is what was read last."""
+    """Reads the parts of one shard; of memory and disk what ``house`` read last."""
 
     def __init__(
         self,
@@ -35,13 +49,15 @@ class Watch:
         backlog: Backlog,
         mailboxes: Mailboxes,
         put_off: PutOff,
-        memory: Callable[[], Usage],
+        house: House,
+        backups: Backups,
     ) -> None:
         self._settings = settings
         self._backlog = backlog
         self._mailboxes = mailboxes
         self._put_off = put_off
-        self._memory = memory
+        self._house = house
+        self._backups = backups
         self._failures = FailureRate()
         self._deaths, self._damages = News(), News()
         self.alerts = Alerts()
@@ -63,7 +79,11 @@ class Watch:
         settings, backlog, put_off = self._settings, self._backlog, self._put_off
         self.readings = {
             LANES: max(backlog.waiting / settings.waiting_max, backlog.bytes / max(1, settings.waiting_bytes_max)),
-            MEMORY: self._memory().percent / 100,
+            MEMORY: self._house.usage.percent / 100,
+            DISK_LOW: self._house.disk_fill,
+            DISK_FULL: self._house.disk_fill,
+            BACKUP: self._backups.age_s(now_us()),
+            OFFSITE: self._backups.offsite_age_s(now_us()),
             FAILURES: self._failures.look(backlog.stored, put_off.failures, now),
             DEAD: self._deaths.look(put_off.given_up.lost, now),
             DAMAGED: self._damages.look(self._mailboxes.damaged, now),

@@ -37,7 +37,7 @@ def exported() -> dict[str, ops.Family]:
 
     async def go() -> dict[str, ops.Family]:
         with laid_out() as data:
-            async with Running(data) as running:
+            async with Running(data, backup=config.Backup(store="file:///elsewhere")) as running:
                 made = Metrics(Links(data, Placement(version=1, shards=1), timeout_s=1))
                 made.audit = Audit(data, 0, config.Audit())
                 router = made.ask()
@@ -65,8 +65,9 @@ def test_the_reference_holds_every_alert_and_its_threshold() -> None:
     text = DOCUMENT.read_text()
     for rule in RULES:
         (row,) = re.findall(rf"^\| `{rule.name}` \|.*$", text, re.MULTILINE)
-        assert re.search(rf"over ({rule.threshold:g} s|{rule.threshold:.0%}|{rule.threshold:g} \|)", row), row
-        assert re.search(rf"\| ({rule.ends_at:g} s|{100 * rule.ends_at:g}%|{rule.ends_at:g}) \|", row), row
+        begins, ends = rule.threshold, rule.ends_at
+        assert re.search(rf"over ({begins:g} s|{begins:.0%}|{begins / 3_600:g} h for 1 h|{begins:g} \|)", row), row
+        assert re.search(rf"\| ({ends:g} s|{100 * ends:g}%|{ends / 3_600:g} h|{ends:g}) \|", row), row
         assert f"### {rule.name}\n" in text
     for name in re.findall(r"- alert: (\w+)", ALERTS.read_text()):
         assert f"`{name}`" in text
@@ -136,6 +137,20 @@ tests:
       - {{series: 'pobox_mailbox_wait_seconds_bucket{{shard="1",le="1.0"}}', values: '0+1x60'}}
       - {{series: 'pobox_mailbox_wait_seconds_count{{shard="0"}}', values: '0+2x60'}}
       - {{series: 'pobox_mailbox_wait_seconds_bucket{{shard="0",le="1.0"}}', values: '0+2x60'}}
+      - {{series: 'pobox_disk_free_bytes{{shard="0"}}', values: '100x60'}}
+      - {{series: 'pobox_disk_reserve_bytes{{shard="0"}}', values: '100x60'}}
+      - {{series: 'pobox_alert_active{{shard="0",alert="disk_full"}}', values: '1x60'}}
+      - {{series: 'pobox_disk_free_bytes{{shard="1"}}', values: '130x60'}}
+      - {{series: 'pobox_disk_reserve_bytes{{shard="1"}}', values: '100x60'}}
+    promql_expr_test:
+"""
+_DAYS = """
+  - interval: 5m
+    input_series:
+      - {series: 'pobox_alert_reading{shard="0",alert="backup_old"}', values: '130000+300x30'}
+      - {series: 'pobox_alert_reading{shard="1",alert="backup_old"}', values: '120000+300x30'}
+      - {series: 'pobox_alert_reading{shard="0",alert="offsite_old"}', values: '130000+300x30'}
+      - {series: 'pobox_alert_reading{shard="1",alert="offsite_old"}', values: '0x30'}
     promql_expr_test:
 """
 
@@ -150,15 +165,22 @@ def test_the_rules_fire_when_they_should_and_only_then(promtool: str, tmp_path: 
         "PoboxVolumeDown": "1",
         "PoboxMailboxDamaged": "0",
         "PoboxLockWait": "1",
+        "PoboxDiskFull": "0",
+        "PoboxDiskLow": "0",
     }
     cases = tmp_path / "cases.yml"
-    expected = "".join(
-        f"""
-      - expr: count by (alertname, shard) (ALERTS{{alertname="{name}", alertstate="firing"}})
-        eval_time: 4m
-        exp_samples: [{{labels: '{{alertname="{name}", shard="{shard}"}}', value: 1}}]"""
-        for name, shard in fires.items()
-    )
-    cases.write_text(_CASES + expected)
+    after_hours = {"PoboxBackupOld": "0", "PoboxOffsiteOld": "0"}
+    cases.write_text(_CASES + _expected(fires, "4m") + _DAYS + _expected({}, "50m") + _expected(after_hours, "70m"))
     tested = subprocess.run([promtool, "test", "rules", cases], capture_output=True, text=True)
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def _expected(fires: dict[str, str], at: str) -> str:
+    """At ``at`` these alerts fire, each of one shard, and no others."""
+    samples = ", ".join(
+        f'{{labels: \'{{alertname="{name}", shard="{shard}"}}\', value: 1}}' for name, shard in fires.items()
+    )
+    return f"""
+      - expr: count by (alertname, shard) (ALERTS{{alertstate="firing"}})
+        eval_time: {at}
+        exp_samples: [{samples}]"""

@@ -66,6 +66,10 @@ def test_thresholds_are_those_that_are_promised() -> None:
         LOCKS: 1.0,
         "dead_letters": 0,
         "damaged": 0,
+        "disk_low": 0.8,
+        "disk_full": 0.99,
+        "backup_old": 129_600,
+        "offsite_old": 129_600,
     }
     assert all(rule.ends_at < rule.threshold or not rule.threshold for rule in RULES)
 

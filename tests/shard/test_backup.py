@@ -9,13 +9,15 @@ from pathlib import Path
 
 import apsw
 import pytest
+from obstore.store import from_url
 
-from node import ops
+from node import ops, placement
 from node.config import Backup
 from shard import backup_files as files
-from shard import backup_set
+from shard import backup_set, offsite, pushed
 from shard.copying import Copy
 from shard.layout import lay_out
+from tests import encrypted
 from tests.shard.disks import fill, small_disk
 from tests.shard.elsewhere import held_elsewhere
 from tests.shard.running import Running, box_path, delivery, laid_out, letter, until
@@ -23,10 +25,10 @@ from tests.shard.running import Running, box_path, delivery, laid_out, letter, u
 KEPT = Backup(at="", history_s=3_600)
 
 
-def run(test: Callable[[Running, Path], Awaitable[None]]) -> None:
+def run(test: Callable[[Running, Path], Awaitable[None]], settings: Backup = KEPT) -> None:
     async def go() -> None:
         with laid_out() as data:
-            async with Running(data, backup=KEPT) as running:
+            async with Running(data, backup=settings) as running:
                 await test(running, data)
 
     asyncio.run(go())
@@ -69,6 +71,53 @@ def test_a_backup_holds_what_was_accepted_and_is_a_plain_verified_file() -> None
         assert files.sha256_of(data / "backups" / part.day / "1" / "shard-0.db") == part.journal_sha256
 
     run(test)
+
+
+def test_how_old_backups_are_is_known_here_and_off_site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shard.backup._FORGET_S", 0.0)
+    settings = Backup(at="03:10", store=f"file://{tmp_path}")
+
+    async def test(running: Running, data: Path) -> None:
+        backups = running.shard.backups
+        await running.deliver(delivery(letter("n0"), ["ada"]))
+        await back_up(running)
+        later_us = backups.whole_us + 5_000_000
+        assert backups.age_s(later_us) == 5
+        assert backups.offsite_us == 0
+        await asyncio.to_thread(offsite.push, data, from_url(settings.store), None, 30, print)
+        await until(lambda: backups.offsite_us, "the next look", running.life)
+        assert backups.offsite_age_s(later_us) == 5
+        backup_set.prune(data, "20990101")
+        assert pushed.day_and_us(data) == (backups.state.day, backups.whole_us)
+
+    run(test, settings)
+
+
+def test_after_a_change_of_layout_the_last_backup_of_the_earlier_one_counts() -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            async with Running(data, backup=KEPT) as running:
+                await back_up(running)
+                made_us = running.shard.backups.whole_us
+            lay_out(data, 2, encrypted.keyring(data))
+            placed = placement.load(data)
+            assert placed is not None
+            async with Running(data, placed, backup=Backup(at="03:10")) as running:
+                assert running.shard.backups.whole_us == 0
+                assert running.shard.backups.age_s(made_us + 1_000_000) == 1
+
+    asyncio.run(go())
+
+
+def test_an_older_set_that_is_sent_again_is_not_taken_for_the_last(tmp_path: Path) -> None:
+    def part(ended_us: int) -> list[backup_set.Manifest]:
+        return [backup_set.Manifest("", 1, 1, 0, ended_us, 0, 0, True, 0, "")]
+
+    (tmp_path / "backups").mkdir()
+    assert pushed.day_and_us(tmp_path) == ("", 0)
+    pushed.note(tmp_path, "20261124", 1, part(2_000))
+    pushed.note(tmp_path, "20261123", 1, part(1_000))
+    assert pushed.day_and_us(tmp_path) == ("20261124", 2_000)
 
 
 def test_a_box_that_did_not_change_is_a_link_and_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:

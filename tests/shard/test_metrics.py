@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 import apsw
 import pytest
 import structlog
 
-from node import ops
+from node import ops, paths
+from node.clock import DAY_US, now_us
+from node.config import Backup
+from node.errors import Refused
 from node.slots import slot_of
-from shard.alerts import LANES, LOCKS
+from shard.alerts import BACKUP, DISK_FULL, DISK_LOW, LANES, LOCKS, OFFSITE
+from shard.disk import Disk
 from shard.mailboxes import Mailboxes
 from tests.shard.playing import played
 from tests.shard.running import Running, delivery, laid_out, letter, until
@@ -140,3 +146,85 @@ async def test_an_alert_is_one_line_when_it_begins_and_one_when_it_ends() -> Non
             assert watch.readings[LOCKS] == 0
             said = [(line["event"], line["alert"], line["log_level"]) for line in lines if "alert" in line]
             assert said == [("an alert has begun", LANES, "warning"), ("an alert has ended", LANES, "info")]
+
+
+@played
+async def test_a_disk_that_gets_full_is_an_alert_before_and_when_everything_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = 1_000_000
+    monkeypatch.setattr(Disk, "free_bytes", lambda self: free)
+    with laid_out() as data:
+        async with Running(data, disk_reserve_bytes=100_000) as running:
+            watch, house = running.shard.watch, running.shard.house
+
+            async def looked(at: float) -> list[str]:
+                """What is on, when the reading of now has been so for three seconds."""
+                await until(lambda: house.disk_free_bytes == free, "the next reading", running.life)
+                for second in range(3):
+                    watch.look(1e9 + at + second)
+                return [alert.name for alert in watch.alerts.active]
+
+            with structlog.testing.capture_logs() as lines:
+                assert await looked(0) == []
+                free = 110_000
+                assert await looked(10) == [DISK_LOW]
+                free = 99_999
+                assert await looked(20) == [DISK_LOW, DISK_FULL]
+                await until(lambda: running.shard.office.refusal(10), "the refusals", running.life)
+                with pytest.raises(Refused) as refused:
+                    await running.deliver(delivery(letter("m", priority=10), ["ada"]))
+                assert refused.value.status == 507
+                now = await told(running)
+                assert (now["pobox_disk_free_bytes"], now["pobox_disk_reserve_bytes"]) == (99_999, 100_000)
+                assert now["pobox_alert_active disk_full"] == 1
+                free = 1_000_000
+                await looked(30)
+                assert await looked(50) == []
+            said = [(line["alert"], line["event"]) for line in lines if "alert" in line]
+            begun, ended = "an alert has begun", "an alert has ended"
+            assert said == [(DISK_LOW, begun), (DISK_FULL, begun), (DISK_LOW, ended), (DISK_FULL, ended)]
+
+
+@played
+async def test_a_disk_that_a_delivery_met_full_counts_as_full_whatever_it_says_to_have_free() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            assert running.shard.house.disk_fill == 0
+            running.shard.house.no_room()
+            assert running.shard.house.disk_fill == 1
+
+
+def began(data: Path, ago_us: int) -> None:
+    """Make it a node that was begun so long ago."""
+    lock = paths.shard_lock(data, 0)
+    lock.parent.mkdir(exist_ok=True)
+    lock.touch()
+    os.utime(lock, ns=(then := (now_us() - ago_us) * 1_000, then))
+
+
+@pytest.mark.parametrize(
+    ("at", "store", "old"),
+    [
+        ("03:10", "file:///elsewhere", [BACKUP, OFFSITE]),
+        ("03:10", "", [BACKUP]),
+        ("", "file:///elsewhere", []),
+    ],
+)
+def test_a_node_that_never_made_a_backup_has_an_alert_from_its_second_day_on_unless_it_is_to_make_none(
+    at: str, store: str, old: list[str]
+) -> None:
+    async def go(ago_us: int) -> list[str]:
+        with laid_out() as data:
+            began(data, ago_us)
+            async with Running(data, backup=Backup(at=at, store=store)) as running:
+                watch = running.shard.watch
+                for minute in range(62):  # a start has an hour to make up for it
+                    watch.look(1e9 + 60 * minute)
+                    if minute < 59:
+                        assert watch.alerts.active == []
+                assert ("pobox_offsite_whole_seconds" in await told(running)) == bool(store)
+                return [alert.name for alert in watch.alerts.active]
+
+    assert asyncio.run(go(DAY_US)) == []
+    assert asyncio.run(go(2 * DAY_US)) == old
