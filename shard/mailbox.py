@@ -144,7 +144,8 @@ _COUNT_READ = "SELECT channel_id, count(*) FROM json_each(?) JOIN messages m ON 
 _EXTENT = "SELECT count(*), (SELECT updated_at FROM messages ORDER BY rowid DESC LIMIT 1) FROM messages"
 _ARRIVALS = "SELECT rowid, id, channel_id FROM messages WHERE rowid>? ORDER BY rowid LIMIT ?"
 
-_CACHE_PAGES = 8
+_CACHE_PAGES = 10
+"""five trees, of two levels from some hundred messages on: each transaction goes to the last leaf of all of them"""
 _STEP_US = 1_000_000
 _US_MAX = 253_402_300_799_999_999  # the end of the year 9999
 

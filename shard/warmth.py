@@ -1,6 +1,6 @@
 """How many boxes stay open. Pure: time and memory are arguments.
 
-An open box is some 120 kB that mail for its owner finds ready. While memory is short that is better used elsewhere:
+An open box is some 130 kB that mail for its owner finds ready. While memory is short that is better used elsewhere:
 the number that may be open falls, from what is open now, at each look; when memory is short no more and has been so
 for a while, it grows back by steps to what settings and descriptors allow. While it is neither, nothing changes, so
 that the number doesn't swing with the memory that it frees.

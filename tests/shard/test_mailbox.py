@@ -405,7 +405,7 @@ def test_a_box_takes_three_descriptors_no_shared_memory_and_a_bounded_cache(path
     assert len(os.listdir("/proc/self/fd")) - before == 3
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["messages.db", "messages.db-wal"]
     assert box._db.pragma("synchronous") == 0
-    assert box._db.pragma("cache_size") == 8
+    assert box._db.pragma("cache_size") == 10
     assert box._db.pragma("wal_autocheckpoint") == 0
     assert box._db.pragma("locking_mode") == "exclusive"
     change(box, *[row(f"m{number}", content="x" * 3_000) for number in range(300)])
