@@ -76,7 +76,7 @@ def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_
 
 def test_a_channels_letter_on_its_way_reaches_everybody_through_every_change(tmp_path: Path) -> None:
     """So many members that the letter is killed on its way, again and again."""
-    members = [f"member{number}" for number in range(4_000)]
+    members = [f"member{number}" for number in range(2_000)]
     with Node(tmp_path / "data", env=_NEVER_LET_GO) as node:
         sent = []
         with httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:

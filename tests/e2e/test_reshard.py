@@ -83,7 +83,7 @@ def test_whoever_is_killed_meanwhile_nothing_is_lost_and_the_same_again_goes_on(
             for shards in (3, 2):
                 for victim in rng.sample(["coordinator", "shard", "shard", "router", "all"], 4):
                     running = _begun(node, "reshard", "--shards", str(shards))
-                    await asyncio.sleep(rng.uniform(0.5, 3.0))
+                    await asyncio.sleep(rng.uniform(0.5, 2.0))
                     if victim == "all":
                         running.kill()
                         node.kill_all()
@@ -107,7 +107,7 @@ def test_whoever_is_killed_meanwhile_nothing_is_lost_and_the_same_again_goes_on(
 def test_a_move_goes_on_without_us_when_a_shard_is_killed_in_the_middle(tmp_path: Path) -> None:
     """The command tries again by itself."""
     with Node(tmp_path / "data") as node:
-        running = _begun(node, "reshard", "--shards", "3", "--batch", "16")
+        running = _begun(node, "reshard", "--shards", "3", "--batch", "32")
         eventually(lambda: _placed(node).shards == 3, "the third shard")
         for name in ("shard-0", "shard-2", "shard-1"):
             node.kill(name)
@@ -203,7 +203,7 @@ def test_mail_that_could_not_be_stored_and_dead_letters_go_along(tmp_path: Path)
 def test_a_command_that_is_stopped_in_the_middle_of_a_handover_holds_nobody_up_for_long(tmp_path: Path) -> None:
     """The shards call the handover off by themselves; a second command is refused while the first one lives."""
     with Node(tmp_path / "data") as node, httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
-        running = _begun(node, "reshard", "--shards", "3", "--batch", "8")
+        running = _begun(node, "reshard", "--shards", "3", "--batch", "16")
         eventually(lambda: (node.data / "run" / "handover").exists(), "a handover")
         running.send_signal(signal.SIGSTOP)
         try:

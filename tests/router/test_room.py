@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,21 +23,40 @@ class Full:
     def __init__(self, router: Running, changes: list[Changes]) -> None:
         self.router = router
         self._changes = changes
+        self._said: list[str] = []
 
     def __call__(self, user: str, *, really: bool = True) -> None:
-        shard = table_for(SHARDS)[slot_of(user)]
+        shard = self._shard(user)
         self._changes[shard].full(user)
+        self._said.append(user)
         if really:
             self.router.peers[shard].full.add(user)
 
+    def take_back(self) -> None:
+        """Nobody is full."""
+        while self._said:
+            user = self._said.pop()
+            self._changes[self._shard(user)].not_full(user)
+            self.router.peers[self._shard(user)].full.discard(user)
 
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[Full]:
+    def _shard(self, user: str) -> int:
+        return table_for(SHARDS)[slot_of(user)]
+
+
+@pytest.fixture(scope="module")
+def everybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Full]:
+    data = tmp_path_factory.mktemp("node")
     with contextlib.ExitStack() as closing:
-        changes = [Changes(changes_path(tmp_path, shard)) for shard in range(SHARDS)]
+        changes = [Changes(changes_path(data, shard)) for shard in range(SHARDS)]
         for one in changes:
             closing.callback(one.close)
-        yield Full(closing.enter_context(running(tmp_path, SHARDS)), changes)
+        yield Full(closing.enter_context(running(data, SHARDS)), changes)
+
+
+@pytest.fixture
+def full(everybody: Full) -> Iterator[Full]:
+    yield everybody
+    everybody.take_back()
 
 
 def body(**changes: object) -> dict[str, object]:
@@ -65,10 +83,10 @@ def test_who_only_shares_a_bit_with_somebody_gets_the_message(full: Full) -> Non
 
 def test_what_was_accepted_may_be_sent_again_though_it_filled_the_box(full: Full) -> None:
     http = full.router.http
-    assert http.post(MESSAGES, json=body(id="m")).status_code == 202
+    assert http.post(MESSAGES, json=body(id="o")).status_code == 202
     full(USERS[0])
-    assert http.post(MESSAGES, json=body(id="m")).status_code == 202
-    answer = http.post(MESSAGES, json=body(id="m", title="another"))
+    assert http.post(MESSAGES, json=body(id="o")).status_code == 202
+    answer = http.post(MESSAGES, json=body(id="o", title="another"))
     assert refused(answer, 409, "id")["code"] == "conflict"
     refused(http.post(MESSAGES, json=body(id="n")), 409, "users")
 
