@@ -54,7 +54,15 @@ App = falcon.asgi.App[Request, falcon.asgi.Response]
 class _Lifespan:
     """Falcon calls it when the server starts and stops; it has no part in a request."""
 
-    def __init__(self, links: Links, processes: Processes, ops_channel: OpsChannel | None, audit: Audit | None) -> None:
+    def __init__(
+        self,
+        links: Links,
+        processes: Processes,
+        alerts: NodeAlerts,
+        ops_channel: OpsChannel | None,
+        audit: Audit | None,
+    ) -> None:
+        self._alerts = alerts
         self._audit = audit
         self._links = links
         self._processes = processes
@@ -65,12 +73,14 @@ class _Lifespan:
             self._audit.start()
         self._links.start()
         await self._processes.start()
+        self._alerts.start()
         if self._ops_channel is not None:
             self._ops_channel.start()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         if self._ops_channel is not None:
             await self._ops_channel.close()
+        await self._alerts.close()
         await self._processes.close()
         await self._links.close()
         if self._audit is not None:
@@ -102,7 +112,7 @@ def build(
     versions = metrics.versions = versions or Versions(links)
     events = metrics.events = Events(links, config.listeners_max)
     processes = Processes(links.data, metrics, shards=lambda: len(links.shards), routers=node.routers)
-    alerts = NodeAlerts(processes)
+    alerts = NodeAlerts(processes, links)
     ops_channel = None
     if node.ops_channel and metrics.index == 0:
         ops_channel = OpsChannel(alerts, delivery, node.ops_channel)
@@ -143,7 +153,7 @@ def build(
         middleware=[
             *cors,
             Guard(is_open=is_open, origins=origins, audit=audit),
-            _Lifespan(links, processes, ops_channel, audit),
+            _Lifespan(links, processes, alerts, ops_channel, audit),
             metrics.requests,
         ],
     )

@@ -35,6 +35,8 @@ class Peer:
         self.frames: list[Any] = []
         self.refusal: errors.PoboxError | None = None
         self.silent = False
+        self.full_disk = False
+        """no letter is taken"""
         self.cutting = False
         self.claims: dict[str, bytes] = {}
         self.letters: dict[str, tuple[ops.Letter, list[str]]] = {}
@@ -90,6 +92,8 @@ class Peer:
         return _ANSWERS[type(request)](self, request)
 
     def _deliver(self, request: ops.Deliver) -> ops.Taken:
+        if self.full_disk:
+            raise errors.DiskFull()
         table = table_for(self.shards)
         assert request.table == TABLE
         assert len(request.users) == len(request.slots)

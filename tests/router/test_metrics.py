@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_a_silent_shard_is_down_and_holds_up_nobody(router: Running) -> None:
     until(lambda: router.http.get("/api/v3/alerts").json() == {"alerts": []})
 
 
+def test_a_shard_that_falls_silent_is_a_line_in_the_log_when_it_begins_and_when_it_ends_though_nobody_asks(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path, 2) as router:
+
+        def logged() -> list[tuple[str, str, int]]:
+            lines = [json.loads(line) for line in router.log.read_text().splitlines()]
+            return [(line["event"], line["alert"], line["shard"]) for line in lines if line.get("shard") == 1]
+
+        router.peers[1].silent = True
+        until(lambda: logged() == [("an alert has begun", "shard_silent", 1)])
+        (alert,) = router.http.get("/api/v3/alerts").json()["alerts"]
+        assert alert["value"] > 1
+        router.peers[1].silent = False
+        until(lambda: logged()[1:] == [("an alert has ended", "shard_silent", 1)])
+        router.peers[1].stop()
+        until(lambda: logged()[2:] == [("an alert has begun", "shard_silent", 1)])
+
+
 def test_alerts_of_shards_are_collected(router: Running) -> None:
     router.peers[2].alerts = [ALERT]
     try:
@@ -133,3 +153,20 @@ def test_the_ops_channel_hears_of_an_alert_once(tmp_path: Path) -> None:
         looks = sum(isinstance(frame, ops.AskMetrics) for frame in router.peers[1].frames)
         until(lambda: sum(isinstance(frame, ops.AskMetrics) for frame in router.peers[1].frames) > looks + 1)
         assert posted() == {"alert:memory:1:1795000000000000:began"}
+
+
+def test_the_ops_channel_hears_of_a_full_disk_when_there_is_room_again(tmp_path: Path) -> None:
+    with running(tmp_path, 2, node={"ops_channel": "ops"}) as router:
+        router.http.put("/api/v3/channels/ops").raise_for_status()
+        for peer in router.peers:
+            peer.full_disk = True
+        full = ops.Alert("disk_full", ALERT.since_us, 1.2, 0.99, "The disk is full")
+        router.peers[1].alerts = [full]
+        until(lambda: "an alert can't be delivered" in router.log.read_text())
+        assert [alert["name"] for alert in router.http.get("/api/v3/alerts").json()["alerts"]] == ["disk_full"]
+        router.peers[1].alerts = []
+        for peer in router.peers:
+            peer.frames.clear()
+            peer.full_disk = False
+        until(lambda: any(peer.letters for peer in router.peers))
+        assert {id for peer in router.peers for id in peer.letters} == {f"alert:disk_full:1:{full.since_us}:began"}
