@@ -83,6 +83,30 @@ def test_dashboard_and_rules_ask_only_for_what_is_exported(exported: dict[str, o
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
+def test_the_dashboard_shows_what_goes_wrong_slowly_and_no_panel_lies_on_another() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    shown = names_in("\n".join(target["expr"] for panel in panels for target in panel.get("targets", [])))
+    assert shown >= {
+        "pobox_tail_letters",
+        "pobox_deliveries_parked",
+        "pobox_dead_letters",
+        "pobox_volume_breaker",
+        "pobox_backup_whole_seconds",
+        "pobox_offsite_whole_seconds",
+        "pobox_audit_fails",
+        "pobox_audit_left_out_total",
+        "pobox_disk_free_bytes",
+        "pobox_disk_reserve_bytes",
+    }
+    cells = [
+        (place["x"] + x, place["y"] + y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["w"])
+        for y in range(place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+
+
 def test_what_is_exported_is_what_prometheus_reads(exported: dict[str, ops.Family]) -> None:
     shard = Process("shard", "0", Path())
     text = exposition([(shard, ops.Metrics(list(exported.values()), []))]).decode()
