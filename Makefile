@@ -14,6 +14,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 ENCRYPTION := .venv-encryption
 ENCRYPTION_STAMP := $(ENCRYPTION)/.installed
 ENCRYPTED := tests/shard/test_keyring.py tests/shard/test_encryption.py tests/shard/test_encrypt.py \
+  tests/shard/test_archive_backup.py \
   tests/e2e/test_encryption.py \
   tests/powercut/test_power_cut.py::test_a_power_cut_at_any_moment_loses_and_doubles_nothing
 

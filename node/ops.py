@@ -306,7 +306,7 @@ class AskBackup(Request, tag=48):
 
 class BackupState(msgspec.Struct, array_like=True, gc=False):
     """Boxes ``done`` of ``boxes``: ``copied``, or ``linked`` since they had not changed; ``failed`` of them have none
-    of this day. ``whole``: what it says is on disk, journal included. ``error`` is why it isn't."""
+    of this day, or not all of it. ``whole``: what it says is on disk, journal included. ``error`` is why it isn't."""
 
     day: str = ""
     running: bool = False
@@ -331,11 +331,13 @@ class Restore(AboutUser, tag=49):
 
 
 class BoxFacts(msgspec.Struct, array_like=True, gc=False):
-    """What a box holds; ``checksum`` is of its messages, by id, whatever else is in the file."""
+    """What a box holds; ``checksum`` is of its messages, by id, whatever else is in the file. ``archived``: how many it
+    has beside these."""
 
     messages: int
     removed: int
     checksum: str
+    archived: int = 0
 
 
 class Restored(msgspec.Struct, array_like=True, gc=False):

@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
+import msgspec
+import structlog
 
+from node.clock import iso, now_us
 from node.errors import Unavailable
 from node.model import Message, Messages
 from node.placement import sync_directory
-from shard.disk import full_is_507
-from shard.keyring import key_at
+from shard.disk import Disk, full_is_507
+from shard.keyring import KeyLost, Keyring, key_at
 from shard.mailbox import CORRUPT, Mailbox
 from shard.rows import COLUMNS, Place, Placed, one, paged, placed_rows, position
 from shard.sqlite import Key, Sync, unlock, way
+
+log = structlog.get_logger()
 
 DIRECTORY = "archive"
 SCHEMA_VERSION = 1
@@ -38,6 +44,7 @@ CREATE INDEX IF NOT EXISTS messages_created ON messages(created_at, place);
 PRAGMA user_version={SCHEMA_VERSION};
 """
 _ADD = f"INSERT OR REPLACE INTO messages({COLUMNS}, place) VALUES(?,?,?,?,?,?,?,?,?,?,?)"
+_TAKE = f"SELECT {COLUMNS}, place FROM messages WHERE id IN (SELECT value FROM json_each(?))"
 _PORTION = 500
 """messages that are moved in one transaction"""
 
@@ -53,11 +60,8 @@ def move(box: Mailbox, before: str, most: int = _PORTION) -> int:
     years: dict[int, list[Placed]] = defaultdict(list)
     for row in old:
         years[int(row[7][:4])].append(row)
-    directory = _directory(box)
     with full_is_507():
-        if not directory.is_dir():
-            directory.mkdir(mode=0o700)
-            sync_directory(directory.parent)
+        make_directory(box)
         for year, rows in years.items():
             with _opened(box, year, create=True) as db, db:
                 db.executemany(_ADD, rows)
@@ -82,7 +86,7 @@ def forget(box: Mailbox, message_id: str) -> None:
 def outdated(box: Mailbox, before: str, most: int) -> dict[int, list[str]]:
     """By year, up to ``most`` of what lies in the files, named or not, and was made and accepted before ``before``."""
     found: dict[int, list[str]] = {}
-    for year in sorted(_years(box)):
+    for year in _years(box):
         if f"{year:04}" <= before[:4] and (left := most - sum(map(len, found.values()))) > 0:
             with _opened(box, year) as db:
                 rows = db.execute(
@@ -91,6 +95,16 @@ def outdated(box: Mailbox, before: str, most: int) -> dict[int, list[str]]:
             if rows:
                 found[year] = [str(message_id) for (message_id,) in rows]
     return found
+
+
+def overdue(box: Mailbox, before: str, most: int) -> Iterator[list[str]]:
+    """In portions of ``most``, all that lies in the files and was made and accepted before ``before``."""
+    for year in _years(box):
+        if f"{year:04}" <= before[:4]:
+            with _opened(box, year) as db:
+                rows = db.execute("SELECT id FROM messages WHERE created_at<?1 AND updated_at<?1", (before,))
+                while portion := [str(message_id) for (message_id,) in itertools.islice(rows, most)]:
+                    yield portion
 
 
 def drop(box: Mailbox, ids: dict[int, list[str]]) -> None:
@@ -147,7 +161,7 @@ def _order(row: Placed) -> Place:
 
 def _rows(box: Mailbox, channel_id: str | None, most: int, place: Place | None) -> Iterator[Placed]:
     """The messages that the box names, after ``place``, newest first; read in portions of ``most``."""
-    for year in sorted(_years(box), reverse=True):
+    for year in reversed(_years(box)):
         if place is not None and f"{year:04}" > place[0][:4]:
             continue
         after = place
@@ -161,6 +175,73 @@ def _rows(box: Mailbox, channel_id: str | None, most: int, place: Place | None) 
             after = _order(rows[-1])
 
 
+def missing(box: Mailbox, year: int) -> list[str]:
+    """What the box names in ``year``, and the year's file doesn't hold."""
+    if year not in _years(box):
+        return list(box.shelved_in(year))
+    with _opened(box, year) as db:
+        return list(absent(box.shelved_in(year), ids_in(db)))
+
+
+def put_back(box: Mailbox, year: int, source: apsw.Connection, ids: list[str]) -> None:
+    """Copy those of ``ids`` that ``source`` holds, a file of that year that nobody changes, into the year's file; they
+    are on disk when it returns."""
+    make_directory(box)
+    with full_is_507(), _opened(box, year, create=True) as db, db:
+        for first in range(0, len(ids), _PORTION):
+            some = msgspec.json.encode(ids[first : first + _PORTION]).decode()
+            db.executemany(_ADD, source.execute(_TAKE, (some,)))
+
+
+def is_whole(box: Mailbox, year: int) -> bool:
+    """Whether the year's file can be read, all of it, or isn't there."""
+    if year not in _years(box):
+        return True
+    try:
+        with _opened(box, year) as db:
+            return db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
+    except (Unavailable, KeyLost, apsw.SQLError):
+        return False
+
+
+def set_aside(box: Mailbox, year: int, disk: Disk) -> Path:
+    """Keep the year's file, which is damaged, under another name in the person's directory; where. What undoes it goes
+    first: it must not meet another file."""
+    path, stamp = path_of(_directory(box), year), iso(now_us()).replace(":", "")
+    for ending in ("-journal", ""):
+        old = path.with_name(f"{path.name}{ending}")
+        aside = box.path.with_name(f"{DIRECTORY}_{year:04}.db{ending}.damaged-{stamp}")
+        if old.exists():
+            disk.rename(old, aside)
+            sync_directory(old.parent)
+    log.error("a part of an archive is damaged, set aside", user=box.user, year=year, stamp=stamp)
+    return aside
+
+
+def absent(named: Iterator[str], there: Iterator[str]) -> Iterator[str]:
+    """What of ``named`` is not ``there``; both are in order."""
+    other = next(there, None)
+    for message_id in named:
+        while other is not None and other < message_id:
+            other = next(there, None)
+        if other != message_id:
+            yield message_id
+
+
+def ids_in(db: apsw.Connection) -> Iterator[str]:
+    """What the file of a year holds that ``db`` has open, in order."""
+    for (message_id,) in db.execute("SELECT id FROM messages ORDER BY id"):
+        yield message_id
+
+
+def make_directory(box: Mailbox) -> None:
+    """Where the files are; durably."""
+    directory = _directory(box)
+    if not directory.is_dir():
+        directory.mkdir(mode=0o700)
+        sync_directory(directory.parent)
+
+
 def _directory(box: Mailbox) -> Path:
     return box.path.with_name(DIRECTORY)
 
@@ -172,7 +253,7 @@ def path_of(directory: Path, year: int) -> Path:
 
 def files(box: Mailbox) -> list[Path]:
     """Those that there are, by year."""
-    return [path_of(_directory(box), year) for year in sorted(_years(box))]
+    return [path_of(_directory(box), year) for year in _years(box)]
 
 
 @contextlib.contextmanager
@@ -183,9 +264,13 @@ def reading(box: Mailbox, path: Path) -> Iterator[tuple[apsw.Connection, Key | N
         yield db, key
 
 
+def years_in(directory: Path) -> list[int]:
+    """Those that have a file in an archive, in order."""
+    return sorted(int(path.stem[-4:]) for path in directory.glob("messages_[0-9][0-9][0-9][0-9].db"))
+
+
 def _years(box: Mailbox) -> list[int]:
-    """Those that have a file."""
-    return [int(path.stem[-4:]) for path in _directory(box).glob("messages_[0-9][0-9][0-9][0-9].db")]
+    return years_in(_directory(box))
 
 
 @contextlib.contextmanager
@@ -198,10 +283,8 @@ def _opened(box: Mailbox, year: int, *, create: bool = False) -> Iterator[apsw.C
         key: Key | None = box.keyring.new(box.user, durably=True)
     else:
         key = key_at(path, box.keyring, box.user)
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX | (apsw.SQLITE_OPEN_CREATE if create else 0)
-    db = apsw.Connection(str(path), flags=flags, vfs=way(key, None), statementcachesize=0)
+    db = _connection(path, key, create=create)
     try:
-        unlock(db, key)
         db.pragma("synchronous", Sync.EXTRA.value)
         if create and db.pragma("user_version") != SCHEMA_VERSION:  # or a kill was quicker than the tables
             db.execute(_SCHEMA).fetchall()
@@ -211,3 +294,20 @@ def _opened(box: Mailbox, year: int, *, create: bool = False) -> Iterator[apsw.C
         raise Unavailable("A part of the mailbox's archive can't be read") from error
     finally:
         db.close()
+
+
+def connect(path: Path, owner: str, keyring: Keyring | None) -> tuple[apsw.Connection, Key | None]:
+    """The file of a year at ``path``, of a box that is held, to be copied; and its key. Raises :class:`KeyLost`."""
+    key = key_at(path, keyring, owner)
+    return _connection(path, key), key
+
+
+def _connection(path: Path, key: Key | None, *, create: bool = False) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    db = apsw.Connection(str(path), flags=flags, vfs=way(key, None), statementcachesize=0)
+    try:
+        unlock(db, key)
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,8 +25,9 @@ from node.clock import DAY_US, now_us
 from node.config import Config
 from node.errors import DiskFull, PoboxError, Unsure
 from node.placement import Placement
+from shard import archive, leftovers
 from shard import backup_files as files
-from shard import leftovers
+from shard.archive_copies import DAMAGED, ArchiveCopy, lacking
 from shard.backlog import Backlog
 from shard.backup_set import first_day
 from shard.copying import Copy, seal
@@ -109,13 +111,12 @@ class BoxCopies:
     def _link(self, user: str, seq: int | None, state: ops.BackupState) -> bool:
         """Whether nothing was written since the last backup, which then is that of today too; in the thread."""
         box = paths.user_dir(self._disk.data, user)
-        path = box / FILE
-        if not path.exists():
+        if not (box / FILE).exists():
             return True
         at_us = now_us()
         place = files.directory(self._disk.data, user)
         index = files.load(place)
-        found = {kind: self._unchanged(box / name, place, index, kind) for kind, name in files.KINDS.items()}
+        found = {kind: self._unchanged(path, place, index, kind) for kind, path in files.sources(box).items()}
         if seq is None or None in found.values():
             return False
         today: dict[str, files.Entry] = {}
@@ -147,39 +148,59 @@ class BoxCopies:
         return previous if files.file(place, kind, previous[0]).exists() else None
 
     async def _copy(self, user: str, state: ops.BackupState) -> None:
+        if not await self._copied(user, state, together=False):
+            await self._copied(user, state, together=True)
+
+    async def _copied(self, user: str, state: ops.BackupState, *, together: bool) -> bool:
+        """Copies of all files of ``user``, of box and archive ``together`` while the box is held, if that is asked for.
+        False, and nothing is kept, if what the copy of the box names is not in those of its archive: then it is to be
+        asked for."""
         box = paths.user_dir(self._disk.data, user)
         place = files.directory(self._disk.data, user)
-        today: dict[str, files.Entry] = {}
         index, size = await self._in_thread(lambda: self._prepare(box, place))
-        if self._disk.free_bytes() - size < self._reserve_bytes:
-            raise DiskFull()
-        async with files.making(files.file(place, "messages", state.day), self._thread) as part:
-            copied = await self._copy_box(user, part, large=size > _PORTION_PAGES * 4096)
-            if copied is None:
-                return
-            today["messages"] = await self._in_thread(lambda: self._take(place, part, index, "messages", copied, state))
-        statuses = box / files.KINDS["read_status"]
-        if (mark := await self._in_thread(lambda: files.mark_of(statuses) if statuses.exists() else None)) is not None:
-            at_us = now_us()
-            async with files.making(files.file(place, "read_status", state.day), self._thread) as marks:
-                if await self._statuses.copy(user, marks):
-                    said = files.Entry(0, "", -1, "", mark, at_us)
-                    today["read_status"] = await self._in_thread(
-                        lambda: self._take(place, marks, index, "read_status", said, state)
-                    )
-        index[state.day] = today
-        await self._in_thread(lambda: self._keep(place, index, durably=True))
+        self._check_room(size)
+        async with contextlib.AsyncExitStack() as parts:
+            one = _Person(user, place, state.day, index, lambda target: files.making(target, self._thread), parts)
+            async with self._mailboxes.lend(user, self._thread) if together else contextlib.nullcontext() as held:
+                part = await one.part("messages")
+                if not together:
+                    copied = await self._copy_box(user, part, large=size > _PORTION_PAGES * 4096)
+                else:
+                    copied = await self._copy_at_once(held, part)
+                if copied is None:
+                    return True
+                one.made["messages"] = _Made(part, copied)
+                await self._copy_archive(one, box, held)
+            statuses = box / files.KINDS["read_status"]
+            mark = await self._in_thread(lambda: files.mark_of(statuses) if statuses.exists() else None)
+            if mark is not None:
+                at_us, part = now_us(), await one.part("read_status")
+                if await self._statuses.copy(user, part):
+                    one.made["read_status"] = _Made(part, files.Entry(0, "", -1, "", mark, at_us))
+            await self._in_thread(lambda: self._check(one))
+            lacking = await self._in_thread(lambda: one.lacking(self._keyring))
+            if lacking and not together:
+                return False
+            if lacking:
+                log.error("archived messages are missing from a mailbox, and from its backup", user=user, count=lacking)
+            await self._in_thread(lambda: self._take(one, state))
         state.copied += 1
         state.done += 1
+        state.failed += one.has_failed
+        return True
 
     def _prepare(self, box: Path, place: Path) -> tuple[files.Index, int]:
-        """What backups there are, and how much there is to copy."""
+        """What backups there are, and how much of the box there is to copy."""
         with full_is_507():
             place.mkdir(mode=0o700, exist_ok=True)
         index = files.load(place)
         files.prune(place, index, first_day(self._keep_days))
         mark = files.mark_of(box / FILE)
         return index, mark.size + mark.log_size
+
+    def _check_room(self, size: int) -> None:
+        if self._disk.free_bytes() - size < self._reserve_bytes:
+            raise DiskFull()
 
     async def _copy_box(self, user: str, part: Path, *, large: bool) -> files.Entry | None:
         """The box as a file at ``part``, with all that waits for it; None if there is none."""
@@ -209,9 +230,59 @@ class BoxCopies:
                     await self._give_way(began)
         raise AssertionError("the last try is whole")
 
-    async def _let_go(self, user: str, copy: Copy) -> None:
+    async def _copy_at_once(self, box: Mailbox | None, part: Path) -> files.Entry | None:
+        """The same while ``box`` is held; None if there is none."""
+        if box is None:
+            return None
+        async with contextlib.AsyncExitStack() as closing:
+            copy = await self._in_thread(lambda: box.copy(part))
+            closing.push_async_callback(self._in_thread, copy.close)
+            entry = await self._last_portion(box, copy)
+            closing.pop_all()
+            return entry
+
+    async def _copy_archive(self, one: _Person, box: Path, held: Mailbox | None) -> None:
+        """The files of the archive, those that changed: in portions between which the box takes mail, unless it is
+        ``held``. One that can't be read is as it was when it was copied last."""
+        for year in await self._in_thread(lambda: archive.years_in(box / archive.DIRECTORY)):
+            kind = files.archive_kind(year)
+            path = files.source(box, kind)
+            at_us = now_us()
+            known = await self._in_thread(lambda: self._unchanged(path, one.place, one.index, kind))  # noqa: B023
+            if known:
+                day, entry = known
+                one.keep(kind, day, msgspec.structs.replace(entry, at_us=at_us))
+                continue
+            try:
+                self._check_room(path.stat().st_size)
+                part = await one.part(kind)
+                one.made[kind] = _Made(part, await self._copy_year(one.user, path, part, is_held=held is not None))
+            except (FileNotFoundError, apsw.CantOpenError, *DAMAGED) as error:
+                if not path.exists():
+                    continue  # it has gone, since it held nothing any more
+                if not isinstance(error, DAMAGED):
+                    raise
+                one.fall_back(kind, error)
+
+    async def _copy_year(self, user: str, path: Path, part: Path, *, is_held: bool) -> files.Entry:
+        alone = contextlib.nullcontext if is_held else partial(self._mailboxes.alone, user)
+        pages = -1 if is_held else _PORTION_PAGES
+        async with contextlib.AsyncExitStack() as closing:
+            copy: ArchiveCopy | None = None
+            while True:
+                async with alone():
+                    began = time.monotonic()
+                    if copy is None:
+                        copy = await self._in_thread(lambda: ArchiveCopy(path, part, user, self._keyring))
+                        closing.push_async_callback(self._let_go, user, copy, is_held=is_held)
+                    if await self._in_thread(partial(copy.step, pages)) == 0:
+                        mark, at_us = await self._in_thread(lambda: files.mark_of(path)), now_us()
+                        return files.Entry(0, "", -1, "", mark, at_us)
+                await self._give_way(began)
+
+    async def _let_go(self, user: str, copy: Copy | ArchiveCopy, *, is_held: bool = False) -> None:
         """Close ``copy``, of which a step may still run: as long as it is open it is in the box of ``user``."""
-        async with self._mailboxes.alone(user):
+        async with contextlib.nullcontext() if is_held else self._mailboxes.alone(user):
             await self._in_thread(copy.close)
 
     async def _last_portion(self, box: Mailbox, copy: Copy) -> files.Entry:
@@ -228,23 +299,38 @@ class BoxCopies:
 
         return await self._in_thread(work)
 
-    def _take(
-        self, place: Path, part: Path, index: files.Index, kind: str, said: files.Entry, state: ops.BackupState
-    ) -> files.Entry:
-        """Check the copy at ``part``, flush it and give it its name; what it is."""
-        target = files.file(place, kind, state.day)
-        size, sha256 = seal(part, durably=True)
-        rows = files.check(part, kind, place.parent.name, self._keyring)
-        if said.rows not in (-1, rows):
-            raise files.Damaged(f"{part.name}: {rows} rows of {said.rows}")
-        previous = files.newest(index, kind, now_us())
-        same = previous and previous[1].sha256 == sha256 and files.file(place, kind, previous[0])
-        if same and same.exists():
-            files.link(same, target)
-        else:
-            part.rename(target)
-            state.bytes += size
-        return msgspec.structs.replace(said, size=size, sha256=sha256, rows=rows)
+    def _check(self, one: _Person) -> None:
+        """Check the copies that were made, and flush them; what each is."""
+        for kind, made in list(one.made.items()):
+            if not made.is_new:
+                continue
+            size, sha256 = seal(made.path, durably=True)
+            try:
+                rows = files.check(made.path, kind, one.user, self._keyring)
+            except files.Damaged as error:
+                if files.year_of(kind) is None:
+                    raise
+                one.fall_back(kind, error)
+                continue
+            if made.entry.rows not in (-1, rows):
+                raise files.Damaged(f"{made.path.name}: {rows} rows of {made.entry.rows}")
+            made.entry = msgspec.structs.replace(made.entry, size=size, sha256=sha256, rows=rows)
+
+    def _take(self, one: _Person, state: ops.BackupState) -> None:
+        """Give the copies their names."""
+        for kind, made in one.made.items():
+            target = files.file(one.place, kind, one.day)
+            previous = files.newest(one.index, kind, now_us())
+            same = previous and previous[1].sha256 == made.entry.sha256 and files.file(one.place, kind, previous[0])
+            if not made.is_new:
+                files.link(made.path, target)
+            elif same and same.exists():
+                files.link(same, target)
+            else:
+                made.path.rename(target)
+                state.bytes += made.entry.size
+        one.index[one.day] = {kind: made.entry for kind, made in one.made.items()}
+        self._keep(one.place, one.index, durably=True)
 
     def _keep(self, place: Path, index: files.Index, *, durably: bool) -> None:
         files.prune(place, index, first_day(self._keep_days))
@@ -253,3 +339,56 @@ class BoxCopies:
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+class _Made:
+    """A copy at ``path``, and what it is; ``is_new``, or the backup of another day."""
+
+    __slots__ = ("entry", "is_new", "path")
+
+    def __init__(self, path: Path, entry: files.Entry, *, is_new: bool = True) -> None:
+        self.path, self.entry, self.is_new = path, entry, is_new
+
+
+class _Person:
+    """Whose copies are being made. ``making`` says where a file is made; it is there as long as ``parts`` is open."""
+
+    def __init__(
+        self,
+        user: str,
+        place: Path,
+        day: str,
+        index: files.Index,
+        making: Callable[[Path], AbstractAsyncContextManager[Path]],
+        parts: contextlib.AsyncExitStack,
+    ) -> None:
+        self.user = user
+        self.place = place
+        self.day = day
+        self.index = index
+        self._making = making
+        self._parts = parts
+        self.made: dict[str, _Made] = {}
+        """by kind"""
+        self.has_failed = False
+        """of a file there is no backup of today"""
+
+    async def part(self, kind: str) -> Path:
+        return await self._parts.enter_async_context(self._making(files.file(self.place, kind, self.day)))
+
+    def keep(self, kind: str, day: str, entry: files.Entry) -> None:
+        """The backup of ``day`` is that of today."""
+        self.made[kind] = _Made(files.file(self.place, kind, day), entry, is_new=False)
+
+    def fall_back(self, kind: str, error: Exception) -> None:
+        """The file can't be read: its last backup stays what there is of it, if there is one."""
+        self.has_failed = True
+        log.error("no backup of an archive", user=self.user, archive=kind, error=str(error) or repr(error))
+        self.made.pop(kind, None)
+        previous = files.newest(self.index, kind, now_us())
+        if previous and files.file(self.place, kind, previous[0]).exists():
+            self.keep(kind, *previous)
+
+    def lacking(self, keyring: Keyring | None) -> int:
+        years = {year: made.path for kind, made in self.made.items() if (year := files.year_of(kind)) is not None}
+        return lacking(self.made["messages"].path, years, self.user, keyring)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
 import click
 import obstore
 
@@ -27,8 +28,8 @@ from node.ids import check_name
 from node.link import ask_once
 from node.placement import Placement
 from node.show import table
+from shard import archive_copies, backup_set, oblivion, offsite, offsite_restore, offsite_store, pushed, sqlite
 from shard import backup_files as files
-from shard import backup_set, oblivion, offsite, offsite_restore, offsite_store, pushed, sqlite
 from shard.keyring import JOURNAL, Keyring, open_keyring
 from shard.sealing import Unreadable
 
@@ -105,7 +106,10 @@ def _make(config: Config) -> None:
         took_s = (state.ended_us - state.began_us) / 1e6
         click.echo(f"shard {shard}: {state.day}: {said}, {took_s:.1f} s")
         if state.failed:
-            click.echo(f"shard {shard}: {state.failed} boxes have none of today; the node's log says why", err=True)
+            click.echo(
+                f"shard {shard}: {state.failed} boxes have none of today, or not all of it; the node's log says why",
+                err=True,
+            )
         if state.error:
             click.echo(f"shard {shard}: not whole: {state.error}", err=True)
     if any(state.failed or not state.whole for state in states):
@@ -176,6 +180,7 @@ def verify(config: Config) -> None:
     sqlite.set_up()
     keyring = open_keyring(config.encryption, data)
     seen: set[tuple[int, int]] = set()
+    fitting: set[tuple[str, ...]] = set()
     faults = days = 0
     for place in sorted(paths.boxes_dir(data).glob("*/*/backups")):
         for day, entries in sorted(files.load(place).items()):
@@ -183,6 +188,7 @@ def verify(config: Config) -> None:
             for kind, entry in entries.items():
                 path = files.file(place, kind, day)
                 faults += not _is_whole(data, path, kind, entry, seen, keyring)
+            faults += not _fits_together(data, place, day, entries, fitting, keyring)
     sets = backup_set.whole_sets(data)
     for day, version, parts in sets:
         for part in parts:
@@ -210,6 +216,31 @@ def _is_whole(
     except (files.Damaged, OSError) as error:
         click.echo(f"FAULT  {path.relative_to(data)}: {error}", err=True)
         return False
+    return True
+
+
+def _fits_together(
+    data: Path,
+    place: Path,
+    day: str,
+    entries: dict[str, files.Entry],
+    fitting: set[tuple[str, ...]],
+    keyring: Keyring | None,
+) -> bool:
+    """Whether the archive of that day holds what the box of that day names; ``fitting`` are those that did already."""
+    content = tuple(sorted(entry.sha256 for kind, entry in entries.items() if kind != "read_status"))
+    if "messages" not in entries or content in fitting:
+        return True
+    box = files.file(place, "messages", day)
+    years = {year: files.file(place, kind, day) for kind in entries if (year := files.year_of(kind)) is not None}
+    try:
+        count = archive_copies.lacking(box, years, place.parent.name, keyring)
+    except (*archive_copies.DAMAGED, apsw.CantOpenError):
+        return True  # that was said of the file itself
+    if count:
+        click.echo(f"FAULT  {box.relative_to(data)}: {count} archived messages are not in the backup", err=True)
+        return False
+    fitting.add(content)
     return True
 
 
@@ -255,7 +286,8 @@ def restore(
         line.what["version"] = done.version
     for name, held in (("before", done.before), ("after", done.after)):
         if held is not None:
-            click.echo(f"{name:7}{held.messages} messages, {held.removed} removed, {held.checksum}")
+            archived = f", {held.archived} archived" if held.archived else ""
+            click.echo(f"{name:7}{held.messages} messages, {held.removed} removed, {held.checksum}{archived}")
     click.echo(f"from the backup of {iso(done.base_us)} and {done.letters} letters since; version {done.version}")
     if done.aside:
         click.echo(f"what was there: {paths.user_dir(Path(config.node.data), user) / done.aside}")

@@ -1,5 +1,5 @@
-"""The backups in a person's directory: ``backups/messages_YYYYMMDD.db``, ``read_status_YYYYMMDD.db``, and what they
-are.
+"""The backups in a person's directory: ``backups/messages_YYYYMMDD.db``, ``read_status_YYYYMMDD.db``, and of each year
+of the archive ``archive_YYYY_YYYYMMDD.db``; and what they are.
 
 A file under its name is whole: it was written as ``.part``, checked, flushed, then renamed. One that did not change
 is the file of the day before under another name (a hard link). They are SQLite files without a log, encrypted with
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -22,6 +23,7 @@ import msgspec
 
 from node import paths
 from node.placement import replace, write_all
+from shard import archive
 from shard.disk import full_is_507
 from shard.keyring import KeyLost, Keyring, key_at
 from shard.mailbox import CORRUPT
@@ -29,9 +31,11 @@ from shard.sqlite import MODE_AT, WAL_MODE, immutable
 
 INDEX = "index.json"
 KINDS = {"messages": "messages.db", "read_status": "read_status.db"}
-"""a backup's name, and the file that it is of"""
+"""a backup's name, and the file that it is of; that of a year of the archive has a name as :func:`archive_kind` says"""
+_ARCHIVE = re.compile("archive_([0-9]{4})")
+_NAME = re.compile(r"(.+)_([0-9]{8})\.db")
 _PORTION = 1024 * 1024
-_TABLE = {"messages": "messages", "read_status": "read_status", "journal": "letters"}
+_TABLE = {"read_status": "read_status", "journal": "letters"}
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True):
@@ -72,6 +76,36 @@ def directory(data: Path, user: str) -> Path:
 
 def file(place: Path, kind: str, day: str) -> Path:
     return place / f"{kind}_{day}.db"
+
+
+def archive_kind(year: int) -> str:
+    return f"archive_{year:04}"
+
+
+def year_of(kind: str) -> int | None:
+    """Of which year of an archive a backup is; None if it is of another file."""
+    found = _ARCHIVE.fullmatch(kind)
+    return int(found[1]) if found else None
+
+
+def source(box: Path, kind: str) -> Path:
+    """What a backup is of, in the directory ``box`` of a person. Raises :class:`KeyError` for what is no kind."""
+    year = year_of(kind)
+    return box / KINDS[kind] if year is None else archive.path_of(box / archive.DIRECTORY, year)
+
+
+def sources(box: Path) -> dict[str, Path]:
+    """By kind, all that a backup of the person whose directory is ``box`` is of; that of the box comes first."""
+    kinds = [*KINDS, *map(archive_kind, archive.years_in(box / archive.DIRECTORY))]
+    return {kind: source(box, kind) for kind in kinds}
+
+
+def found(place: Path) -> Iterator[tuple[str, str, Path]]:
+    """Kind, day and path of each backup in ``place``."""
+    for path in sorted(place.glob("*.db")):
+        named = _NAME.fullmatch(path.name)
+        if named is not None and (named[1] in KINDS or year_of(named[1]) is not None):
+            yield named[1], named[2], path
 
 
 def load(place: Path) -> Index:
@@ -118,21 +152,24 @@ def check(path: Path, kind: str, owner: str = "", keyring: Keyring | None = None
             said = [str(line) for (line,) in db.execute("PRAGMA integrity_check(3)")]
             if said != ["ok"]:
                 raise Damaged(f"{path.name}: {'; '.join(said)}")
-            (rows,) = db.execute(f"SELECT count(*) FROM {_TABLE[kind]}").fetchone() or (0,)
+            (rows,) = db.execute(f"SELECT count(*) FROM {_TABLE.get(kind, 'messages')}").fetchone() or (0,)
             return int(rows)
     except (*CORRUPT, apsw.SQLError, KeyLost) as error:
         raise Damaged(f"{path.name}: {error}") from error
 
 
-def check_against(path: Path, kind: str, entry: Entry, keyring: Keyring | None = None) -> None:
-    """Raise :class:`Damaged` unless the file, in a person's directory, is what ``entry`` says."""
+def check_against(
+    path: Path, kind: str, entry: Entry, keyring: Keyring | None = None, owner: str | None = None
+) -> None:
+    """Raise :class:`Damaged` unless the file is what ``entry`` says; of ``owner``, or of whose directory it is in among
+    the backups."""
     try:
         size, sha256 = path.stat().st_size, sha256_of(path)
     except OSError as error:
         raise Damaged(f"{path.name}: {error.strerror}") from error
     if (size, sha256) != (entry.size, entry.sha256):
         raise Damaged(f"{path.name}: its content is not what was backed up")
-    if check(path, kind, path.parent.parent.name, keyring) != entry.rows:
+    if check(path, kind, owner or path.parent.parent.name, keyring) != entry.rows:
         raise Damaged(f"{path.name}: it does not hold {entry.rows} rows")
 
 
@@ -191,7 +228,8 @@ def prune(place: Path, index: Index, before_day: str) -> None:
     """Remove what is from days before ``before_day``, and what a kill left unfinished; ``index`` follows."""
     for day in [day for day in index if day < before_day]:
         del index[day]
-    for path in place.iterdir():
-        kind, _, rest = path.name.rpartition("_")
-        if path.name.endswith(".part") or (kind in KINDS and rest.removesuffix(".db") < before_day):
+    for path in place.glob("*.part"):
+        path.unlink(missing_ok=True)
+    for _kind, day, path in found(place):
+        if day < before_day:
             path.unlink(missing_ok=True)

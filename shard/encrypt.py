@@ -178,10 +178,9 @@ class Encryption:
         """The backups of one person: names of the same file stay so. The index says what they are to be before they
         are: for that room is needed."""
         names: dict[int, list[Path]] = {}
-        for kind in files.KINDS:
-            for path in sorted(place.glob(f"{kind}_*.db")):
-                if not is_encrypted(head_of(path)):
-                    names.setdefault(path.stat().st_ino, []).append(path)
+        for _kind, _day, path in files.found(place):
+            if not is_encrypted(head_of(path)):
+                names.setdefault(path.stat().st_ino, []).append(path)
         index = files.load(place)
         for paths_of in names.values():
             with self._but_if_damaged(*paths_of), self._made_anew(paths_of[0], user, has_log=False) as fresh:

@@ -5,6 +5,8 @@
     messages.db.replaced-<time>           what was there before a restore
     messages.db.damaged-<time>            set aside as damaged
     messages.db.damaged-<time>.restored   and what it held has come back since
+    archive_2024.db.damaged-<time>        a year of the archive, likewise
+    archive.replaced-<time>/              of years in which only the box that was replaced names something
 
 What was replaced, and what has come back, goes with the backups of its day. What hasn't come back stays until somebody
 removes it.
@@ -13,10 +15,12 @@ removes it.
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from node.clock import DAY_US, us_of
+from shard.archive import DIRECTORY
 
 RESTORED = ".restored"
 """at the end of the name of what was set aside and has come back"""
@@ -31,7 +35,12 @@ def settle(box: Path, file: str, since_us: int, until_us: int) -> None:
     for path in damaged(box, file):
         at_us = _put_aside_us(path.name)
         if not is_settled(path) and at_us is not None and since_us <= at_us <= until_us:
-            path.rename(path.with_name(f"{path.name}{RESTORED}"))
+            mark(path)
+
+
+def mark(path: Path) -> None:
+    """What was set aside at ``path`` has come back."""
+    path.rename(path.with_name(f"{path.name}{RESTORED}"))
 
 
 def damaged(box: Path, file: str) -> list[Path]:
@@ -53,6 +62,10 @@ def age_out(box: Path, before_us: int, now_us: int) -> None:
             at_us = _put_aside_us(path.name)
             if at_us is not None and at_us < before_us:
                 path.unlink(missing_ok=True)
+    for path in box.glob(f"{DIRECTORY}.replaced-*"):
+        at_us = _put_aside_us(path.name)
+        if at_us is not None and at_us < before_us:
+            shutil.rmtree(path)
 
 
 def _put_aside_us(name: str) -> int | None:

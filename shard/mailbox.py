@@ -33,7 +33,7 @@ from shard.copying import Copy, Hidden, copy_out
 from shard.disk import Disk
 from shard.keyring import Keyring, keys_of
 from shard.rows import COLUMNS, Place, Placed, Row, one, paged, placed_rows, position
-from shard.sqlite import Locked, Sync, empty_file
+from shard.sqlite import Locked, Sync, empty_file, has_table
 
 SCHEMA_VERSION = 3
 """1 had no ``sync_version``, 2 no ``muted_until``: a box gets what it lacks when that is first needed. A later program
@@ -181,14 +181,36 @@ def torn_when_encrypted(content: bytes, size: int) -> bool:
     return len(content) < size or any(not any(content[at : at + 512]) for at in range(0, len(content), 512))
 
 
-def facts_of(db: apsw.Connection) -> tuple[int, int, str]:
-    """Of the box that ``db`` has open: messages, removed ones, and a checksum of the messages, by id."""
+def facts_of(db: apsw.Connection) -> tuple[int, int, str, int]:
+    """Of the box that ``db`` has open: messages, removed ones, a checksum of the messages, by id, and how many are
+    archived."""
     digest, count = hashlib.sha256(), 0
     for row in db.execute(f"SELECT {COLUMNS} FROM messages ORDER BY id"):
         digest.update(msgspec.msgpack.encode(row))
         count += 1
     (removed,) = db.execute("SELECT count(*) FROM removed").fetchone() or (0,)
-    return count, int(removed), f"sha256:{digest.hexdigest()}"
+    return count, int(removed), f"sha256:{digest.hexdigest()}", count_archived(db)
+
+
+def count_archived(db: apsw.Connection) -> int:
+    """How many messages the box that ``db`` has open names in its archive."""
+    if not has_table(db, "archived"):
+        return 0
+    (count,) = db.execute("SELECT count(*) FROM archived").fetchone() or (0,)
+    return int(count)
+
+
+def shelf_years(db: apsw.Connection) -> list[int]:
+    """The years in which the box that ``db`` has open names archived messages, in order."""
+    if not has_table(db, "archived"):
+        return []
+    return [year for (year,) in db.execute("SELECT DISTINCT year FROM archived ORDER BY year")]
+
+
+def shelved_in(db: apsw.Connection, year: int) -> Iterator[str]:
+    """The messages that it names in one of :func:`shelf_years`, in order."""
+    for (message_id,) in db.execute("SELECT message_id FROM archived WHERE year=? ORDER BY message_id", (year,)):
+        yield message_id
 
 
 def counts_right(db: apsw.Connection) -> bool:
@@ -317,8 +339,8 @@ class Mailbox:
         assert row is not None
         return row[0], row[1]
 
-    def facts(self) -> tuple[int, int, str]:
-        """Messages, removed ones, and a checksum of the messages, by id."""
+    def facts(self) -> tuple[int, int, str, int]:
+        """As :func:`facts_of`."""
         return facts_of(self._db)
 
     def channel_ids(self) -> set[str]:
@@ -417,6 +439,17 @@ class Mailbox:
         if not self.shelves:
             return {}
         return dict(self._db.execute(_SHELVED, (msgspec.json.encode(message_ids).decode(),)))
+
+    def count_archived(self) -> int:
+        return count_archived(self._db)
+
+    def shelf_years(self) -> list[int]:
+        """The years of all that is archived, in order."""
+        return shelf_years(self._db)
+
+    def shelved_in(self, year: int) -> Iterator[str]:
+        """What is archived of a year, in order."""
+        return shelved_in(self._db, year)
 
     def meter(self) -> None:
         """Keep count from now on; it takes a look at everything, once. Raises ``apsw.FullError``."""

@@ -50,7 +50,7 @@ KEYRING = "keyring"
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True):
-    """A file: of ``user`` (``kind`` is a key of :data:`shard.backup_files.KINDS`), or of the node (``kind`` is its
+    """A file: of ``user`` (``kind`` is as :func:`shard.backup_files.source` knows it), or of the node (``kind`` is its
     name)."""
 
     user: str
@@ -284,7 +284,7 @@ def fetch(store: Any, sealer: AESGCM | None, keyring: Keyring | None, item: Item
             write_all(fd, portion)
         if digest.hexdigest() != item.sha256:
             raise Incomplete(f"{item.kind} of {item.user or 'the node'}: what came is not what was sent")
-        if target.suffix == ".db":
+        if target.suffix == ".db" and files.year_of(item.kind) is None:  # those of an archive have no log
             os.pwrite(fd, WAL_MODE, MODE_AT)
         os.fdatasync(fd)
     finally:

@@ -68,7 +68,9 @@ def restore_all(
     count = 0
     for part in found:
         work = [(item, _target(data, part, item)) for item in part.items]
-        for _item, target in work:
+        for item, target in work:
+            if item.user:  # first, so that it is private too, not only what is in it
+                paths.user_dir(data, item.user).mkdir(mode=0o700, parents=True, exist_ok=True)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ThreadPoolExecutor(THREADS, "restore") as pool:
             fetched = list(pool.map(lambda one: fetch(store, sealer, keyring, *one), work))
@@ -114,7 +116,7 @@ def _set(store: Any, day: str | None, layout: int | None, sealer: AESGCM | None)
 
 def _target(data: Path, part: Manifest, item: Item) -> Path:
     if item.user:
-        return paths.user_dir(data, check_name(item.user, "user")) / files.KINDS[item.kind]
+        return files.source(paths.user_dir(data, check_name(item.user, "user")), item.kind)
     if item.kind == "journal":
         return paths.shard_db(data, part.layout, part.shard)
     (target,) = [path for path in paths.node_files(data) if path.name == item.kind]

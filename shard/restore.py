@@ -6,6 +6,9 @@ Who is in which channel is not brought back: that is as the shard knows it now. 
 letter and in no box, so it isn't in this one either. The version is later than any before,
 so every device fetches the box. What was accepted in the seconds before, and is in the journal still, may come again.
 
+What was archived before the backup is so in the box that is made, and what its archive lacks of it is put back
+(:mod:`shard.revival`). What was archived since is in that box itself, as it was in the one that was backed up.
+
 A box that was found damaged, and set aside, is restored in the same way, to now, before its mail is put in.
 """
 
@@ -27,8 +30,8 @@ from node import ops, paths
 from node.clock import iso, now_us
 from node.errors import BadField, DiskFull, NotFound, PoboxError, Unavailable
 from node.placement import sync_directory
+from shard import archive, dead_letters, deeds, history, leftovers, notes
 from shard import backup_files as files
-from shard import dead_letters, deeds, history, leftovers, notes
 from shard.deeds import ChannelRow, LetterOf
 from shard.disk import Disk, full_is_507
 from shard.history import Position
@@ -40,6 +43,7 @@ from shard.members import Members
 from shard.postmen import Postmen
 from shard.residents import Residents
 from shard.retention import Retention
+from shard.revival import Pinned, keep_aside, pin, revive, unpin
 from shard.statuses import Statuses
 
 T = TypeVar("T")
@@ -117,9 +121,9 @@ class Restores:
     async def _restore(self, user: str, at_us: int, *, with_statuses: bool) -> ops.Restored:
         fresh = paths.user_dir(self._disk.data, user) / f"{FILE}.{RESTORING}"
         try:
-            base, after, count = await self._build(user, at_us, fresh)
+            base, pinned, after, count = await self._build(user, at_us, fresh)
             aside = f"replaced-{iso(now_us()).replace(':', '')}"
-            version, had_one = await self._swap(user, fresh, aside)
+            version, had_one, after.archived = await self._swap(user, fresh, aside, pinned)
             before = await self._in_thread(lambda: self._facts_of_aside(user, aside)) if had_one else None
             statuses_us = await self._restore_statuses(user, at_us, aside) if with_statuses else 0
             await self._in_thread(lambda: leftovers.settle(fresh.parent, FILE, base.at_us, at_us))
@@ -128,6 +132,7 @@ class Restores:
                 await self._in_thread(lambda: leftovers.settle(fresh.parent, marks, statuses_us, at_us))
         finally:
             await self._in_thread(lambda: _remove(fresh))
+            await self._in_thread(lambda: unpin(fresh.parent, RESTORING))
         log.info(
             "a mailbox was restored", user=user, to=iso(min(at_us, now_us())), letters=count, messages=after.messages
         )
@@ -137,9 +142,10 @@ class Restores:
 
     # -- the new file ------------------------------------------------------------------------------
 
-    async def _build(self, user: str, at_us: int, fresh: Path) -> tuple[files.Entry, ops.BoxFacts, int]:
-        """The box as it was, at ``fresh``: from which backup, what it holds, and how many letters were put in."""
-        base = await self._in_thread(lambda: self._thaw(user, at_us, fresh))
+    async def _build(self, user: str, at_us: int, fresh: Path) -> tuple[files.Entry, Pinned, ops.BoxFacts, int]:
+        """The box as it was, at ``fresh``: from which backup, the archive of that, what the box holds, and how many
+        letters were put in."""
+        base, pinned = await self._in_thread(lambda: self._thaw(user, at_us, fresh))
         after = Position(base.layout, base.seq)
         # The journal first: what goes from it meanwhile is in the history then.
         rows = await self._in_journal(user, after)
@@ -148,24 +154,25 @@ class Restores:
             lambda: (dead_letters.given_up(db, user), dead_letters.letters_dead_for(db, user))
         )
         rows = [(position, row) for position, row in rows if row.seq not in seqs]
-        return base, *(await self._in_thread(lambda: self._apply(user, base, after, rows, dead, at_us, fresh)))
+        return base, pinned, *(await self._in_thread(lambda: self._apply(user, base, after, rows, dead, at_us, fresh)))
 
-    def _thaw(self, user: str, at_us: int, fresh: Path) -> files.Entry:
-        found = self._last_whole(user, "messages", at_us)
+    def _thaw(self, user: str, at_us: int, fresh: Path) -> tuple[files.Entry, Pinned]:
+        place = files.directory(self._disk.data, user)
+        index = files.load(place)
+        found = self._last_whole(user, "messages", at_us, index)
         if found is None:
             raise NotFound("no backup from before that time", field="at")
-        path, entry = found
+        day, entry = found
         if self._disk.free_bytes() - 2 * entry.size < self._reserve_bytes:
             raise DiskFull()
         _remove(fresh)
         with full_is_507():
-            files.thaw(path, fresh)
-        return entry
+            files.thaw(files.file(place, "messages", day), fresh)
+            return entry, pin(fresh.parent, index, day, RESTORING)
 
-    def _last_whole(self, user: str, kind: str, before_us: int) -> tuple[Path, files.Entry] | None:
-        """The last backup from before that moment; one that is damaged is passed over."""
+    def _last_whole(self, user: str, kind: str, before_us: int, index: files.Index) -> tuple[str, files.Entry] | None:
+        """The day of the last backup from before that moment, and what it is; one that is damaged is passed over."""
         place = files.directory(self._disk.data, user)
-        index = files.load(place)
         while (found := files.newest(index, kind, before_us)) is not None:
             day, entry = found
             path = files.file(place, kind, day)
@@ -175,7 +182,7 @@ class Restores:
                 log.error("a backup is damaged", user=user, error=str(error))
                 before_us = entry.at_us - 1
             else:
-                return path, entry
+                return day, entry
         return None
 
     async def _in_journal(self, user: str, after: Position) -> list[tuple[Position, LetterOf]]:
@@ -215,15 +222,15 @@ class Restores:
 
     # -- in its place ------------------------------------------------------------------------------
 
-    async def _swap(self, user: str, fresh: Path, aside: str) -> tuple[str, bool]:
-        """Put ``fresh`` in the place of the box; its version, and whether there was one."""
+    async def _swap(self, user: str, fresh: Path, aside: str, pinned: Pinned) -> tuple[str, bool, int]:
+        """Put ``fresh`` in the place of the box; its version, whether there was one, and how much is archived."""
         self._postmen.hold_back(user, _BEING_RESTORED)
         try:
             async with self._mailboxes.seize(user):
                 # Changes of membership from now on wait with his other mail.
                 joined = await self._journal.read(lambda: self._members.of(user))
                 channels = {name: (self._members.channels[name].row(), how) for name, how in joined.items()}
-                done = await self._in_thread(lambda: self._replace(user, fresh, aside, channels))
+                done = await self._in_thread(lambda: self._replace(user, fresh, aside, pinned, channels))
             self._statuses.forget(user)
         finally:
             self._postmen.let_in(user)
@@ -231,12 +238,20 @@ class Restores:
         return done
 
     def _replace(
-        self, user: str, fresh: Path, aside: str, channels: dict[str, tuple[ChannelRow, Standing]]
-    ) -> tuple[str, bool]:
+        self, user: str, fresh: Path, aside: str, pinned: Pinned, channels: dict[str, tuple[ChannelRow, Standing]]
+    ) -> tuple[str, bool, int]:
         path = fresh.with_name(FILE)
         with full_is_507():
-            version, had_one = self._set_down(user, path, aside)
             with contextlib.closing(self._opened(user, fresh)) as box:
+                if lost := revive(box, self._disk, pinned):
+                    log.error("archived messages are in no backup", user=user, count=lost)
+                self._retention.clear_archive(box, now_us())
+                archived = box.count_archived()
+                version, had_one = self._set_down(user, path, aside)
+                if had_one:
+                    kept = path.with_name(f"{archive.DIRECTORY}.{aside}")
+                    with contextlib.closing(self._aside(user, aside)) as old:
+                        keep_aside(old, box, kept)
                 box.begin()
                 for channel in box.channel_ids() - channels.keys():
                     box.leave(channel)
@@ -251,7 +266,7 @@ class Restores:
             fresh.with_name(f"{fresh.name}-wal").unlink()
             self._disk.rename(fresh, path)
             notes.drop(path.parent, notes.LAST)  # its rows are others than those of which devices were noted
-            return version, had_one
+            return version, had_one, archived
 
     def _set_down(self, user: str, path: Path, aside: str) -> tuple[str | None, bool]:
         """Keep the box that is there under another name too, log included; its version, and whether there was one."""
@@ -275,21 +290,25 @@ class Restores:
         return version, True
 
     def _facts_of_aside(self, user: str, aside: str) -> ops.BoxFacts:
-        path = paths.user_dir(self._disk.data, user) / f"{FILE}.{aside}"
-        with contextlib.closing(files.reading(path, user, self._keyring)) as db:
+        with contextlib.closing(self._aside(user, aside)) as db:
             return ops.BoxFacts(*facts_of(db))
+
+    def _aside(self, user: str, aside: str) -> apsw.Connection:
+        """The box that was replaced."""
+        return files.reading(paths.user_dir(self._disk.data, user) / f"{FILE}.{aside}", user, self._keyring)
 
     async def _restore_statuses(self, user: str, at_us: int, aside: str) -> int:
         """Read marks as of the last backup before that moment; when that was, 0 if there is none."""
         fresh = paths.user_dir(self._disk.data, user) / f"{files.KINDS['read_status']}.{RESTORING}"
 
         def thaw() -> int:
-            found = self._last_whole(user, "read_status", at_us)
+            place = files.directory(self._disk.data, user)
+            found = self._last_whole(user, "read_status", at_us, files.load(place))
             if found is None:
                 return 0
-            path, entry = found
+            day, entry = found
             with full_is_507():
-                files.thaw(path, fresh)
+                files.thaw(files.file(place, "read_status", day), fresh)
                 self._disk.sync_file(fresh)
             return entry.at_us
 

@@ -62,9 +62,19 @@ class Retention(Chore):
     def clear(self, box: Mailbox, now_us: int) -> None:
         """The same at once for a box that is being made again, archive apart."""
         while self._days and (gone := box.outdated(self.before(now_us), _PORTION)):
-            box.begin()
-            box.expire(gone, iso(now_us))
-            box.commit()
+            self._let_go(box, gone, now_us)
+
+    def clear_archive(self, box: Mailbox, now_us: int) -> None:
+        """Such a box lets go of what it names in the archive, too; in the files it stays till the next round."""
+        if self._days:
+            for outdated in archive.overdue(box, self.before(now_us), _PORTION):
+                if gone := list(box.shelved(outdated)):
+                    self._let_go(box, gone, now_us)
+
+    def _let_go(self, box: Mailbox, gone: list[str], now_us: int) -> None:
+        box.begin()
+        box.expire(gone, iso(now_us))
+        box.commit()
 
     async def after(self, user: str) -> None:
         if gone := self._gone.pop(user, None):

@@ -9,10 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from node.config import Encryption
 from shard import master_key
+from shard.keyring import open_keyring
 from tests import encrypted
 from tests.e2e.test_backup import deliver, ids
-from tests.e2e.test_offsite import pobox, said
+from tests.e2e.test_offsite import pobox, said, shelve
 from tests.support import Node, eventually
 
 pytestmark = [encrypted.needed, pytest.mark.slow]
@@ -74,7 +76,12 @@ def test_a_node_lives_and_comes_back_and_tells_nobody(settings: dict[str, str], 
             assert (part.status_code, part.content) == (206, whole[5_001:])
             exported = http.get("/api/v3/users/bob/export")
             assert WORD.encode() in exported.content
+        node.stop()
+        key = Encryption(enabled=True, master_key=settings["POBOX_ENCRYPTION_MASTER_KEY"])
+        shelve(data, ["ada-lovelace", "bob"], open_keyring(key, data))
+        node.start()
         said(settings, data, "backup", "now")
+        assert len(list(data.glob("user_storage/*/*/backups/archive_*.db"))) == 2
         assert holding(data, WORD) == []
         assert holding(store, WORD, "ada-lovelace") == []
         node.kill_all()

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
 import httpx
 import pytest
 
+from node import paths
 from node.config import load
-from shard import offsite, offsite_store
+from shard import archive, backup_set, offsite, offsite_store
+from shard.keyring import Keyring
+from shard.mailbox import FILE, Mailbox
 from tests.e2e.test_backup import deliver, ids
 from tests.support import Node, eventually
 
@@ -142,6 +147,64 @@ def test_a_whole_node_is_made_of_what_is_off_site_alone(s3: tuple[dict[str, str]
         assert "new" in ids(node, users[1])
         said(settings, other, "backup", "now")
     assert SECRET not in node.output() + (tmp_path / "data.log").read_text()
+
+
+def shelve(data: Path, users: list[str], keyring: Keyring | None = None) -> None:
+    """All that ``users`` have goes to their archives, but for what came last; of a stopped node."""
+    for user in users:
+        with contextlib.closing(Mailbox(user, paths.user_dir(data, user) / FILE, keyring=keyring)) as box:
+            assert archive.move(box, "2100-01-01")
+
+
+def test_archives_are_in_the_backup_travel_once_and_come_back(s3: tuple[dict[str, str], Path], tmp_path: Path) -> None:
+    settings, bucket = s3
+    settings = {**settings, "POBOX_BACKUP_STORE": "s3://bucket/archives", "POBOX_BACKUP_HISTORY_S": "3600"}
+    bucket, data, other = bucket.with_name("archives"), tmp_path / "data", tmp_path / "other"
+    users = [f"user{number}" for number in range(40)]
+    names = [f"m{number}" for number in range(4)]
+    with Node(data, shards=1, env=settings) as node:
+        for user in users:  # else the files of all are the same, and so one object
+            deliver(node, f"a-{user}", [user])
+        for name in names:
+            deliver(node, name, users, f"{name} " * 3_000)
+        for user in users:
+            ids(node, user)
+        node.stop()
+        shelve(data, users)
+        node.start()
+        with pobox(settings, data, "backup", "now") as process:
+            eventually(lambda: list(data.glob("user_storage/*/*/backups/archive_*.db")), "a first copy")
+            node.kill_all()
+        was_whole = bool(backup_set.whole_sets(data))
+        node.start()
+        eventually(lambda: backup_set.whole_sets(data), "a whole set")
+        assert "0 faults" in said(settings, data, "backup", "verify")
+        assert "archive_" in said(settings, data, "backup", "list", users[0])
+        assert not was_whole, "the kill came too late to prove anything"
+        said(settings, data, "backup", "now")
+        content = {path.name for path in bucket.glob("content/*/*")}
+        assert len(content) >= 2 * len(users)
+        deliver(node, "later", users[:1])
+        wanted = [f"a-{users[0]}", "later", *names]
+        assert ids(node, users[0]) == wanted
+        said(settings, data, "backup", "now")
+        assert len({path.name for path in bucket.glob("content/*/*")} - content) <= 2, "a box and the journal"
+
+        shutil.rmtree(paths.user_dir(data, users[0]) / "archive")
+        assert ids(node, users[0]) == ["later", "m3"]
+        assert ", 4 archived" in said(settings, data, "restore", users[0], "--at", datetime.now(UTC).isoformat())
+        assert ids(node, users[0]) == wanted
+
+        with pobox(settings, other, "restore", "--all") as process:
+            eventually(lambda: list(other.glob("user_storage/*/*/archive/*")), "a first archive")
+            process.send_signal(signal.SIGKILL)
+        if process.returncode != 0:
+            said(settings, other, "restore", "--all")
+    assert "0 faults" in said({}, other, "doctor")
+    with Node(other, shards=1, env=settings) as node:
+        assert ids(node, users[0]) == wanted
+        for user in users[1:]:
+            assert ids(node, user) == [f"a-{user}", *names]
 
 
 def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle(
