@@ -15,7 +15,7 @@ from types import TracebackType
 import httpx
 import msgspec
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _POLL_S = 0.02
 _READY = re.compile(r"pobox ready at (https?://\S+:(\d+)) ")
 

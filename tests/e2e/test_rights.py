@@ -23,7 +23,7 @@ from tests.support import Node, eventually
 @pytest.mark.slow
 def test_who_is_deleted_is_unknown_everywhere_and_after_a_kill_too(node: Node) -> None:
     body = {"users": ["ada", "bob"], "title": "t", "content": "c"}
-    with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=node.url, trust_env=False, timeout=60) as http:
         assert http.post("/api/v3/messages", json={**body, "id": "m1"}).status_code == 202
         assert http.get("/api/v3/sync/ada/check").status_code == 200
         command = [sys.executable, "-m", "node", "delete", "ada", "--yes", "--server", node.url]
@@ -41,7 +41,7 @@ def test_who_is_deleted_is_unknown_everywhere_and_after_a_kill_too(node: Node) -
         assert [user["id"] for user in http.get("/api/v3/users").json()["users"]] == ["bob"]
     node.kill_all()
     node.start()
-    with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=node.url, trust_env=False, timeout=60) as http:
         assert http.get("/api/v3/users/ada/messages").status_code == 404
         assert http.post("/api/v3/messages", json={**body, "id": "m2"}).status_code == 202
         assert [m["id"] for m in http.get("/api/v3/users/ada/messages").json()["messages"]] == ["m2"]
@@ -50,7 +50,7 @@ def test_who_is_deleted_is_unknown_everywhere_and_after_a_kill_too(node: Node) -
 
 @pytest.mark.slow
 def test_an_export_holds_all_there_is_and_says_what_it_holds(node: Node, tmp_path: Path) -> None:
-    with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=node.url, trust_env=False, timeout=60) as http:
         for number in range(600):
             body = {"users": ["ada"], "title": "t", "content": "c" * 2_000, "id": f"m{number}"}
             assert http.post("/api/v3/messages", json=body).status_code == 202
@@ -80,7 +80,7 @@ def test_no_more_exports_than_may_be_are_under_way(tmp_path: Path) -> None:
     """Of a box too large for what the sockets hold, by callers who take nothing of it."""
     with (
         Node(tmp_path / "data", shards=1) as node,
-        httpx.Client(base_url=node.url, trust_env=False, timeout=30) as http,
+        httpx.Client(base_url=node.url, trust_env=False, timeout=60) as http,
     ):
         for number in range(16):
             body = {"users": ["ada"], "title": "t", "content": "c" * 900_000, "id": f"m{number}"}
@@ -88,7 +88,7 @@ def test_no_more_exports_than_may_be_are_under_way(tmp_path: Path) -> None:
         with contextlib.ExitStack() as open_:
             under_way = [
                 open_.enter_context(
-                    httpx.stream("GET", f"{node.url}/api/v3/users/ada/export", trust_env=False, timeout=30)
+                    httpx.stream("GET", f"{node.url}/api/v3/users/ada/export", trust_env=False, timeout=60)
                 )
                 for _ in range(AT_ONCE)
             ]
@@ -112,7 +112,7 @@ def export(node: Node, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.slow
 def test_the_command_exports_and_checks_what_it_got(node: Node, tmp_path: Path) -> None:
     body = {"users": ["ada"], "title": "t", "content": "c", "id": "m1"}
-    assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False, timeout=30).status_code == 202
+    assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False, timeout=60).status_code == 202
     made = export(node, "ada")
     assert made.returncode == 0, made.stderr
     file = node.data.parent / "ada.zip"
