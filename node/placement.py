@@ -53,7 +53,7 @@ class Placement(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def table(self) -> Table:
-        """Who owns whom."""
+        """Who owns whom: all 4096 slots, put together anew each time it is asked for."""
         return Table(self.number or self.version, self.shards, self.slots, self.users)
 
 

@@ -173,8 +173,9 @@ class _Mover:
         """of each old shard, by message: targets who were deleted and are not off its receipt yet"""
 
     def move(self, data: Path, old: Placement, keyring: Keyring | None) -> Move:
+        before = old.table
         moved = Move(
-            slots=sum(old.table.owner(slot) != self._table.owner(slot) for slot in range(SLOTS)),
+            slots=sum(before.owner(slot) != self._table.owner(slot) for slot in range(SLOTS)),
             letters=0,
             receipts=0,
             memberships=0,
