@@ -16,6 +16,7 @@ ENCRYPTION_STAMP := $(ENCRYPTION)/.installed
 ENCRYPTED := tests/shard/test_keyring.py tests/shard/test_encryption.py tests/shard/test_encrypt.py \
   tests/shard/test_archive_backup.py \
   tests/e2e/test_encryption.py \
+  tests/node/test_owner.py::test_a_master_key_of_roots_opens_the_data_of_another_user \
   tests/powercut/test_power_cut.py::test_a_power_cut_at_any_moment_loses_and_doubles_nothing
 
 .DEFAULT_GOAL := help

@@ -23,7 +23,7 @@ from node.audit import BEGINNING, Entry, Head, Place
 from node.audit_files import files_of, first_line, head_path, last_line, load_head, path_of
 from node.clock import DAY_US, iso
 from node.config import Audit
-from node.placement import give_to_owner, sync_directory, write_all, write_durably
+from node.placement import sync_directory, write_all, write_durably
 
 _POLL_S = 0.02
 
@@ -140,7 +140,6 @@ class Chain:
         self._let_go_of_file()
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file, self._number, self._size, self._began = file, number, 0, iso(now_us)
-        give_to_owner(self._data, path)
         entry = audit.file_entry(self.name, number, self._place)
         line, place = audit.sealed(self._place, now_us, entry)
         self._write(line)
@@ -186,7 +185,6 @@ class Chain:
         for directory in (paths.audit_dir(self._data), paths.audit_heads_dir(self._data), paths.run_dir(self._data)):
             if not directory.exists():
                 directory.mkdir(mode=0o700, parents=True)
-                give_to_owner(self._data, directory)
                 sync_directory(directory.parent)
         if self._lock is None:
             self._lock = _locked(self._data, self.name, self._patience_s)
@@ -287,7 +285,6 @@ def has_no_room(error: OSError) -> bool:
 def _locked(data: Path, name: str, patience_s: float) -> int:
     path = paths.run_dir(data) / f"audit-{name}.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_to_owner(data, path)
     deadline = time.monotonic() + patience_s
     while True:
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from node import owner
 from node.audit import FOUND, Entry
 from node.audit_chain import Chain
 from node.clock import now_us
@@ -74,10 +74,6 @@ def _tell(entry: Entry) -> None:
 
 
 def _who() -> dict[str, str]:
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
+    name = owner.name_of(owner.CALLER)
     sudo = os.environ.get("SUDO_USER")
     return {"os": name, "sudo": sudo} if sudo else {"os": name}

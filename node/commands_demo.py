@@ -17,11 +17,12 @@ import click
 from node import gitlog, placement, tokens
 from node.apiclient import PATIENCE_S, Api
 from node.audit_deed import written_down
-from node.commands_serve import on_data
+from node.commands_serve import naming_data
 from node.config import Config
 from node.demo_mail import READER, WELCOME, Mail, generated, of_log
 from node.ingest import create_channels
 from node.model import Accepted, NewMessage
+from node.owner import as_owner
 from node.show import Failures, counted, printable, server_option
 from node.shown import shown_key
 
@@ -42,7 +43,7 @@ _OWN = Path(__file__).parents[1]
 )
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, help="messages a second")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=200, help="the newest so many commits")
-@on_data
+@naming_data
 @server_option
 def demo(config: Config, repo: Path | None, speed: float, limit: int, server: str) -> None:
     """Fill an inbox with the log of a git repository, live.
@@ -75,6 +76,7 @@ def _token(config: Config) -> str:
             f"{data} holds no node: on its machine, pobox token {READER} makes the token that the inbox asks for"
         )
         return ""
+    config = as_owner(config)
     with written_down(config, "tokens.issue", user=READER) as done:
         shown = tokens.issue(data, READER, _TOKEN_S)
         done.what["seconds"] = _TOKEN_S

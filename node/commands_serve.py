@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from node import config as configuration
+from node import owner
 from node.child import GaveUp
 from node.errors import ConfigError
 from node.listen import PortTaken
@@ -32,7 +33,23 @@ config_option = click.option(
 
 
 def on_data(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the data is; it gets ``config``."""
+    """Give a command the options that say where the data is; it gets ``config``, and runs as the user whose the data
+    is."""
+
+    @naming_data
+    @functools.wraps(function)
+    def command(config: configuration.Config, **options: Any) -> None:
+        try:
+            config = owner.as_owner(config)
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from error
+        function(config=config, **options)
+
+    return command
+
+
+def naming_data(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the data is, if it is here; it gets ``config``."""
 
     @click.option("--data", help="the data directory  [default: data]")
     @config_option
@@ -55,6 +72,7 @@ def serve(config_file: Path | None, **options: Any) -> None:
     config = loaded(config_file, options)
     configure_logging("supervisor")
     try:
+        owner.become(Path(config.node.data))
         asyncio.run(Supervisor(config, on_ready=lambda url, is_new: show_ready(config, url, is_new)).run())
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -69,7 +87,8 @@ def doctor(config: configuration.Config) -> None:
     command = [sys.executable, "-m", "shard.doctor", "--data", config.node.data]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("POBOX_")}
     environment = {**inherited, **configuration.environment(config), "POBOX_CONFIG": os.devnull}
-    sys.exit(subprocess.run(command, check=False, env=environment).returncode)
+    # It inherits secrets that this process alone could open.
+    sys.exit(subprocess.run(command, check=False, env=environment, close_fds=False).returncode)
 
 
 def loaded(config_file: Path | None, options: dict[str, Any]) -> configuration.Config:

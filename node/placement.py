@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from node.errors import ConfigError
+from node.owner import refusal
 from node.paths import handover_path, placement_lock
 from node.slots import SLOTS, Table, slot_of, table_for
 
@@ -74,6 +75,8 @@ def load(data: Path) -> Placement | None:
         return decode(content)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise ConfigError(refusal(data / "placement.json", error)) from error
     except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError(f"{data}/placement.json: {error}") from error
 
@@ -232,7 +235,6 @@ def replace(path: Path, content: bytes, *, durably: bool) -> None:
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        give_to_owner(path.parent, fresh)
         write_all(fd, content)
         if durably:
             os.fsync(fd)
@@ -244,13 +246,6 @@ def replace(path: Path, content: bytes, *, durably: bool) -> None:
         os.close(fd)
     if durably:
         sync_directory(path.parent)
-
-
-def give_to_owner(of: Path, path: Path) -> None:
-    """What root makes where the node lies is the user's whose ``of`` is, or the node couldn't read it."""
-    if os.geteuid() == 0:
-        owner = of.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def write_all(fd: int, content: bytes) -> None:

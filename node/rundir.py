@@ -20,6 +20,7 @@ import msgspec
 
 from node import paths
 from node.errors import ConfigError
+from node.owner import refusal
 from node.process import supervised_by
 
 _LEFTOVER_MAX_S = 15.0  # a child's own orderly stop takes 10 s at most
@@ -38,12 +39,17 @@ def create(data: Path) -> None:
         run.mkdir(mode=0o700, exist_ok=True)
         run.chmod(0o700)
     except OSError as error:
-        raise ConfigError(f"[node] data: {data}: {error.strerror}") from error
+        raise ConfigError(f"[node] data: {refusal(Path(error.filename or data), error)}") from error
 
 
 def lock(data: Path) -> int:
-    """Hold ``node.lock``; the fd returned keeps it. Raises :class:`InUse` naming the holder's pid."""
-    fd = os.open(data / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold ``node.lock``; the fd returned keeps it. Raises :class:`InUse` naming the holder's pid, and
+    :class:`ConfigError`."""
+    path = data / "node.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(refusal(path, error)) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

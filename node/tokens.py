@@ -19,7 +19,7 @@ from node import paths
 from node.clock import now_us
 from node.errors import ConfigError
 from node.ids import check_name
-from node.placement import give_to_owner, sync_directory
+from node.placement import sync_directory
 
 ALGORITHM = "HS256"
 ISSUER = "pobox"
@@ -70,7 +70,6 @@ def _made(data: Path) -> bytes:
         os.fsync(fd)
     finally:
         os.close(fd)
-    give_to_owner(data, fresh)
     try:
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)

@@ -49,7 +49,7 @@ def on_data(function: Callable[..., None]) -> Callable[..., None]:
     def command(**options: Any) -> None:
         try:
             function(**options)
-        except (ConfigError, PoboxError) as error:
+        except (ConfigError, PoboxError, OSError) as error:
             raise click.ClickException(str(error) or getattr(error, "title", "")) from error
 
     return command

@@ -24,7 +24,7 @@ import msgspec
 
 from node import paths
 from node.errors import DiskFull
-from node.placement import Placement, give_to_owner, sync_directory
+from node.placement import Placement, sync_directory
 from shard import archive, backup_set, history, layout, mailbox, plain
 from shard import backup_files as files
 from shard.disk import Disk, full_is_507
@@ -168,7 +168,6 @@ class Encryption:
             self._keyring.grow(key)
         with fresh.open("r+b", buffering=0) as file:
             os.fchmod(file.fileno(), 0o600)
-            give_to_owner(path, fresh)
             os.pwrite(file.fileno(), WAL_MODE if has_log else ROLLBACK_MODE, MODE_AT)
             os.fdatasync(file.fileno())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import click
@@ -81,13 +82,25 @@ def new(file: Path) -> None:
     click.echo(f"{file}: master key {keyring.fingerprint(made)}. Keep a copy where the data is not")
 
 
+class _Held(click.ParamType[tuple[Path, bytes]]):
+    """A file and the master key in it, read before root becomes the owner of the data, who may not read it."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Path, bytes]:
+        try:
+            return Path(value), keys.read(Path(value))
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from error
+
+
 @master_key.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("held", metavar="FILE", type=_Held())
 @on_data
-def rotate(config: Config, file: Path) -> None:
+def rotate(config: Config, held: tuple[Path, bytes]) -> None:
     """From now on the master key in FILE opens the node, which may run; so does the one before until confirm."""
     data = Path(config.node.data)
-    fresh = keys.read(file)
+    file, fresh = held
     with written_down(config, "master-key.rotate") as line:
         keyring.rotate(paths.keyring_dir(data), keys.load(config.encryption), fresh)
         line.what = {"is": keyring.fingerprint(fresh)}

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from node import paths, zstd
 from node.clock import now_us
 from node.errors import DiskFull, Unsure
-from node.placement import Placement, give_to_owner, sync_directory, write_all
+from node.placement import Placement, sync_directory, write_all
 from node.slots import slot_of, table_for
 from shard import deeds
 from shard.deeds import LetterOf
@@ -233,7 +233,6 @@ def _rewrite(segment: Path, user: str, names: Callable[[LetterOf], list[str] | N
     try:
         with fresh.open("wb") as file:
             fresh.chmod(0o600)
-            give_to_owner(segment, fresh)
             rows = read(segment, sealed)
             while portion := list(itertools.islice(rows, _ROWS)):
                 kept: list[GoingRow] = []

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from node import paths
 from node.config import Encryption
 from node.errors import ConfigError
-from node.placement import give_to_owner, sync_directory, write_durably
+from node.placement import sync_directory, write_durably
 from shard import master_key
 from shard.sqlite import HEAD, Key, KeyFor, can_encrypt
 
@@ -275,7 +275,6 @@ def open_with(master: bytes, directory: Path, *, make: bool = False) -> Keyring:
             raise ConfigError(f"{directory / _ROOT} is missing, but there are keys: put it back")
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
-        give_to_owner(directory.parent, directory)
         sync_directory(directory.parent)
         _make_root(directory, master)
         return open_with(master, directory)  # maybe another process was quicker: its root is the one

@@ -107,10 +107,8 @@ def nobody_at_work(data: Path, old: Placement | None) -> Iterator[None]:
     journal is copied would be left behind."""
     with contextlib.ExitStack() as held:
         for index in range(old.processes if old else 0):
-            path = paths.shard_lock(data, index)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            fd = os.open(paths.shard_lock(data, index), os.O_RDWR | os.O_CREAT, 0o600)
             held.callback(os.close, fd)
-            placement.give_to_owner(path.parent, path)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

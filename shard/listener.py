@@ -8,8 +8,10 @@ logged once and answered as an internal error, without its inside.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import apsw
@@ -26,6 +28,7 @@ from shard.core import Shard
 log = structlog.get_logger()
 
 _QUESTIONS_MAX = 4_096
+_STRANGER_S = 60.0
 
 
 class _Connection(Framed):
@@ -37,7 +40,7 @@ class _Connection(Framed):
         super().connection_made(transport)
         self._listener.connections.add(self)
         if not is_ours(transport):
-            log.error("a connection of another user")
+            self._listener.tell_of_stranger()
             self.abort()
 
     def frame_received(self, payload: bytes) -> None:
@@ -65,6 +68,7 @@ class Listener:
         self._failed = failed
         self._tasks = shard.under_way
         self._server: asyncio.AbstractServer | None = None
+        self._stranger_told = -math.inf
         self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             ops.AskReceipt: shard.receipt,
             ops.Page: shard.desk.page,
@@ -115,6 +119,12 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: _Connection(self), socket_address(path))
         path.chmod(0o600)
+
+    def tell_of_stranger(self) -> None:
+        """Once a minute: who is cut off may come again at once."""
+        if (now := monotonic()) - self._stranger_told >= _STRANGER_S:
+            self._stranger_told = now
+            log.error("a connection of another user")
 
     def ask(self, request: ops.AnyRequest, answer: Callable[[bytes], None]) -> None:
         self.shard.metrics.questions[type(request).__name__] += 1

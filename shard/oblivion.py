@@ -18,7 +18,7 @@ import msgspec
 import obstore
 
 from node import paths
-from node.placement import give_to_owner, sync_directory, write_durably
+from node.placement import sync_directory, write_durably
 from shard import backup_files as files
 from shard import erased, offsite, scrub
 from shard.backup_set import Manifest, Part, load, part_of, whole_sets
@@ -65,7 +65,6 @@ def _write_anew(part: Part, manifest: Manifest, mark: Path, people: list[Erased]
     """The copy of a journal, and the manifest that says what it is."""
     made = part.journal.with_suffix(".part")
     shutil.copyfile(part.journal, made)
-    give_to_owner(part.journal, made)
     scrub.scrub(made, manifest.layout, manifest.ended_us, people, keyring)
     size, sha256 = seal(made, durably=True)
     fresh = msgspec.structs.replace(manifest, journal_size=size, journal_sha256=sha256)

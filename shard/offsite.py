@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import paths, zstd
 from node.clock import now_us
-from node.placement import Placement, give_to_owner, write_all
+from node.placement import Placement, write_all
 from shard import backup_files as files
 from shard import pushed
 from shard.backup_set import first_day, part_of, whole_sets
@@ -307,7 +307,6 @@ def alone(data: Path, what: str) -> Iterator[None]:
     path = paths.backups_dir(data) / f"{what}.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        give_to_owner(path.parent, path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,7 +20,6 @@ from node.clock import now_us
 from node.keystream import Keystream
 from node.slots import slot_of
 from shard import backup_files as files
-from shard import keyring, master_key
 from shard.doctor import Doctor
 from shard.layout import lay_out
 from tests import encrypted
@@ -238,19 +237,6 @@ def test_what_is_damaged_stays_and_all_else_is_encrypted(monkeypatch: pytest.Mon
         monkeypatch.setattr(encrypted, "ON", True)
         del before["user1"]
         assert stored(data) == before
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can work on what is another user's")
-def test_what_root_encrypts_is_the_nodes_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the master key is root's alone, root has to do it."""
-    with laid_out() as data:
-        asyncio.run(lived(data))
-        for path in (data, *data.rglob("*")):
-            os.chown(path, 65_534, 65_534)
-        assert outcome(data) == (0, "")
-        key = master_key.make(data.parent / "new.key")
-        keyring.rotate(paths.keyring_dir(data), encrypted.MASTER, key)
-        assert [path for path in data.rglob("*") if path.stat().st_uid != 65_534] == []
 
 
 def test_a_box_that_another_program_has_open_stays_and_the_same_again_goes_on() -> None:
