@@ -51,6 +51,7 @@ def of_overload(maxima: Sequence[Run], run: Run, *, targets: int) -> Figures:
     """Of the runs that found the maximum, before and after, and of the one between that exceeded it."""
     phases = {phase.name: phase for phase in run.plan.phases}
     rows = run.rows
+    before, after = (maximum_rate([one]) for one in maxima)
     taken = maximum_rate(maxima)
     over_s = phases["overload"].seconds
     offered = sum(rows.letters("overload", outcome) for outcome in Outcome) / over_s
@@ -60,8 +61,9 @@ def of_overload(maxima: Sequence[Run], run: Run, *, targets: int) -> Figures:
     after_ms = _or_nan(rows.request_ms("after", "deliver", "99%"))
     refusing_ms = [_or_nan(rows.letter_ms("overload", "50%", lane, Outcome.REFUSED)) for lane in ("normal", "low")]
     figures: Figures = {
-        "maximum before": (maximum_rate(maxima[:1]) * targets, "user-msg/s"),
-        "maximum after": (maximum_rate(maxima[-1:]) * targets, "user-msg/s"),
+        "maximum before": (before * targets, "user-msg/s"),
+        "maximum after": (after * targets, "user-msg/s"),
+        "maximum after / before": (_ratio(after, before), "x"),
         "maximum": (taken * targets, "user-msg/s"),
         "offered": (offered * targets, "user-msg/s"),
         "offered / maximum": (_ratio(offered, taken), "x"),
