@@ -36,6 +36,7 @@ _LONG_TIMEOUT_S = 120.0
 """for an answer that takes the node a while to begin"""
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 10.0
+_NAMED = 20
 
 
 class ApiError(Exception):
@@ -177,6 +178,9 @@ def said(response: httpx.Response) -> str:
         return f"{response.status_code} {response.reason_phrase}"
     where = f" ({problem.field})" if problem.field and problem.field not in problem.detail else ""
     detail = f": {problem.detail}" if problem.detail != problem.title else ""
+    if problem.users:
+        more = f" and {len(problem.users) - _NAMED} more" if len(problem.users) > _NAMED else ""
+        where, detail = "", f"{detail}: {', '.join(problem.users[:_NAMED])}{more}"
     return f"{problem.title}{where}{detail}"
 
 

@@ -16,6 +16,7 @@ from node.commands_serve import on_data
 from node.config import Config
 from node.errors import BadField, ConfigError
 from node.ids import check_name
+from node.paths import user_dir
 from node.reshard import BATCH, Moved, Reshard, Stuck
 from node.show import counted
 
@@ -31,7 +32,9 @@ def reshard(config: Config, shards: int, batch: int) -> None:
     """
     with _written_down(config, "slots.reshard") as line:
         line.what["shards"] = shards
-        _run(Reshard(Path(config.node.data), click.echo, batch=batch).to(shards))
+        done, took_s = _run(Reshard(Path(config.node.data), click.echo, batch=batch).to(shards))
+    boxes = "1 box" if done.people == 1 else f"{done.people} boxes"
+    click.echo(f"{counted(done.slots, 'slot')} and {boxes} moved, {_how(done, took_s)}")
     if config.node.shards != shards:
         click.echo(f"now set [node] shards = {shards} where this node's settings are: a start goes by them")
 
@@ -41,14 +44,18 @@ def reshard(config: Config, shards: int, batch: int) -> None:
 @click.option("--shard", type=click.IntRange(0, 255), required=True, help="the number of the shard")
 @on_data
 def move(config: Config, user: str, shard: int) -> None:
-    """Let one person's box be served by another shard, while the node runs."""
+    """Let one person's box be served by another shard, while the node runs; from then on it stays there."""
     try:
         check_name(user, "user")
     except BadField as error:
         raise click.UsageError(str(error)) from error
     with _written_down(config, "boxes.move", user=user) as line:
         line.what["shard"] = shard
-        _run(Reshard(Path(config.node.data), click.echo).user(user, shard))
+        done, took_s = _run(Reshard(Path(config.node.data), click.echo).user(user, shard))
+    if done.longest_s:
+        click.echo(f"{user} is served by shard {shard} from now on, {_how(done, took_s)}")
+    if not user_dir(Path(config.node.data), user).exists():
+        click.echo(f"there is no box of {user} yet: whoever gets mail by that name will have it there")
 
 
 @contextlib.contextmanager
@@ -60,15 +67,17 @@ def _written_down(config: Config, deed: str, **whom: str) -> Iterator[Deed]:
         raise click.ClickException(str(error)) from error
 
 
-def _run(work: Coroutine[Any, Any, Moved]) -> None:
+def _run(work: Coroutine[Any, Any, Moved]) -> tuple[Moved, float]:
+    """And how many seconds it took."""
     began = time.monotonic()
     try:
-        done = asyncio.run(work)
+        return asyncio.run(work), time.monotonic() - began
     except Stuck as error:
         raise click.ClickException(f"{error}; nothing is lost, and the same again goes on") from error
-    boxes = "1 box" if done.people == 1 else f"{done.people} boxes"
-    click.echo(
-        f"{counted(done.slots, 'slot')} and {boxes} moved, {counted(done.letters, 'letter')}"
-        f" that could not be stored went along, in {time.monotonic() - began:.1f} s;"
+
+
+def _how(done: Moved, took_s: float) -> str:
+    return (
+        f"{counted(done.letters, 'letter')} that could not be stored went along, in {took_s:.1f} s;"
         f" the longest pause was {done.longest_s * 1000:.0f} ms"
     )

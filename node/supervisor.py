@@ -17,19 +17,17 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
-import apsw
 import httpx
 import structlog
 
-from node import daily, listen, ops, paths, placement, process, rundir
+from node import daily, listen, ops, paths, placement, preflight, process, rundir
 from node.child import Child, ending
 from node.clock import now_us
 from node.config import Config, environment
 from node.console import Console
-from node.errors import ConfigError, PoboxError
+from node.errors import PoboxError
 from node.link import ask_once
 
-SQLITE_MIN = (3, 51, 3)
 _POLL_S = 0.05
 _FOLLOW_S = 0.25
 _ANSWER_MAX_S = 2.0
@@ -58,25 +56,6 @@ class Commands:
 
 class StartFailed(Exception):
     """The node can't come up; the message says why."""
-
-
-def check(config: Config) -> None:
-    """What must be true before anything is touched. Raises :class:`ConfigError`."""
-    if config.auth.mode == "open" and not listen.is_loopback(config.node.host):
-        raise ConfigError(
-            f'[node] host = "{config.node.host}" with [auth] mode = "open" would let anybody read every box: '
-            'only loopback addresses (127.0.0.1, ::1) are served without authentication; set mode = "keys"'
-        )
-    if not sqlite_is_safe(apsw.sqlite_lib_version()):
-        raise ConfigError(
-            f"SQLite {apsw.sqlite_lib_version()} can corrupt a database when its WAL is started over; "
-            f"{'.'.join(map(str, SQLITE_MIN))} or later is needed"
-        )
-
-
-def sqlite_is_safe(version: str) -> bool:
-    """Whether SQLite ``version`` has the fix of the WAL reset."""
-    return tuple(int(part) for part in version.split(".")) >= SQLITE_MIN
 
 
 def child_environment(config: Config) -> dict[str, str]:
@@ -124,7 +103,7 @@ class Supervisor:
         Raises :class:`ConfigError`, or what keeps the node from coming up: :class:`StartFailed`,
         :class:`~node.child.GaveUp`, :class:`~node.rundir.InUse`, :class:`~node.listen.PortTaken`.
         """
-        check(self._config)
+        preflight.check(self._config)
         rundir.create(self._data)
         lock = rundir.lock(self._data)
         try:

@@ -12,9 +12,8 @@ import click
 import structlog
 import uvicorn
 
-from node import config, listen, notify, placement, process
-from node.errors import BadField, ConfigError
-from node.ids import check_name
+from node import config, listen, notify, placement, preflight, process
+from node.errors import ConfigError
 from router import app, protocol
 from router.allowance import Allowance
 from router.audit import Audit
@@ -61,18 +60,12 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
     host, port = sock.getsockname()[:2]
     if settings.auth.mode == "open" and not listen.is_loopback(host):
         raise ConfigError(f"[auth] mode = open serves loopback only, not {host}")
-    if settings.auth.mode == "open" and settings.router.trusted_proxies:
-        raise ConfigError("[auth] mode = open serves this machine only: behind a proxy it would serve everybody")
+    preflight.check_router(settings)
     certificate = Certificate(settings.tls) if settings.tls.certificate else None
     signal.signal(signal.SIGHUP, lambda *_: certificate.ask() if certificate is not None else None)
     credentials = None
     if settings.auth.mode == "keys":
         credentials = FileCredentials(data, settings.auth, routers=settings.node.routers)
-    if settings.node.ops_channel:
-        try:
-            check_name(settings.node.ops_channel, "[node] ops_channel")
-        except BadField as error:
-            raise ConfigError(str(error)) from error
     links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
     delivery: Deliverer = Floor() if floor else Room(Delivery(links), links)
     versions = FloorVersions(links) if floor else Versions(links)

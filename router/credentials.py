@@ -12,12 +12,13 @@ from pathlib import Path
 
 import structlog
 
-from node import keys, paths, tokens
+from node import issuers, keys, paths, tokens
 from node.clock import now_us
 from node.config import Auth
 from node.errors import ConfigError
+from node.issuers import Issuer
 from router.access import Caller, Share
-from router.jwts import Issuer, Tokens, from_jwks, from_secret, own
+from router.jwts import Tokens, own
 from router.problems import Unauthorized
 
 _SCHEME = b"bearer "
@@ -76,12 +77,7 @@ class FileCredentials:
             _File(paths.keys_path(data), self._read_keys),
             _File(paths.token_secret_path(data), self._read_own),
         ]
-        if auth.jwks_file or auth.jwt_secret_file:
-            if not (auth.issuer and auth.audience):
-                raise ConfigError("[auth] issuer and audience must say whose tokens are taken, and made for whom")
-            self._files += [
-                _File(Path(name), self._read_theirs) for name in (auth.jwks_file, auth.jwt_secret_file) if name
-            ]
+        self._files += [_File(Path(name), self._read_theirs) for name in (auth.jwks_file, auth.jwt_secret_file) if name]
 
     def look(self) -> None:
         """See whether any file has changed; once a second."""
@@ -120,9 +116,5 @@ class FileCredentials:
         self._tokens = Tokens([*self._own, *self._theirs])
 
     def _read_theirs(self) -> None:
-        auth = self._auth
-        theirs = from_jwks(Path(auth.jwks_file), auth) if auth.jwks_file else []
-        if auth.jwt_secret_file:
-            theirs.append(from_secret(Path(auth.jwt_secret_file), auth))
-        self._theirs = theirs
+        self._theirs = issuers.others(self._auth)
         self._tokens = Tokens([*self._own, *self._theirs])

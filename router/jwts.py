@@ -7,35 +7,17 @@ it were a secret, find nothing. A token must name its subject and its end, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import jwt
 
 from node import tokens
 from node.clock import now_us
-from node.config import Auth
-from node.errors import BadField, ConfigError
+from node.errors import BadField
 from node.ids import check_name
+from node.issuers import Issuer
 from router.problems import Unauthorized
 
-_ALGORITHMS = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
-)
-_LEEWAY_S = 30.0
-"""how far the clock of another issuer may be off"""
 _KNOWN_MAX = 10_000
-
-
-class Issuer(NamedTuple):
-    """A key, and what a token that it signed must say."""
-
-    kid: str | None
-    key: Any
-    algorithm: str
-    issuer: str
-    audience: str | None
-    leeway_s: float
 
 
 class Tokens:
@@ -85,26 +67,3 @@ class Tokens:
 def own(secret: bytes) -> Issuer:
     """The node itself."""
     return Issuer(tokens.kid_of(secret), secret, tokens.ALGORITHM, tokens.ISSUER, None, 0.0)
-
-
-def from_secret(path: Path, auth: Auth) -> Issuer:
-    """An issuer that signs with the secret in ``path``. Raises :class:`ConfigError`."""
-    return Issuer(None, tokens.read_secret(path), tokens.ALGORITHM, auth.issuer, auth.audience, _LEEWAY_S)
-
-
-def from_jwks(path: Path, auth: Auth) -> list[Issuer]:
-    """The public keys in ``path``, a JWK Set; those that don't sign are passed over. Raises :class:`ConfigError`."""
-    try:
-        found = jwt.PyJWKSet.from_json(path.read_text()).keys
-    except (OSError, ValueError, jwt.PyJWTError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    made = []
-    for one in found:
-        if one.public_key_use not in (None, "sig"):
-            continue
-        if one.algorithm_name not in _ALGORITHMS:
-            raise ConfigError(f"{path}: {one.algorithm_name} is not a public key's algorithm")
-        made.append(Issuer(one.key_id, one.key, one.algorithm_name, auth.issuer, auth.audience, _LEEWAY_S))
-    if len(made) > 1 and any(one.kid is None for one in made):
-        raise ConfigError(f"{path}: of several keys each needs a kid")
-    return made

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
-
 import structlog
 
+from node import tls as node_tls
 from node.config import Tls
 from node.errors import ConfigError
 
@@ -18,7 +17,7 @@ class Certificate:
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._due = False
-        self.context = _read(tls)
+        self.context = node_tls.context(tls)
 
     def ask(self) -> None:
         """Have it read again soon; may be called by a signal handler."""
@@ -30,20 +29,9 @@ class Certificate:
             return
         self._due = False
         try:
-            _read(self._tls)  # else half of it might be in use when the other half turns out to be missing
-            self.context.load_cert_chain(self._tls.certificate, self._tls.key)
-        except (ConfigError, OSError) as error:
+            node_tls.context(self._tls)  # else half of it might be in use when the other half turns out to be missing
+            node_tls.load(self.context, self._tls)
+        except ConfigError as error:
             _log.error("the certificate stays as it was", error=str(error))
         else:
             _log.info("the certificate was read again")
-
-
-def _read(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"[tls] {tls.certificate}, {tls.key}: {error.strerror or error}") from error
-    return context

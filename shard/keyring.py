@@ -259,8 +259,7 @@ def open_keyring(settings: Encryption, data: Path, *, make: bool = False) -> Key
         return None
     if not can_encrypt():
         raise ConfigError(
-            "[encryption] enabled needs apsw-sqlite3mc in the place of apsw: install pobox[encryption], "
-            "or from requirements-encryption.lock"
+            "[encryption] enabled needs apsw-sqlite3mc in the place of apsw: docs/security.md, Turning it on"
         )
     return open_with(master_key.load(settings), directory, make=make)
 

@@ -133,7 +133,7 @@ def test_one_person_moves_with_all_there_is_and_stays_there(tmp_path: Path) -> N
         send("news", channelId="news")
         assert ids() == ["first", "news"]
         before = http.get(f"/api/v3/sync/{user}/check").json()["serverVersion"]
-        assert "1 box moved" in _done(node, "move", user, "--shard", "1")
+        assert f"{user} is served by shard 1 from now on" in _done(node, "move", user, "--shard", "1")
         assert (_placed(node).table.shard_of(user), _placed(node).users) == (1, {user: 4096})
         assert http.get(f"/api/v3/sync/{user}/check").json()["serverVersion"] == before
         send("second", users=[user])
@@ -148,7 +148,7 @@ def test_one_person_moves_with_all_there_is_and_stays_there(tmp_path: Path) -> N
         assert [one["id"] for one in http.get("/api/v3/users").json()["users"]] == [user]
         node.restart()
         assert ids() == ["news", "news2", "second"]
-        assert "0 boxes moved" in _done(node, "move", user, "--shard", "1")
+        assert _done(node, "move", user, "--shard", "1") == f"{user} is at shard 1 already, and stays there\n"
         _done(node, "reshard", "--shards", "3")
         assert _placed(node).table.shard_of(user) == 1
         node.restart(2)  # on a stopped node, too
@@ -159,6 +159,37 @@ def test_one_person_moves_with_all_there_is_and_stays_there(tmp_path: Path) -> N
         assert http.get(f"/api/v3/users/{user}/messages").status_code == 404
         bad = _begun(node, "move", user, "--shard", "2")
         assert (bad.communicate()[0], bad.returncode)[1] == 1
+    assert kill_boxes.doctor(node.data) is None
+
+
+def test_who_is_there_already_stays_from_then_on_and_a_name_without_a_box_is_served_there(tmp_path: Path) -> None:
+    here, ghost = owned_by(1, 2)[0], owned_by(0, 2)[0]
+    with Node(tmp_path / "data") as node, httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
+
+        def send(id: str, user: str) -> None:
+            body = {"id": id, "title": id, "content": "", "users": [user]}
+            assert http.post("/api/v3/messages", json=body).status_code == 202
+
+        def ids(user: str) -> list[str]:
+            return sorted(one["id"] for one in http.get(f"/api/v3/users/{user}/messages").json()["messages"])
+
+        send("first", here)
+        said = _done(node, "move", here, "--shard", "1")
+        assert f"{here} is at shard 1 already, by name alone" in said
+        assert f"{here} is served by shard 1 from now on" in said
+        assert (_placed(node).table.shard_of(here), _placed(node).users) == (1, {here: 4096})
+        send("second", here)
+        send("first", here)
+        assert ids(here) == ["first", "second"]
+        said = _done(node, "move", ghost, "--shard", "1")
+        assert f"there is no box of {ghost} yet" in said
+        send("third", ghost)
+        assert ids(ghost) == ["third"]
+        _done(node, "reshard", "--shards", "3")
+        assert [_placed(node).table.shard_of(user) for user in (here, ghost)] == [1, 1]
+        _done(node, "reshard", "--shards", "1")
+        assert ids(here) == ["first", "second"]
+        assert "there is no other" in _done(node, "move", here, "--shard", "0") or here in _placed(node).users
     assert kill_boxes.doctor(node.data) is None
 
 

@@ -15,7 +15,7 @@ from node import listen
 from node.config import Auth, Config
 from node.config import Node as NodeConfig
 from node.errors import ConfigError
-from node.supervisor import check, sqlite_is_safe
+from node.preflight import check, sqlite_is_safe
 from tests.support import Node, eventually, is_alive
 
 pytestmark = pytest.mark.slow
