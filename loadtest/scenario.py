@@ -216,8 +216,8 @@ def overload(name: str, scenario: Scenario, options: Options, console: Console) 
         _say(console, "counts what was stored ...")
         counted = target.count(run.prefix.with_suffix(".plan.json"))
     figures = verdict.of_overload([before, after], run, targets=scenario.fan)
-    began = run.began("overload") or 0.0
-    figures |= verdict.of_memory([s for s in run.node if began <= s.at < began + scenario.seconds])
+    began = run.began("overload")
+    figures |= verdict.of_memory([s for s in run.node if began is None or 0 <= s.at - began < scenario.seconds])
     return _judged(name, scenario, options, figures, run, counted)
 
 
