@@ -29,6 +29,9 @@ T = TypeVar("T")
 MESSAGE, MEMBERSHIP, REMOVAL = 0, 1, 2
 """kinds of letters"""
 
+HANDED_OVER = 2
+"""in a receipt's ``moved``: what another shard of this layout counted for people of its own, who have moved"""
+
 SCHEMA_VERSION = 1
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS letters(
@@ -53,8 +56,8 @@ _MERGE_RECEIPT = """
 INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,?)
 ON CONFLICT(id) DO UPDATE SET digest=max(digest, excluded.digest), targets=targets+excluded.targets,
     accepted_us=min(accepted_us, excluded.accepted_us), failed=failed+excluded.failed, moved=moved+excluded.moved-1"""
-_TAKE_RECEIPT = """
-INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,1)
+_TAKE_RECEIPT = f"""
+INSERT INTO receipts(seq, id, digest, accepted_us, targets, failed, moved) VALUES(?,?,?,?,?,?,{HANDED_OVER})
 ON CONFLICT(id) DO UPDATE SET targets=targets+excluded.targets, failed=failed+excluded.failed"""
 _RECEIPTS = "SELECT seq, id, digest, accepted_us, targets, failed FROM receipts WHERE seq>? ORDER BY seq LIMIT ?"
 _TAKEN = "SELECT id, accepted_us FROM receipts WHERE seq>? AND moved=0 ORDER BY seq DESC LIMIT ?"
@@ -96,7 +99,7 @@ class ReceiptRecord(msgspec.Struct, frozen=True):
     targets: int
     failed: int
     moved: int
-    """1 for the sum of what some shards of an earlier layout had accepted, and maybe not all"""
+    """1 for the sum of what some shards of an earlier layout had accepted, and maybe not all; :data:`HANDED_OVER`"""
 
 
 class Journal:

@@ -25,7 +25,7 @@ from node.metrics import Histogram
 from shard import backlog as letters_of
 from shard.backlog import Backlog, Letter
 from shard.expander import Expander
-from shard.journal import MESSAGE, Journal, LetterRow, ReceiptRecord, ReceiptRow
+from shard.journal import HANDED_OVER, MESSAGE, Journal, LetterRow, ReceiptRecord, ReceiptRow
 from shard.ledger import Ledger, Page, Written
 from shard.members import Members
 from shard.pressure import Pressure, Room
@@ -368,8 +368,10 @@ class Office:
         counts = targets - self._counted(request, channel, users, known_us)
         if record is not None:
             self._journal.drop_receipt(request.id)
+            if late or record.moved == HANDED_OVER:
+                counts += record.targets
             if late:
-                targets, counts = targets + record.targets, counts + record.targets
+                targets += record.targets
         receipts.append((seq, request.id, request.digest, known_us or now, counts))
         if not request.fresh:
             seen[request.id] = (request.digest, targets)

@@ -93,6 +93,18 @@ class Node(Cluster):
         self.rename(new)
         await self.come_to_rest()
 
+    async def hand_over(self, new: Placement, owner: int, name: str) -> None:
+        """All that ``new`` takes from ``owner``, to shard 0."""
+        new = msgspec.structs.replace(new, handover=name)
+        with placement.changing(self.data):
+            placement.begin(self.data, name)
+        source = self.running[owner]
+        asked = ops.HandOver(0, name, placement.encode(new))
+        assert (await source.while_alive(source.shard.handovers.hand_over(asked))).shards == [0]
+        await self.keep(name, 0)
+        self.rename(new)
+        await self.come_to_rest()
+
     async def again(self, index: int) -> None:
         """Kill a shard and begin it anew, as ``python -m shard`` does."""
         await self.running[index].kill()
@@ -280,6 +292,21 @@ async def test_a_receipt_counts_nobody_twice_who_moved_between_two_tries() -> No
             assert await node.ids_of(ADA) == ["once"]
             with pytest.raises(Refused, match="not available"):  # by the table of before
                 await node.running[0].deliver(delivery(letter("x"), [ADA], table=1))
+
+
+@played
+async def test_a_receipt_counts_those_of_a_shard_that_has_ended_also_when_it_is_sent_again() -> None:
+    """It was the id's home, too."""
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            id = next(f"m{number}" for number in range(100) if node.placed.table.home(f"m{number}") == 1)
+            await node.send(id, BOB)
+            everything = placement.with_slots(node.placed, node.placed.table.owned(1), 0)
+            await node.hand_over(everything, 1, "h1")
+            await node.hand_over(placement.with_shards(everything, 1), 1, "h2")
+            for _twice in range(2):
+                assert (await node.running[0].receipt(id)).targets == 1
+                await node.send(id, BOB)
 
 
 @played
