@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -17,27 +18,31 @@ import httpx
 import pytest
 
 from node import pages
+from node.paths import user_dir
 from tests.support import Node, eventually
 
 pytestmark = pytest.mark.slow
 
 NOBODY = 65_534
 PLAIN = {"Accept-Encoding": "identity"}
+_numbers = itertools.count()
 
 
 class Person:
-    """``ann``, over HTTP."""
+    """``name``, over HTTP."""
 
-    def __init__(self, node: Node, http: httpx.Client) -> None:
+    def __init__(self, node: Node, http: httpx.Client, name: str) -> None:
         self.node = node
         self.http = http
+        self.name = name
         self.sent = 0
 
     def url(self, what: str) -> str:
-        return f"{self.node.url}/api/v3/sync/ann/{what}"
+        return f"{self.node.url}/api/v3/sync/{self.name}/{what}"
 
     def send(self, content: str = "content") -> None:
-        message = {"id": f"m{self.sent}", "users": ["ann"], "title": f"letter {self.sent}", "content": content}
+        id = f"{self.name}-{self.sent}"
+        message = {"id": id, "users": [self.name], "title": f"letter {self.sent}", "content": content}
         eventually(lambda: self._post(message), "a 202")
         self.sent += 1
 
@@ -65,10 +70,17 @@ def proved(content: bytes, headers: httpx.Headers) -> None:
     assert f"sha256:{hashlib.sha256(content).hexdigest()}" == headers["pobox-checksum"]
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(tmp_path_factory.mktemp("sync") / "data") as running:
+        yield running
+
+
 @pytest.fixture
-def ann(tmp_path: Path) -> Iterator[Person]:
-    with Node(tmp_path / "data") as node, httpx.Client(timeout=60, trust_env=False) as http:
-        yield Person(node, http)
+def ann(served: Node) -> Iterator[Person]:
+    """Another one for each test."""
+    with httpx.Client(timeout=60, trust_env=False) as http:
+        yield Person(served, http, f"ann{next(_numbers)}")
 
 
 @pytest.fixture
@@ -142,24 +154,26 @@ def test_an_interrupted_download_goes_on_though_letters_came_meanwhile(ann: Pers
     proved(first + rest.content, headers)
 
 
-def test_a_check_is_never_out_of_date_whatever_is_killed(ann: Person) -> None:
-    ann.send()
-    last = ann.check()["serverVersion"]
-    for name in ("shard-0", "shard-1", "router-0"):
-        for _ in range(3):
-            assert ann.check()["serverVersion"] == last
+def test_a_check_is_never_out_of_date_whatever_is_killed(node: Node) -> None:
+    with httpx.Client(timeout=60, trust_env=False) as http:
+        ann = Person(node, http, "ann")
+        ann.send()
+        last = ann.check()["serverVersion"]
+        for name in ("shard-0", "shard-1", "router-0"):
+            for _ in range(3):
+                assert ann.check()["serverVersion"] == last
+                ann.send()
+                now = ann.check()["serverVersion"]
+                assert str(now) > str(last)
+                last = now
+            node.kill(name, signal.SIGKILL)
             ann.send()
+            node.wait_ready()
             now = ann.check()["serverVersion"]
             assert str(now) > str(last)
             last = now
-        ann.node.kill(name, signal.SIGKILL)
-        ann.send()
-        ann.node.wait_ready()
-        now = ann.check()["serverVersion"]
-        assert str(now) > str(last)
-        last = now
-    ann.node.restart()
-    assert ann.check()["serverVersion"] == last
+        node.restart()
+        assert ann.check()["serverVersion"] == last
 
 
 def test_downloads_and_deliveries_do_not_disturb_each_other(ann: Person) -> None:
@@ -169,7 +183,7 @@ def test_downloads_and_deliveries_do_not_disturb_each_other(ann: Person) -> None
 
     def download() -> None:
         with httpx.Client(timeout=60, trust_env=False) as http:
-            mine = Person(ann.node, http)
+            mine = Person(ann.node, http, ann.name)
             try:
                 while not ended.is_set():
                     mine.download()
@@ -187,7 +201,7 @@ def test_downloads_and_deliveries_do_not_disturb_each_other(ann: Person) -> None
         for device in devices:
             device.join()
     assert found == []
-    receipt = f"{ann.node.url}/api/v3/messages/m99/receipt"
+    receipt = f"{ann.node.url}/api/v3/messages/{ann.name}-99/receipt"
     eventually(lambda: ann.http.get(receipt).json()["stored"] == 1, "the last one in the box")
 
 
@@ -196,4 +210,4 @@ def test_an_unknown_user_is_404_and_gets_no_directory(ann: Person) -> None:
         headers = {"Content-Type": "application/octet-stream"}
         answer = ann.http.request(method, ann.url(what), headers=headers)
         assert (answer.status_code, answer.json()["field"]) == (404, "userId")
-    assert not list((ann.node.data / "user_storage").iterdir())
+    assert not user_dir(ann.node.data, ann.name).exists()
