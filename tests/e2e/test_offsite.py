@@ -254,7 +254,10 @@ def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_
             output, _ = process.communicate(timeout=240)
         assert process.returncode == 1
         assert "1 boxes" in output, "it was made, and could not be sent"
+        assert output.splitlines()[-1].startswith("Error: the store can't be used: ")
+        assert "off-site: none" in said(settings, data, "backup", "list")
         assert "files of" in said(settings, data, "backup", "daily")
+        assert "off-site: 2" in said(settings, data, "backup", "list")
         assert len(list(bucket.glob("manifests/*/*"))) == 1
         assert said(settings, data, "backup", "daily") == ""
         said(settings, data, "backup", "now")
