@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +26,7 @@ from node.errors import DiskFull, PoboxError, Unsure
 from node.placement import Placement
 from shard import archive, leftovers
 from shard import backup_files as files
-from shard.archive_copies import DAMAGED, ArchiveCopy, lacking
+from shard.archive_copies import DAMAGED, ArchiveCopy
 from shard.backlog import Backlog
 from shard.backup_set import first_day
 from shard.copying import Copy, seal
@@ -35,6 +34,7 @@ from shard.disk import Disk, full_is_507
 from shard.keyring import Keyring
 from shard.mailbox import FILE, Mailbox
 from shard.mailboxes import Mailboxes
+from shard.person_copies import Made, PersonCopies
 from shard.postmen import Postmen
 from shard.statuses import Statuses
 
@@ -160,7 +160,7 @@ class BoxCopies:
         index, size = await self._in_thread(lambda: self._prepare(box, place))
         self._check_room(size)
         async with contextlib.AsyncExitStack() as parts:
-            one = _Person(user, place, state.day, index, lambda target: files.making(target, self._thread), parts)
+            one = PersonCopies(user, place, state.day, index, lambda target: files.making(target, self._thread), parts)
             async with self._mailboxes.lend(user, self._thread) if together else contextlib.nullcontext() as held:
                 part = await one.part("messages")
                 if not together:
@@ -169,14 +169,14 @@ class BoxCopies:
                     copied = await self._copy_at_once(held, part)
                 if copied is None:
                     return True
-                one.made["messages"] = _Made(part, copied)
+                one.made["messages"] = Made(part, copied)
                 await self._copy_archive(one, box, held)
             statuses = box / files.KINDS["read_status"]
             mark = await self._in_thread(lambda: files.mark_of(statuses) if statuses.exists() else None)
             if mark is not None:
                 at_us, part = now_us(), await one.part("read_status")
                 if await self._statuses.copy(user, part):
-                    one.made["read_status"] = _Made(part, files.Entry(0, "", -1, "", mark, at_us))
+                    one.made["read_status"] = Made(part, files.Entry(0, "", -1, "", mark, at_us))
             await self._in_thread(lambda: self._check(one))
             lacking = await self._in_thread(lambda: one.lacking(self._keyring))
             if lacking and not together:
@@ -241,7 +241,7 @@ class BoxCopies:
             closing.pop_all()
             return entry
 
-    async def _copy_archive(self, one: _Person, box: Path, held: Mailbox | None) -> None:
+    async def _copy_archive(self, one: PersonCopies, box: Path, held: Mailbox | None) -> None:
         """The files of the archive, those that changed: in portions between which the box takes mail, unless it is
         ``held``. One that can't be read is as it was when it was copied last."""
         for year in await self._in_thread(lambda: archive.years_in(box / archive.DIRECTORY)):
@@ -256,7 +256,7 @@ class BoxCopies:
             try:
                 self._check_room(path.stat().st_size)
                 part = await one.part(kind)
-                one.made[kind] = _Made(part, await self._copy_year(one.user, path, part, is_held=held is not None))
+                one.made[kind] = Made(part, await self._copy_year(one.user, path, part, is_held=held is not None))
             except (FileNotFoundError, apsw.CantOpenError, *DAMAGED) as error:
                 if not path.exists():
                     continue  # it has gone, since it held nothing any more
@@ -299,7 +299,7 @@ class BoxCopies:
 
         return await self._in_thread(work)
 
-    def _check(self, one: _Person) -> None:
+    def _check(self, one: PersonCopies) -> None:
         """Check the copies that were made, and flush them; what each is."""
         for kind, made in list(one.made.items()):
             if not made.is_new:
@@ -316,7 +316,7 @@ class BoxCopies:
                 raise files.Damaged(f"{made.path.name}: {rows} rows of {made.entry.rows}")
             made.entry = msgspec.structs.replace(made.entry, size=size, sha256=sha256, rows=rows)
 
-    def _take(self, one: _Person, state: ops.BackupState) -> None:
+    def _take(self, one: PersonCopies, state: ops.BackupState) -> None:
         """Give the copies their names."""
         for kind, made in one.made.items():
             target = files.file(one.place, kind, one.day)
@@ -339,56 +339,3 @@ class BoxCopies:
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
-
-
-class _Made:
-    """A copy at ``path``, and what it is; ``is_new``, or the backup of another day."""
-
-    __slots__ = ("entry", "is_new", "path")
-
-    def __init__(self, path: Path, entry: files.Entry, *, is_new: bool = True) -> None:
-        self.path, self.entry, self.is_new = path, entry, is_new
-
-
-class _Person:
-    """Whose copies are being made. ``making`` says where a file is made; it is there as long as ``parts`` is open."""
-
-    def __init__(
-        self,
-        user: str,
-        place: Path,
-        day: str,
-        index: files.Index,
-        making: Callable[[Path], AbstractAsyncContextManager[Path]],
-        parts: contextlib.AsyncExitStack,
-    ) -> None:
-        self.user = user
-        self.place = place
-        self.day = day
-        self.index = index
-        self._making = making
-        self._parts = parts
-        self.made: dict[str, _Made] = {}
-        """by kind"""
-        self.has_failed = False
-        """of a file there is no backup of today"""
-
-    async def part(self, kind: str) -> Path:
-        return await self._parts.enter_async_context(self._making(files.file(self.place, kind, self.day)))
-
-    def keep(self, kind: str, day: str, entry: files.Entry) -> None:
-        """The backup of ``day`` is that of today."""
-        self.made[kind] = _Made(files.file(self.place, kind, day), entry, is_new=False)
-
-    def fall_back(self, kind: str, error: Exception) -> None:
-        """The file can't be read: its last backup stays what there is of it, if there is one."""
-        self.has_failed = True
-        log.error("no backup of an archive", user=self.user, archive=kind, error=str(error) or repr(error))
-        self.made.pop(kind, None)
-        previous = files.newest(self.index, kind, now_us())
-        if previous and files.file(self.place, kind, previous[0]).exists():
-            self.keep(kind, *previous)
-
-    def lacking(self, keyring: Keyring | None) -> int:
-        years = {year: made.path for kind, made in self.made.items() if (year := files.year_of(kind)) is not None}
-        return lacking(self.made["messages"].path, years, self.user, keyring)

@@ -3,8 +3,12 @@ neither."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -29,6 +33,7 @@ from shard.disk import Disk
 from shard.doctor import Doctor
 from shard.keyring import KeyLost
 from shard.mailbox import FILE
+from shard.sqlite import MODE_AT, ROLLBACK_MODE
 from tests import encrypted
 
 from .playing import played
@@ -302,6 +307,93 @@ async def test_what_is_done_between_the_two_copies_loses_nothing(
 
 
 @played
+async def test_what_is_taken_out_between_the_two_copies_is_looked_for_and_both_are_made_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy_archive, told = BoxCopies._copy_archive, list[bool]()
+
+    def expire(box: mailbox.Mailbox) -> None:
+        box.begin()
+        box.expire(["a"], "2026-01-01")
+        box.commit()
+        archive.drop(box, {2024: ["a"]})
+
+    async with lived() as (running, data):
+
+        async def late(copying: BoxCopies, one: Any, box: Path, held: mailbox.Mailbox | None) -> None:
+            told.append(held is not None)
+            if held is None:
+                async with running.shard.mailboxes.hold("ada", create=False) as there:
+                    assert there is not None
+                    await running.shard.mailboxes.read(lambda: expire(there))
+            await copy_archive(copying, one, box, held)
+
+        await send(running, "a", "b", year=2024)
+        await send(running, "c", "d", year=2025)
+        await shelve(running)
+        monkeypatch.setattr(BoxCopies, "_copy_archive", late)
+        made = copies(data, (await back_up(running)).day)
+        assert told == [False, True]
+        with contextlib.closing(files.reading(made["messages"], "ada", encrypted.keyring(data))) as db:
+            assert list(mailbox.shelved_in(db, 2024)) == held(made["archive_2024"], data) == ["b"]
+
+
+@played
+async def test_a_backup_that_is_made_during_a_restore_takes_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lived() as (running, data):
+        await send(running, "a", "b", "c", year=2024)
+        await shelve(running)
+        os.utime(copies(data, (await back_up(running)).day)["archive_2024"], (1, 1))  # it was made long ago
+        then = await moment()
+        await running.remove("ada", "a")
+        await running.let_go()
+        swap = running.shard.restores._swap
+
+        async def late(*all: Any) -> Any:
+            state = await back_up(running)
+            assert held(copies(data, state.day)["archive_2024"], data) == ["b"], "it took the other's place"
+            return await swap(*all)
+
+        monkeypatch.setattr(running.shard.restores, "_swap", late)
+        await restore(running, "ada", then)
+        assert await whole(running) == ["a", "b", "c"]
+
+
+@played
+async def test_a_backup_without_what_its_box_names_is_a_fault() -> None:
+    with laid_out() as data:
+        async with Running(data, backup=KEPT) as running:
+            await send(running, "a", "b", "c", year=2024)
+            await shelve(running)
+            day = (await back_up(running)).day
+            await running.stop()
+        assert "2 files, 0 faults" in await asyncio.to_thread(_verified, data)
+        index = index_of(data)
+        del index[day]["archive_2024"]
+        files.save(files.directory(data, "ada"), index, durably=False)
+        assert "2 archived messages are not in the backup" in await asyncio.to_thread(_verified, data)
+
+
+def _verified(data: Path) -> str:
+    """What ``pobox backup verify`` says."""
+    settings = {}
+    if encrypted.ON:
+        key = data.parent / "master.key"
+        key.write_text(encrypted.MASTER.hex())
+        key.chmod(0o600)
+        settings = {"POBOX_ENCRYPTION_ENABLED": "true", "POBOX_ENCRYPTION_MASTER_KEY": str(key)}
+    done = subprocess.run(
+        [sys.executable, "-m", "node", "backup", "verify", "--data", str(data)],
+        env={**os.environ, **settings},
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == ("FAULT" in done.stderr), done.stderr
+    return done.stdout + done.stderr
+
+
+@played
 async def test_what_is_only_moved_between_the_two_copies_is_in_both_and_counts_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -513,6 +605,8 @@ async def test_archives_travel_once_and_a_node_made_of_them_lacks_nothing(
             await running.stop()
         monkeypatch.setattr("shard.offsite_restore.open_keyring", lambda _settings, where: encrypted.keyring(where))
         offsite_restore.restore_all(store, other, None, lambda _said: None)
+        for path in other.glob("user_storage/*/*/archive/*.db"):
+            assert path.read_bytes()[MODE_AT : MODE_AT + 2] == ROLLBACK_MODE
         assert {path.stat().st_mode & 0o777 for path in other.glob("user_storage/*/*/archive")} == {0o700}
         assert Doctor(other, encrypted.keyring(other)).examine().faults == []
         async with Running(other, backup=KEPT) as running:
