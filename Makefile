@@ -17,7 +17,7 @@ ENCRYPTED := tests/shard/test_keyring.py tests/shard/test_encryption.py tests/sh
   tests/shard/test_archive_backup.py \
   tests/e2e/test_encryption.py \
   tests/node/test_owner.py::test_a_master_key_of_roots_opens_the_data_of_another_user \
-  tests/powercut/test_power_cut.py::test_a_power_cut_at_any_moment_loses_and_doubles_nothing
+  tests/powercut/test_power_cut.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
