@@ -76,7 +76,8 @@ def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path, monk
     assert min(tail["add"], tail["take"]) > 0
     _assert_eventful(recording.events)
     _assert_faithful(recording, scratch / "disk")
-    for verdict in verdicts(recording, scratch / "disk", seed=1, cuts=range(0, len(recording.events) + 1, _step(_STEP))):
+    cuts = range(0, len(recording.events) + 1, _step(_STEP))
+    for verdict in verdicts(recording, scratch / "disk", seed=1, cuts=cuts):
         assert verdict.is_good, verdict
 
 
