@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ class Node:
         self._shards, self._routers, self._env = shards, routers, dict(env or {})
         self._command = command or [sys.executable, "-m", "node"]
         self._port = 0
+        self._kept: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._began_at = 0
 
@@ -69,6 +71,8 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        if self._kept is not None:
+            self._kept.close()
 
     def start(
         self,
@@ -107,12 +111,21 @@ class Node:
             if not (said := _READY.search(self.output())):
                 return False
             self.url, self._port = said[1], int(said[2])
+            self._keep_port()
             try:
                 return httpx.get(f"{self.url}/readyz", trust_env=False, verify=False, timeout=5).status_code == 200
             except httpx.TransportError:
                 return False
 
         eventually(is_ready, f"ready, {self.log}", patience_s)
+
+    def _keep_port(self) -> None:
+        """Nobody else gets it while the node is down: it is bound by us too, who never listen."""
+        if self._kept is None:
+            self._kept = socket.socket()
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                self._kept.setsockopt(socket.SOL_SOCKET, option, 1)
+            self._kept.bind(("127.0.0.1", self._port))
 
     def output(self) -> str:
         """What it printed since the last start."""

@@ -18,7 +18,7 @@ from node.clock import now_us
 from node.errors import Moving, Refused
 from node.placement import Placement
 from node.slots import slot_of
-from shard import ledger, parcel
+from shard import handovers, ledger, parcel
 from shard.doctor import Doctor
 from shard.layout import lay_out
 from shard.subscriptions import Subscription
@@ -27,11 +27,18 @@ from tests import encrypted
 from .cluster import Cluster
 from .elsewhere import held_elsewhere
 from .playing import played
-from .running import START_US, Running, box_path, delivery, laid_out, letter, stored, until, users_of
+from .running import PATIENCE_S, START_US, Running, box_path, delivery, laid_out, letter, stored, until, users_of
 from .test_backup import KEPT, back_up
 
 ADA, ANN = users_of(0, 2, 2)
 BOB = users_of(1, 2, 1)[0]
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No handover is called off because the machine is busy."""
+    for name in ("_FROZEN_MAX_S", "_PATIENCE_S"):
+        monkeypatch.setattr(handovers, name, PATIENCE_S)
 
 
 class Node(Cluster):
@@ -343,7 +350,8 @@ async def test_a_handover_that_is_called_off_leaves_everything_as_it_was() -> No
 @pytest.mark.slow
 @played
 async def test_shards_that_hear_nothing_more_call_it_off_and_the_rename_comes_too_late() -> None:
-    with laid_out(2) as data:
+    with laid_out(2) as data, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handovers, "_PATIENCE_S", 2.0)
         async with Node(data, 2) as node:
             new = await node.begin("h", ADA, 1)
             await node.keep("h", 1)
