@@ -13,11 +13,12 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Beside it, with apsw-sqlite3mc in the place of apsw: both provide the same module.
 ENCRYPTION := .venv-encryption
 ENCRYPTION_STAMP := $(ENCRYPTION)/.installed
-ENCRYPTED := tests/shard/test_keyring.py tests/shard/test_encryption.py tests/shard/test_encrypt.py \
+# The longest ones first.
+ENCRYPTED := tests/powercut/test_power_cut.py \
+  tests/shard/test_keyring.py tests/shard/test_encryption.py tests/shard/test_encrypt.py \
   tests/shard/test_archive_backup.py \
   tests/e2e/test_encryption.py \
-  tests/node/test_owner.py::test_a_master_key_of_roots_opens_the_data_of_another_user \
-  tests/powercut/test_power_cut.py
+  tests/node/test_owner.py::test_a_master_key_of_roots_opens_the_data_of_another_user
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
