@@ -37,7 +37,7 @@ from .replayer import Replayer
 from .scratch import scratch_directory
 from .workload import record, restart_recorded
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 _STEP = 2
 _CONTROL_SEEDS = range(8)
