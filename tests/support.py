@@ -120,8 +120,9 @@ class Node:
         eventually(is_ready, f"ready, {self.log}", patience_s)
 
     def _keep_port(self) -> None:
-        """Nobody else gets it while the node is down: it is bound by us too, who never listen."""
-        if self._kept is None:
+        """Nobody else gets it while the node is down: it is bound by us too, who never listen. A node of another user
+        shares its port with nobody."""
+        if self._kept is None and self.data.stat().st_uid == os.geteuid():
             self._kept = socket.socket()
             for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
                 self._kept.setsockopt(socket.SOL_SOCKET, option, 1)
