@@ -24,9 +24,16 @@ _ADDRESS = "127.0.0.1:8080"
 _LIMIT_S = 400
 _PRELUDE = """
 set -euo pipefail
+patiently() { # a node on a busy machine may ask to come again
+  local said tries=30
+  until said=$("$@" 2>&1); do
+    case $said in *"not available"*) ((--tries)) && sleep 0.5 ;; *) false ;; esac || { echo "$said"; return 1; }
+  done
+  echo "$said"
+}
 pobox() {
   case $1 in
-    deliver|read|delete) command "$PYTHON" -m node "$@" --server "http://$ADDRESS" ;;
+    deliver|read|delete) patiently "$PYTHON" -m node "$@" --server "http://$ADDRESS" ;;
     serve) exec "$PYTHON" -m node "$@" ;;
     *) command "$PYTHON" -m node "$@" ;;
   esac
