@@ -44,7 +44,7 @@ def reshard(config: Config, shards: int, batch: int) -> None:
 @click.option("--shard", type=click.IntRange(0, 255), required=True, help="the number of the shard")
 @on_data
 def move(config: Config, user: str, shard: int) -> None:
-    """Let one person's box be served by another shard, while the node runs; from then on it stays there."""
+    """Let one person's box be served by another shard, while the node runs."""
     try:
         check_name(user, "user")
     except BadField as error:

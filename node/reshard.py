@@ -82,26 +82,19 @@ class Reshard:
         return self._moved
 
     async def user(self, user: str, shard: int) -> Moved:
-        """``user`` alone belongs to ``shard`` then, and stays there. Who was there by name alone goes to another shard
-        and comes back: only a handover takes along where somebody has been. Raises :class:`Stuck`."""
+        """``user`` alone belongs to ``shard`` then. Raises :class:`Stuck`."""
         with alone(self._data):
             placed = await self._settled(self._begin())
             if shard >= placed.shards:
                 raise Stuck(f"there is no shard {shard}: they are 0 to {placed.shards - 1}")
-            if user in placed.users and placed.table.shard_of(user) == shard:
+            owner = placed.table.shard_of(user)
+            if owner != shard:
+                await self._surely(placed, owner, lambda: placement.with_user(placed, user, shard))
+            elif user in placed.users:
                 self._said(f"{user} is at shard {shard} already, and stays there")
-            elif placed.shards == 1:
-                self._said(f"{user} is at shard {shard} already: there is no other")
             else:
-                if placed.table.shard_of(user) == shard:
-                    self._said(f"{user} is at shard {shard} already, by name alone: there and back makes it for good")
-                    placed = await self._put(placed, user, (shard + 1) % placed.shards)
-                await self._put(placed, user, shard)
+                self._said(f"{user} is at shard {shard} already, with all of that slot: nothing is done")
         return self._moved
-
-    async def _put(self, placed: Placement, user: str, shard: int) -> Placement:
-        owner = placed.table.shard_of(user)
-        return await self._surely(placed, owner, lambda: placement.with_user(placed, user, shard))
 
     # -- slots -----------------------------------------------------------------------------------------
 
