@@ -244,8 +244,8 @@ class Erasures:
             await journal.write(lambda: self._members.sweep(oldest))
             await journal.rewrite()  # a kill before it ends, and it is done again
             await journal.write(lambda: tombstones.forget(journal.db, oldest))
-            self._gone.retire(oldest)
             await journal.cut_log()
+            self._gone.retire(oldest)
         self._rewrite_at = monotonic() + _REST * (monotonic() - began)
 
     # -- in the thread -----------------------------------------------------------------------------
