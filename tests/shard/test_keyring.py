@@ -109,10 +109,10 @@ def test_a_batch_that_is_gone_or_damaged_is_not_taken_for_a_key_that_was_destroy
 
 def test_nothing_of_a_key_is_in_the_keyring_without_the_master_key(tmp_path: Path) -> None:
     keyring = made(tmp_path)
-    key = keyring.new("ada")
+    key = keyring.new("zoe")
     for path in keyring.files():
         assert key.secret not in path.read_bytes()
-        assert b"ada" not in path.read_bytes()
+        assert b"zoe" not in path.read_bytes()
     with pytest.raises(ConfigError, match="master key doesn't open"):
         open_with(bytes(32), tmp_path / "keyring")
 
