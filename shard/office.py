@@ -389,16 +389,19 @@ class Office:
         return sum(residents.since(residents.table.slot(user)) in counted for user in users)
 
     def _late(self, request: ops.Deliver, record: ReceiptRecord) -> list[str]:
-        """Targets of a letter that is known here who came after it: what is known of it says nothing of them."""
-        residents = self._residents
+        """Targets of a letter that is known here who came after it: what is known of it says nothing of them. Who had
+        been here then, and has come back, had it from here."""
+        residents, seq = self._residents, record.seq
         if request.channel is None:
             return [
                 user
                 for user, slot in zip(request.users, request.slots, strict=True)
-                if residents.since(slot) > record.seq
+                if residents.since(slot) > seq and not residents.was_here(slot, seq)
             ]
-        later = [seq for seq in residents.beginnings if seq > record.seq]
-        return self._members.came(request.channel, later, record.accepted_us) if later else []
+        if not (later := [since for since in residents.beginnings if since > seq]):
+            return []
+        came = self._members.came(request.channel, later, record.accepted_us)
+        return [user for user in came if not residents.was_here(residents.table.slot(user), seq)]
 
     def _members_of_then(self, channel: str, known_us: int) -> list[str] | None:
         """Who gets a letter to ``channel`` that was taken at ``known_us`` elsewhere, and is sent again: whoever was a

@@ -97,6 +97,14 @@ class Residents:
         """From which number on ``slot`` is here."""
         return self._since.get(slot, 0)
 
+    def was_here(self, slot: int, seq: int) -> bool:
+        """Whether ``slot`` was this shard's when its clock gave out number ``seq``."""
+        here = True
+        for since, shard in self.stays(slot):
+            if since < seq:
+                here = shard == self.index
+        return here
+
     def counted(self, message_id: str, known_us: int) -> frozenset[int]:
         """The numbers with which people came here whom the receipt at their former shard counts as targets of this
         message: those are told with them who were taken in the moments before. One that was known long before, at

@@ -317,6 +317,27 @@ async def test_a_receipt_counts_those_of_a_shard_that_has_ended_also_when_it_is_
 
 
 @played
+async def test_a_receipt_counts_nobody_twice_who_went_and_came_back_between_two_tries() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.put_channel("news")
+            await node.change("news", add=[ADA, BOB])
+            await node.send("once", ADA, BOB)
+            await node.to_channel("news1", "news")
+            known_us = now_us()
+            await node.move(ADA, 1, "there")
+            await node.move(ADA, 0, "back")
+            for _twice in range(2):
+                await node.send("once", ADA, BOB)
+                await node.to_channel("news1", "news", known_us=known_us)
+            await node.settled()
+            for id in ("once", "news1"):
+                receipt = await node.receipt(id)
+                assert (id, receipt.targets, receipt.pending, receipt.failed) == (id, 2, 0, 0)
+            assert await node.ids_of(ADA) == ["news1", "once"]
+
+
+@played
 async def test_a_receipt_from_the_moment_before_goes_along_though_it_is_the_first_there_is() -> None:
     with laid_out(2) as data:
         async with Node(data, 2) as node:
