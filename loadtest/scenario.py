@@ -39,7 +39,7 @@ _DRAIN_LIMIT_S = 600.0
 _REQUESTS_A_PROCESS = 1_500.0
 """a second, from one locust process on an ordinary core, with some room to spare"""
 _OVERLOAD_RUN = 1_000_000_000
-"""letters of the second run are numbered from here, those of the third from twice as much"""
+"""letters of the second run are numbered from here"""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,35 +187,29 @@ def ordinary(name: str, scenario: Scenario, options: Options, console: Console) 
 
 
 def overload(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
-    """The maximum, from clients who wait; a multiple of it, on schedule; the maximum once more, of the fuller boxes."""
+    """First the maximum, from clients who wait; then a multiple of it, on schedule."""
     apart = cores_apart() if scenario.apart and options.host is None else None
     ours, locusts = apart or (None, None)
     with subject(scenario, options, ours) as target:
         this = make_plan(scenario, options, target.url, maximum_phases(scenario.seconds))
-
-        def carry_out(plan: Plan, name: str) -> running.Run:
-            carried_out = running.run(plan, options.place / name, target.watcher(), console, cpus=locusts)
-            target.drain()
-            return carried_out
-
         _say(console, f"makes boxes for {this.users:,} people ...")
         prepare(target.url, this)
         target.drain()
         _say(console, f"finds out the maximum, in {this.seconds:g} s ...")
-        before = carry_out(this, "maximum")
-        rate = verdict.maximum_rate([before])
+        maximum = running.run(this, options.place / "maximum", target.watcher(), console, cpus=locusts)
+        target.drain()
+        rate = verdict.maximum_rate(maximum)
         if not rate:
             raise BenchError("nothing was accepted, so there is no maximum to exceed")
         phases = overload_phases(scenario.seconds, scenario.rate)
         seconds = sum(phase.seconds for phase in phases)
         _say(console, f"{rate * scenario.fan:,.0f} user-messages a second; exceeds that, {seconds:g} s in all ...")
         more = running.with_rates(msgspec.structs.replace(this, phases=phases, first=_OVERLOAD_RUN), rate)
-        run = carry_out(more, "locust")
-        _say(console, f"finds out the maximum of the fuller boxes, in {this.seconds:g} s ...")
-        after = carry_out(msgspec.structs.replace(this, first=2 * _OVERLOAD_RUN), "maximum-after")
+        run = running.run(more, options.place / "locust", target.watcher(), console, cpus=locusts)
+        target.drain()
         _say(console, "counts what was stored ...")
         counted = target.count(run.prefix.with_suffix(".plan.json"))
-    figures = verdict.of_overload([before, after], run, targets=scenario.fan)
+    figures = verdict.of_overload(maximum, run, targets=scenario.fan)
     began = run.began("overload")
     figures |= verdict.of_memory([s for s in run.node if began is None or 0 <= s.at - began < scenario.seconds])
     return _judged(name, scenario, options, figures, run, counted)

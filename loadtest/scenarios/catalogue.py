@@ -143,7 +143,6 @@ SCENARIOS: dict[str, Scenario] = {
             **_SAFE,
             "offered / maximum": Limit(at_least=4.5),
             "goodput / maximum": Limit(at_least=0.8),
-            "maximum after / before": Limit(at_least=0.7),
             "priority 8 and above: 202, 99 % / unloaded": Limit(at_most=3.0),
             "memory, second half / first": Limit(at_most=1.15),
             "memory, largest": Limit(at_most=1_536),
@@ -158,7 +157,7 @@ SETTLING_S = 10.0
 
 
 def maximum_phases(seconds: float) -> list[Phase]:
-    """Before and after an overload: what the node can take from clients who wait for their answers."""
+    """Before an overload: what the node can take from clients who wait for their answers."""
     filling_s = min(5.0, seconds / 4)
     return [
         Phase(name="filling", seconds=filling_s, clients=48),

@@ -47,12 +47,11 @@ def of_phase(run: Run, phase: Phase) -> Figures:
     return figures
 
 
-def of_overload(maxima: Sequence[Run], run: Run, *, targets: int) -> Figures:
-    """Of the runs that found the maximum, before and after, and of the one between that exceeded it."""
-    phases = {phase.name: phase for phase in run.plan.phases}
+def of_overload(maximum: Run, run: Run, *, targets: int) -> Figures:
+    """Of the run that found the maximum, and of the one that exceeded it."""
+    phases = {phase.name: phase for phase in (*maximum.plan.phases, *run.plan.phases)}
     rows = run.rows
-    before, after = (maximum_rate([one]) for one in maxima)
-    taken = maximum_rate(maxima)
+    taken = maximum_rate(maximum)
     over_s = phases["overload"].seconds
     offered = sum(rows.letters("overload", outcome) for outcome in Outcome) / over_s
     goodput = rows.letters("overload", Outcome.ACCEPTED) / over_s
@@ -61,9 +60,6 @@ def of_overload(maxima: Sequence[Run], run: Run, *, targets: int) -> Figures:
     after_ms = _or_nan(rows.request_ms("after", "deliver", "99%"))
     refusing_ms = [_or_nan(rows.letter_ms("overload", "50%", lane, Outcome.REFUSED)) for lane in ("normal", "low")]
     figures: Figures = {
-        "maximum before": (before * targets, "user-msg/s"),
-        "maximum after": (after * targets, "user-msg/s"),
-        "maximum after / before": (_ratio(after, before), "x"),
         "maximum": (taken * targets, "user-msg/s"),
         "offered": (offered * targets, "user-msg/s"),
         "offered / maximum": (_ratio(offered, taken), "x"),
@@ -84,13 +80,10 @@ def of_overload(maxima: Sequence[Run], run: Run, *, targets: int) -> Figures:
     return figures
 
 
-def maximum_rate(runs: Sequence[Run]) -> float:
-    """Letters a second that the phases ``maximum`` had accepted, on the average."""
-    rates = []
-    for run in runs:
-        [phase] = [phase for phase in run.plan.phases if phase.name == "maximum"]
-        rates.append(run.rows.letters("maximum", Outcome.ACCEPTED) / phase.seconds)
-    return sum(rates) / len(rates)
+def maximum_rate(run: Run) -> float:
+    """Letters a second that the phase ``maximum`` had accepted."""
+    [phase] = [phase for phase in run.plan.phases if phase.name == "maximum"]
+    return run.rows.letters("maximum", Outcome.ACCEPTED) / phase.seconds
 
 
 def of_memory(samples: Sequence[Sample]) -> Figures:

@@ -110,9 +110,9 @@ def test_it_is_said_when_locust_was_the_limit(tmp_path: Path, busiest: float, la
     assert (verdict.of_generator(run)[1] is not None) == limited
 
 
-def _overloaded(tmp_path: Path, *, high_ms: int = 20, accepted: int = 5_400, after: int = 900) -> Figures:
+def _overloaded(tmp_path: Path, *, high_ms: int = 20, accepted: int = 5_400) -> Figures:
     closed = _plan(Phase(name="maximum", seconds=10, clients=4))
-    maxima = [_run(tmp_path, closed, [["LETTER", "maximum: normal accepted", n, 0, 5, 9]]) for n in (1_100, after)]
+    maximum = _run(tmp_path, closed, [["LETTER", "maximum: normal accepted", 1_000, 0, 5, 9]])
     phases = [Phase(name=name, seconds=60, rate=1) for name in ("unloaded", "overload", "settling", "after")]
     cells: list[list[object]] = [
         ["POST", "unloaded: deliver", 600, 0, 4, 10],
@@ -123,7 +123,7 @@ def _overloaded(tmp_path: Path, *, high_ms: int = 20, accepted: int = 5_400, aft
     ]
     run = _run(tmp_path, _plan(*phases), cells)
     samples = verdict.of_memory(run.node)
-    return verdict.of_overload(maxima, run, targets=100) | verdict.of_boxes(_WHOLE) | samples
+    return verdict.of_overload(maximum, run, targets=100) | verdict.of_boxes(_WHOLE) | samples
 
 
 def test_an_overload_is_measured_against_the_maximum_and_the_unloaded_node(tmp_path: Path) -> None:
@@ -131,15 +131,8 @@ def test_an_overload_is_measured_against_the_maximum_and_the_unloaded_node(tmp_p
     assert figures["offered / maximum"][0] == 5
     assert figures["goodput / maximum"][0] == pytest.approx(0.9)
     assert figures["priority 8 and above: 202, 99 % / unloaded"][0] == 2
-    found = [figures[name][0] for name in ("maximum before", "maximum after", "maximum")]
-    assert found == [11_000, 9_000, 10_000], (
-        "boxes that grew meanwhile cost more: it counts what was possible in between"
-    )
+    assert figures["maximum"] == (10_000, "user-msg/s")
     assert verdict.passed(_judge(figures, "overload"))
-
-
-def test_an_overload_that_leaves_the_node_slower_is_missed(tmp_path: Path) -> None:
-    assert _missed(_judge(_overloaded(tmp_path, after=700), "overload")) == {"maximum after / before"}
 
 
 def test_an_overload_that_starves_the_important_or_the_goodput_is_missed(tmp_path: Path) -> None:
