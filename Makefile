@@ -35,7 +35,7 @@ test: debian $(DEV_STAMP) $(ENCRYPTION_STAMP) ## everything: all tests, with Pos
 	$(BIN)/python -m pytest
 	$(ENCRYPTION)/bin/python -m pytest --encrypted $(ENCRYPTED)
 
-check: $(DEV_STAMP) ## under a minute: lint, format, types, the quick tests
+check: $(DEV_STAMP) ## about a minute: lint, format, types, the quick tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
