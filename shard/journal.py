@@ -21,6 +21,7 @@ import apsw
 import msgspec
 
 from node.errors import DiskFull, Unsure
+from shard.disk import full_is_507
 from shard.keyring import JOURNAL, Keyring, head_of, keys_of
 from shard.sqlite import Sync, connect
 
@@ -330,17 +331,16 @@ class Journal:
         return self.db.changes()
 
     async def rewrite(self) -> None:
-        """Write the file anew: it holds nothing then of rows that are deleted. Letters wait meanwhile, some 20 ms for
-        each MB that is left. Raises :class:`DiskFull`."""
+        """Write the file anew: it holds nothing then of rows that are deleted. Letters wait until what is left has been
+        written. Raises :class:`DiskFull`."""
 
         def work() -> None:
-            try:
+            with full_is_507():
                 self.db.pragma("cache_spill", "on")  # or all of it would be in memory twice
-                self.db.execute("VACUUM").fetchall()
-            except apsw.FullError as error:
-                raise DiskFull() from error
-            finally:
-                self.db.pragma("cache_spill", "off")
+                try:
+                    self.db.execute("VACUUM").fetchall()
+                finally:
+                    self.db.pragma("cache_spill", "off")
 
         await self.read(work)
 
@@ -348,10 +348,8 @@ class Journal:
         """All of the log is in the file, and the log holds nothing any more. Raises :class:`DiskFull`."""
 
         def work() -> None:
-            try:
+            with full_is_507():
                 self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            except apsw.FullError as error:
-                raise DiskFull() from error
 
         await self.read(work)
 

@@ -59,6 +59,10 @@ async def lived(**options: Any) -> AsyncIterator[tuple[Running, Path]]:
         assert Doctor(data, encrypted.keyring(data)).examine().faults == []
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
 async def send(running: Running, *ids: str, year: int | None = None, user: str = "ada") -> None:
     """Messages of now, or that were made in another year, and accepted now."""
     for message_id in ids:
@@ -454,9 +458,6 @@ async def test_a_year_is_copied_in_portions_and_anew_if_it_is_changed_between_th
 async def test_a_kill_in_the_middle_of_a_restore_leaves_the_old_box_or_the_restored_one(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     with laid_out() as data:
         async with Running(data, backup=KEPT) as running:
             await send(running, "a", "b", year=2024)
@@ -500,9 +501,6 @@ async def test_a_kill_in_the_middle_of_a_restore_leaves_the_old_box_or_the_resto
 
 @played
 async def test_a_set_that_a_kill_cut_short_is_made_anew_with_its_archives(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
-
     with laid_out() as data:
         async with Running(data, backup=KEPT) as running:
             await send(running, "a", "b", year=2024)
