@@ -114,6 +114,11 @@ def test_what_was_rolled_back_leaves_nothing_and_later_writes_are_right(box: Mai
     assert box.channels(NOW_US).channels == []
 
 
+def test_no_list_of_open_boxes_is_kept_that_each_closing_would_walk(box: Mailbox) -> None:
+    assert box.channel_ids() == set()
+    assert apsw.connections() == []
+
+
 def test_writing_outside_a_transaction_is_a_mistake(box: Mailbox) -> None:
     for work in (
         lambda: box.insert([row("a")]),
