@@ -39,7 +39,7 @@ _DRAIN_LIMIT_S = 600.0
 _REQUESTS_A_PROCESS = 1_500.0
 """a second, from one locust process on an ordinary core, with some room to spare"""
 _OVERLOAD_RUN = 1_000_000_000
-"""letters of the second run are numbered from here"""
+"""letters of the second run are numbered from here, those of the third from twice as much"""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +106,8 @@ def subject(scenario: Scenario, options: Options, cpus: list[int] | None) -> Ite
         yield Subject(node.url, node)
 
 
-def prepare(url: str, this: Plan) -> None:
-    """Make the boxes (one letter each) and channels that the plan needs."""
+def prepare(url: str, this: Plan, letters: int) -> None:
+    """Make the boxes, with so many letters in each, and channels that the plan needs."""
     members = {CHANNEL: [load.user(number) for number in range(this.users)]} if this.channel else {}
     if this.recorded is not None:
         members = msgspec.json.decode(addressing.members_path(this.recorded).read_bytes(), type=dict[str, list[str]])
@@ -118,7 +118,7 @@ def prepare(url: str, this: Plan) -> None:
                 added = {"add": users[start : start + _PORTION]}
                 client.post(f"/api/v3/channels/{channel}/members", json=added).raise_for_status()
     if not members:
-        rounds.greet(url, this.users, priority=10)
+        rounds.fill(url, this.users, letters, content="x" * this.body_bytes)
 
 
 def make_plan(scenario: Scenario, options: Options, url: str, phases: list[Phase]) -> Plan:
@@ -172,7 +172,7 @@ def ordinary(name: str, scenario: Scenario, options: Options, console: Console) 
             phase = msgspec.structs.replace(phase, rate=rate)
             this = msgspec.structs.replace(this, phases=[phase])
         _say(console, f"makes boxes for {this.users:,} people ...")
-        prepare(target.url, this)
+        prepare(target.url, this, scenario.letters_before)
         target.drain()
         _say(console, f"loads the node for {this.seconds:g} s ...")
         run = running.run(this, options.place / "locust", target.watcher(), console)
@@ -187,29 +187,35 @@ def ordinary(name: str, scenario: Scenario, options: Options, console: Console) 
 
 
 def overload(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
-    """First the maximum, from clients who wait; then a multiple of it, on schedule."""
+    """The maximum, from clients who wait; a multiple of it, on schedule; the maximum once more, of the fuller boxes."""
     apart = cores_apart() if scenario.apart and options.host is None else None
     ours, locusts = apart or (None, None)
     with subject(scenario, options, ours) as target:
         this = make_plan(scenario, options, target.url, maximum_phases(scenario.seconds))
+
+        def carry_out(plan: Plan, name: str) -> running.Run:
+            carried_out = running.run(plan, options.place / name, target.watcher(), console, cpus=locusts)
+            target.drain()
+            return carried_out
+
         _say(console, f"makes boxes for {this.users:,} people ...")
-        prepare(target.url, this)
+        prepare(target.url, this, scenario.letters_before)
         target.drain()
         _say(console, f"finds out the maximum, in {this.seconds:g} s ...")
-        maximum = running.run(this, options.place / "maximum", target.watcher(), console, cpus=locusts)
-        target.drain()
-        rate = verdict.maximum_rate(maximum)
+        before = carry_out(this, "maximum")
+        rate = verdict.maximum_rate([before])
         if not rate:
             raise BenchError("nothing was accepted, so there is no maximum to exceed")
         phases = overload_phases(scenario.seconds, scenario.rate)
         seconds = sum(phase.seconds for phase in phases)
         _say(console, f"{rate * scenario.fan:,.0f} user-messages a second; exceeds that, {seconds:g} s in all ...")
         more = running.with_rates(msgspec.structs.replace(this, phases=phases, first=_OVERLOAD_RUN), rate)
-        run = running.run(more, options.place / "locust", target.watcher(), console, cpus=locusts)
-        target.drain()
+        run = carry_out(more, "locust")
+        _say(console, f"finds out the maximum of the fuller boxes, in {this.seconds:g} s ...")
+        after = carry_out(msgspec.structs.replace(this, first=2 * _OVERLOAD_RUN), "maximum-after")
         _say(console, "counts what was stored ...")
         counted = target.count(run.prefix.with_suffix(".plan.json"))
-    figures = verdict.of_overload(maximum, run, targets=scenario.fan)
+    figures = verdict.of_overload([before, after], run, targets=scenario.fan)
     began = run.began("overload")
     figures |= verdict.of_memory([s for s in run.node if began is None or 0 <= s.at - began < scenario.seconds])
     return _judged(name, scenario, options, figures, run, counted)
@@ -308,7 +314,7 @@ def main(
     console.print(report.table(result))
     for note in result.notes:
         console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
-    if verdict.passed(result) and not keep:
+    if verdict.is_sound(result) and not keep:
         shutil.rmtree(place / "node", ignore_errors=True)
     console.print("passed" if verdict.passed(result) else "MISSED", style="green" if verdict.passed(result) else "red")
     sys.exit(not verdict.passed(result))

@@ -34,6 +34,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     checks: float = 0.0
     waiting_max: int | None = None
     """of the whole node, in letters times targets; None: the node's default"""
+    letters_before: int = 1
+    """so many lie in each box before anything is measured: a letter for a box that has had few is cheaper"""
     apart: bool = False
     """whether node and locust get processor cores of their own: where what is measured is how the node does without
     the time that the load takes"""
@@ -138,11 +140,13 @@ SCENARIOS: dict[str, Scenario] = {
         fan=100,
         priorities=_LANES,
         waiting_max=50_000,
+        letters_before=100,
         apart=True,
         limits={
             **_SAFE,
             "offered / maximum": Limit(at_least=4.5),
             "goodput / maximum": Limit(at_least=0.8),
+            "maximum after / before": Limit(at_least=0.7),
             "priority 8 and above: 202, 99 % / unloaded": Limit(at_most=3.0),
             "memory, second half / first": Limit(at_most=1.15),
             "memory, largest": Limit(at_most=1_536),
@@ -157,7 +161,7 @@ SETTLING_S = 10.0
 
 
 def maximum_phases(seconds: float) -> list[Phase]:
-    """Before an overload: what the node can take from clients who wait for their answers."""
+    """Before and after an overload: what the node can take from clients who wait for their answers."""
     filling_s = min(5.0, seconds / 4)
     return [
         Phase(name="filling", seconds=filling_s, clients=48),

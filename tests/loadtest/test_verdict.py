@@ -66,6 +66,14 @@ def test_the_headline_has_the_figures_of_this_very_run() -> None:
     assert verdict.judge("x", msgspec.structs.replace(steady, rate=0.5), "how", {}, []).title.startswith("0.5 messages")
 
 
+def test_boxes_are_kept_for_what_is_wrong_in_them_only(tmp_path: Path) -> None:
+    slow = _judge(_steady(tmp_path, p99=5_000))
+    assert not verdict.passed(slow)
+    assert verdict.is_sound(slow)
+    for fault in ({"lost": (1.0, "")}, {"doubled": (1.0, "")}, {"in a wrong box": (1.0, "")}):
+        assert not verdict.is_sound(_judge(_steady(tmp_path) | fault))
+
+
 def test_a_run_that_did_what_was_due_passes(tmp_path: Path) -> None:
     result = _judge(_steady(tmp_path))
     assert verdict.passed(result)
@@ -110,9 +118,9 @@ def test_it_is_said_when_locust_was_the_limit(tmp_path: Path, busiest: float, la
     assert (verdict.of_generator(run)[1] is not None) == limited
 
 
-def _overloaded(tmp_path: Path, *, high_ms: int = 20, accepted: int = 5_400) -> Figures:
+def _overloaded(tmp_path: Path, *, high_ms: int = 20, accepted: int = 5_400, after: int = 900) -> Figures:
     closed = _plan(Phase(name="maximum", seconds=10, clients=4))
-    maximum = _run(tmp_path, closed, [["LETTER", "maximum: normal accepted", 1_000, 0, 5, 9]])
+    maxima = [_run(tmp_path, closed, [["LETTER", "maximum: normal accepted", n, 0, 5, 9]]) for n in (1_100, after)]
     phases = [Phase(name=name, seconds=60, rate=1) for name in ("unloaded", "overload", "settling", "after")]
     cells: list[list[object]] = [
         ["POST", "unloaded: deliver", 600, 0, 4, 10],
@@ -123,7 +131,7 @@ def _overloaded(tmp_path: Path, *, high_ms: int = 20, accepted: int = 5_400) -> 
     ]
     run = _run(tmp_path, _plan(*phases), cells)
     samples = verdict.of_memory(run.node)
-    return verdict.of_overload(maximum, run, targets=100) | verdict.of_boxes(_WHOLE) | samples
+    return verdict.of_overload(maxima, run, targets=100) | verdict.of_boxes(_WHOLE) | samples
 
 
 def test_an_overload_is_measured_against_the_maximum_and_the_unloaded_node(tmp_path: Path) -> None:
@@ -131,8 +139,15 @@ def test_an_overload_is_measured_against_the_maximum_and_the_unloaded_node(tmp_p
     assert figures["offered / maximum"][0] == 5
     assert figures["goodput / maximum"][0] == pytest.approx(0.9)
     assert figures["priority 8 and above: 202, 99 % / unloaded"][0] == 2
-    assert figures["maximum"] == (10_000, "user-msg/s")
+    found = [figures[name][0] for name in ("maximum before", "maximum after", "maximum")]
+    assert found == [11_000, 9_000, 10_000], (
+        "boxes that grew meanwhile cost more: it counts what was possible in between"
+    )
     assert verdict.passed(_judge(figures, "overload"))
+
+
+def test_an_overload_that_leaves_the_node_slower_is_missed(tmp_path: Path) -> None:
+    assert _missed(_judge(_overloaded(tmp_path, after=700), "overload")) == {"maximum after / before"}
 
 
 def test_an_overload_that_starves_the_important_or_the_goodput_is_missed(tmp_path: Path) -> None:
