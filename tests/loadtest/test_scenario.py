@@ -49,7 +49,7 @@ def test_a_record_is_replayed_at_its_own_pace_to_the_members_of_its_channels(tmp
 
 
 def test_an_overload_is_refused_in_part_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    tiny = _tiny("overload", seconds=2, rate=3, fan=10, waiting_max=20)
+    tiny = _tiny("overload", seconds=2, rate=3, fan=10, waiting_max=20, letters_before=2)
     figures = _carry_out(tmp_path, "overload", tiny)
     assert figures["maximum"] > 0
     assert figures["offered"] > 0
