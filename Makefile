@@ -42,6 +42,7 @@ check: $(DEV_STAMP) ## about a minute: lint, format, types, the quick tests
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: debian $(DEV_STAMP) ## measure against the peers, write docs/benchmarks.md
+	@sh .ci/debian nginx-light
 	$(BIN)/python -m loadtest.bench --write docs/benchmarks.md
 
 bench-sync: debian $(DEV_STAMP) ## the same for what devices ask for, beside nginx and sqlite3_rsync
