@@ -82,10 +82,10 @@ Letters of 600 B to 100 users each.
 All {found:,} deliveries that were acknowledged are in their boxes, once: counted by another process after
 the node had stopped.
 
-All postmen of a shard share its loop: more of them help where boxes have to be opened and waited for. Room for more
-waiting mail makes larger transactions, and longer waits. Where all boxes fit into `mailboxes_open_max` ({boxes_open:,}
-a shard) they were open when a cell began. Of more users a shard opens the boxes for each visit: that is what the rows
-with many more users cost, and no queue is long enough here to bring two letters for one of them together.
+All postmen of a shard share its loop: more of them only keep more boxes in the opening at once. Room for more waiting
+mail lets more of it be written in one go, and some of it wait longer. Where all boxes fit into `mailboxes_open_max`
+({boxes_open:,} a shard) they were open when a cell began. Of more users a shard opens boxes while it delivers, and
+closes others for them; what that costs is in the rows with many more users.
 
 ## Extrapolated to eight cores
 
