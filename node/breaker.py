@@ -9,10 +9,15 @@ Who asks gets a ticket and gives it back with the outcome. An outcome from befor
 state is ignored: what was asked before the trouble says nothing about now. An answer that refuses is
 an answer: it counts as a success. One that says nothing about who was asked decides nothing.
 
-Use: in a router one for each shard, in a shard one for each volume of mailboxes. ``enter`` before asking,
-then ``succeeded``, ``failed`` or ``undecided``; ``look`` every quarter of a second with the time of the oldest request
-that still waits. Some requests take long in good health; so where silence counts, ping whenever
-nothing was heard for half a second: the answer to the ping ends the silence.
+Use, in a shard one for each volume of mailboxes (:mod:`shard.volumes`): ``enter`` before a box is touched, then
+``succeeded``, ``failed`` or ``undecided``.
+
+In a router one for each shard (:mod:`node.link`), which opens on silence only: ``look`` every quarter of a second with
+the time of the oldest request that still waits. Nothing counts as ``failed`` there. A request whose time was up says
+little, since some take long in good health: five of them would close the shard to everybody. A connection that broke
+needs no breaker: it is gone for all at once, and made anew. But whoever hangs answers no ping. One is sent whenever
+nothing was heard for half a second, and its answer ends the silence. Only pings ``enter``; requests go out while the
+state is closed.
 """
 
 from __future__ import annotations
@@ -72,7 +77,7 @@ class Breaker:
             self._become(State.CLOSED, now)
 
     def failed(self, ticket: int, now: float) -> None:
-        """There was none: the connection broke, or the time was up, or the volume gave an error."""
+        """There was no answer, or an error."""
         if ticket != self._ticket or self.state is State.OPEN:
             return
         if self.state is State.HALF_OPEN:
