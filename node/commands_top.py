@@ -31,7 +31,7 @@ _SHARDS = (
     "shard", "accepted/s", "stored/s", "failed/s", "refused/s", "waiting", "full", "accept p99", "journal", "oldest",
     "boxes", "postmen", "at work", "memory", "cpu",
 )  # fmt: skip
-_LANE = ("lane", "shard", "users", "first waits", "stored p50", "stored p99")
+_LANE = ("lane", "shard", "letters", "users", "first waits", "stored p50", "stored p99")
 _ROUTERS = ("router", "answers/s", "4xx/s", "5xx/s", "deliver p99", "connections", "listeners", "memory", "cpu")
 _ALERTS = ("alert", "shard", "since", "reading", "threshold")
 
@@ -87,6 +87,7 @@ class Shown:
         return [
             lane,
             shard,
+            _number(now.sum("pobox_lane_letters", shard=shard, lane=lane)),
             _number(now.sum("pobox_lane_users", shard=shard, lane=lane)),
             _seconds(now.sum("pobox_lane_wait_seconds", shard=shard, lane=lane)),
             _seconds(between.quantile("pobox_stored_seconds", 0.5, shard=shard, lane=lane)),

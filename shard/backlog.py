@@ -137,6 +137,7 @@ class Backlog:
         self.waiting += targets
         self.bytes += size
         self.window.tail[lane] += letters
+        self.window.tail_targets[lane] += targets
         self.window.behind += letters
         self.room.set()
 

@@ -371,6 +371,7 @@ class Shard:
             pressure=self.pressure,
             devices=self.devices,
             snapshots=self.snapshots,
+            statuses=self.statuses,
             watch=self.watch,
             push=self.push,
             backups=self.backups,

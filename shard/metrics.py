@@ -29,6 +29,7 @@ from shard.quotas import Quotas
 from shard.restore import Restores
 from shard.retention import Retention
 from shard.snapshots import Snapshots
+from shard.statuses import Statuses
 from shard.sync import Devices
 from shard.watch import Watch
 
@@ -52,6 +53,7 @@ class Metrics:
         pressure: Pressure,
         devices: Devices,
         snapshots: Snapshots,
+        statuses: Statuses,
         watch: Watch,
         push: Push,
         backups: Backups,
@@ -73,6 +75,7 @@ class Metrics:
         self._pressure = pressure
         self._devices = devices
         self._snapshots = snapshots
+        self._statuses = statuses
         self._watch = watch
         self._push = push
         self._backups = backups
@@ -105,7 +108,8 @@ class Metrics:
     def _flow(self) -> list[Family]:
         office, backlog = self._office, self._backlog
         lanes, now = backlog.lanes, asyncio.get_running_loop().time()
-        letters = dict(zip(LANES, lanes.lengths(), strict=True))
+        users = dict(zip(LANES, lanes.lengths(), strict=True))
+        letters = dict(zip(LANES, map(float, backlog.window.waiting), strict=True))
         waits = dict(zip(LANES, lanes.waits_s(now), strict=True))
         return [
             counter("pobox_letters_accepted_total", "Letters put into the journal", office.letters),
@@ -132,7 +136,13 @@ class Metrics:
                 dict(zip(LANES, map(float, backlog.window.tail), strict=True)),
                 "lane",
             ),
-            gauge("pobox_lane_users", "Users for whom something waits in a lane", letters, "lane"),
+            gauge(
+                "pobox_lane_letters",
+                "Letters times targets that wait, in memory or behind the window; of a channel, who is in the lane",
+                letters,
+                "lane",
+            ),
+            gauge("pobox_lane_users", "Users for whom something waits in a lane", users, "lane"),
             gauge("pobox_lane_wait_seconds", "How long the first in a lane has waited", waits, "lane"),
             gauge("pobox_pressure_level", "Memory pressure, from 0 (none) to 4 (exhausted)", self._pressure.level),
             gauge("pobox_pressure_floor", "The lowest priority that is taken; 11 for none", self._pressure.floor),
@@ -229,7 +239,7 @@ class Metrics:
         ]
 
     def _syncing(self) -> list[Family]:
-        devices, snapshots = self._devices, self._snapshots
+        devices, snapshots, statuses = self._devices, self._snapshots, self._statuses
         checks = {"known": devices.known, "copied": devices.checks - devices.known}
         downloads = {"kept": devices.kept, "copied": devices.downloads - devices.kept}
         return [
@@ -243,6 +253,19 @@ class Metrics:
             counter("pobox_snapshots_refused_total", "Copies refused, too many being made", snapshots.refused),
             gauge("pobox_snapshots_kept", "Snapshot files kept", len(snapshots)),
             gauge("pobox_snapshots_kept_bytes", "Bytes of the snapshot files kept", snapshots.bytes),
+            counter(
+                "pobox_read_status_changes_total",
+                "Changes of read status that devices sent, by what became of them; newer: the node has a later one",
+                statuses.changes,
+                "result",
+            ),
+            counter(
+                "pobox_read_status_answers_total",
+                "Answers about read status, by what they held: the changes since the last one, or everything",
+                statuses.told,
+                "holds",
+            ),
+            counter("pobox_read_status_damaged_total", "Files of read status set aside", statuses.damaged),
             counter(
                 "pobox_questions_total",
                 "Questions of routers, by kind; deliveries are none",

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import resource
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -91,6 +91,10 @@ class Statuses:
         """whether they are another shard's to open"""
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
         self.damaged = 0
+        self.changes: Counter[str] = Counter(taken=0, newer=0, no_message=0)
+        """that devices sent, by what became of them: taken, or the reason why not (``node.model.StatusConflict``)"""
+        self.told: Counter[str] = Counter(changes=0, full=0)
+        """answers to devices: what changed since their last one, or everything"""
 
     # -- questions -----------------------------------------------------------------------------------
 
@@ -98,10 +102,11 @@ class Statuses:
         since_us = _since_us(q.since)
         async with self._hold(q.user):
             found = await self._work(q.user, lambda file: file.pull(since_us, q.limit), create=False)
-            if found is not None:
-                return found
-            async with self._box(q.user):  # whoever has none may be unknown
-                return read_status.nothing(since_us)
+            if found is None:
+                async with self._box(q.user):  # whoever has none may be unknown
+                    found = read_status.nothing(since_us)
+        self._count_told(found)
+        return found
 
     async def change(self, q: ops.ChangeStatuses) -> StatusMerged:
         self._accepting()
@@ -125,13 +130,17 @@ class Statuses:
                 self._tallies.pop(q.user, None)  # it may have been written all the same
                 raise
             if done is None:
-                return _all_unknown(q, since_us)
-            merged, answer = done
-            self._changed(q.user)
-            tally = self._tallies.get(q.user)
-            if tally is not None:
-                for message_id, is_read in merged.turned.items():
-                    tally.turn(*found[message_id], is_read)
+                answer = _all_unknown(q, since_us)
+            else:
+                merged, answer = done
+                self._changed(q.user)
+                tally = self._tallies.get(q.user)
+                if tally is not None:
+                    for message_id, is_read in merged.turned.items():
+                        tally.turn(*found[message_id], is_read)
+        self.changes["taken"] += answer.accepted
+        self.changes.update(conflict.reason for conflict in answer.conflicts)
+        self._count_told(answer)
         return answer
 
     async def counts(self, q: ops.AskCounts) -> Counts:
@@ -195,6 +204,9 @@ class Statuses:
     def forget(self, user: str) -> None:
         """The box of ``user`` is another: what was counted of it counts no more."""
         self._tallies.pop(user, None)
+
+    def _count_told(self, answer: ReadStatus) -> None:
+        self.told["full" if answer.full else "changes"] += 1
 
     def _check_all_is_here(self, user: str) -> None:
         """What could not be delivered yet is not missing: nobody is to be told so."""

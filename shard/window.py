@@ -33,6 +33,8 @@ class Window:
         """letters that wait behind the window, by lane"""
         self.behind = 0
         """the sum of these"""
+        self.tail_targets = [0] * len(LANES)
+        """the same, letters times targets"""
 
     def group(self, *, behind_others: bool = True) -> Group:
         """The room for letters that come together. At a start, whatever isn't in the tail is older than what is."""
@@ -48,6 +50,13 @@ class Window:
 
     def is_half_empty(self, lane: int) -> bool:
         return self.held[lane] <= self.letters_max // 2 and self.bytes[lane] <= self.bytes_max // 2
+
+    @property
+    def waiting(self) -> list[int]:
+        """Letters times targets held or behind the window, by lane; of a letter to a channel that is held, the members
+        who were put into the lane."""
+        lanes = range(len(LANES))
+        return [self.held[lane] + self.held[lane + len(LANES)] + self.tail_targets[lane] for lane in lanes]
 
     @property
     def fill(self) -> float:

@@ -10,6 +10,7 @@ import apsw
 import pytest
 import structlog
 
+from loadtest.holding import held
 from node import ops, paths
 from node.clock import DAY_US, now_us
 from node.config import Backup
@@ -18,8 +19,9 @@ from node.slots import slot_of
 from shard.alerts import BACKUP, DISK_FULL, DISK_LOW, LANES, LOCKS, OFFSITE
 from shard.disk import Disk
 from shard.mailboxes import Mailboxes
+from tests.shard.asking import change, said, statuses
 from tests.shard.playing import played
-from tests.shard.running import Running, delivery, laid_out, letter, until
+from tests.shard.running import START_US, Running, delivery, laid_out, letter, until
 
 
 async def told(running: Running) -> dict[str, float]:
@@ -65,6 +67,28 @@ async def test_what_waits_is_seen_by_lane() -> None:
 
 
 @played
+async def test_what_waits_in_a_lane_is_counted_in_its_window_and_behind_it() -> None:
+    with laid_out() as data:
+        async with Running(data, window_letters=2) as running:
+            go = held(running.shard.postmen)
+            await running.put_channel("news")
+            await running.change("news", add=["ada", "bob", "cy"])
+            for name in "abc":
+                await running.deliver(delivery(letter(name, priority=2), ["ada", "bob"]))
+            await running.deliver(delivery(letter("d", priority=5, channel_id="news"), channel="news"))
+            await until(lambda: not running.shard.expander.busy, "the members", running.life)
+            now = await told(running)
+            joins = now["pobox_lane_letters high"]
+            assert [now[f"pobox_lane_letters {lane}"] for lane in ("normal", "low")] == [3, 6]
+            assert now["pobox_tail_letters low"] == 2
+            assert now["pobox_waiting"] == joins + 9
+            go.set()
+            await running.settled()
+            now = await told(running)
+            assert [now[f"pobox_lane_letters {lane}"] for lane in ("high", "normal", "low")] == [0, 0, 0]
+
+
+@played
 async def test_what_is_refused_is_counted_by_its_reason() -> None:
     with laid_out() as data:
         async with Running(data) as running:
@@ -91,6 +115,24 @@ async def test_devices_are_counted() -> None:
             assert (now["pobox_sync_snapshots_asked_total kept"], now["pobox_snapshots_made_total"]) == (1, 1)
             assert (now["pobox_snapshots_packed_total"], now["pobox_snapshots_kept"]) == (1, 2)
             assert now["pobox_snapshots_made_bytes_total"] > 10_000
+
+
+@played
+async def test_what_devices_say_of_read_status_is_counted_by_what_became_of_it() -> None:
+    with laid_out() as data:
+        async with Running(data) as running:
+            await running.deliver(delivery(letter("m"), ["ada", "bob"]))
+            place = ops.PositionRow("direct", "m", START_US + 5_000_000, 1)
+            first = await change(running, "ada", said("m", "read", 5), positions=[place])
+            await change(running, "ada", said("m", "unread", 4), said("m", "starred"), said("gone", "read"))
+            await change(running, "bob", said("gone", "read"))
+            await statuses(running, "ada", first.since)
+            now = await told(running)
+            results = [now[f"pobox_read_status_changes_total {result}"] for result in ("taken", "newer", "no_message")]
+            assert results == [3, 1, 2]
+            answers = [now[f"pobox_read_status_answers_total {holds}"] for holds in ("changes", "full")]
+            assert answers == [1, 3]
+            assert now["pobox_read_status_damaged_total"] == 0
 
 
 @played

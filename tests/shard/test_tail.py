@@ -154,15 +154,16 @@ class _Model:
             pending = sum([(await self.running.receipt(message_id)).pending for message_id in self.targets])
             piles = [pile for mail in backlog.lanes._mail for pile in mail.values()]
             assert pending + sum(one.kind != MESSAGE for pile in piles for one in pile) == backlog.waiting
-            lanes = [lane.letters for lane in await self.running.asked(self.running.shard.tail.lanes)]
-            assert lanes == window.tail
+            lanes = await self.running.asked(self.running.shard.tail.lanes)
+            assert [lane.letters for lane in lanes] == window.tail
+            assert [lane.targets for lane in lanes] == window.tail_targets
 
     async def end(self) -> None:
         self.running.let_work()
         await self.running.settled()
         backlog = self.running.shard.backlog
         assert backlog.window.held == [0] * 6
-        assert backlog.window.bytes == backlog.window.tail == [0] * 3
+        assert backlog.window.bytes == backlog.window.tail == backlog.window.tail_targets == [0] * 3
         assert (backlog.bytes, backlog.window.behind, backlog.lanes.count) == (0, 0, 0)
         for message_id, targets in self.targets.items():
             part = await self.running.receipt(message_id)
