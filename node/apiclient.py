@@ -2,12 +2,12 @@
 
 Every request is harmless to repeat: deliveries carry an id, the rest sets what is asked for. So
 with patience it tries again, after the time the node asked for, whenever the trouble is the node's
-(503, 507, or no connection at all) and not the caller's.
+(503, 507, or no connection at all) and not the caller's, or the caller came too soon (429).
 """
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
@@ -27,7 +27,8 @@ class _Paged(Protocol):
 T = TypeVar("T")
 P = TypeVar("P", bound=_Paged)
 
-OURS = frozenset({503, 507})
+TOO_SOON = 429
+AGAIN = frozenset({TOO_SOON, 503, 507})
 """statuses after which the same may be sent again"""
 PATIENCE_S = 60.0
 """for commands that change much: a node that starts again is back by then"""
@@ -57,7 +58,8 @@ _KINDS = {NotFound.status: Missing, Conflict.status: InTheWay}
 class Api:
     """The node at ``server``, for the command that runs: it shows the key that was given.
 
-    ``patience_s``: how long trouble of the node's own is sat out.
+    ``patience_s``: how long trouble of the node's own is sat out. Who has any also waits for as long as a 429 names,
+    however long that is: the node is well, and takes it then.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class Api:
         *,
         patience_s: float = 0.0,
         transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._server = server
         self._patience_s = patience_s
-        self._sleep = sleep
+        self._given_up = threading.Event()
+        self._sleep = sleep or self._given_up.wait
         self._http = httpx.Client(
             base_url=server,
             timeout=_TIMEOUT_S,
@@ -87,6 +90,16 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises :class:`ApiError` if it was given up meanwhile."""
+        self._sleep(seconds)
+        if self._given_up.is_set():
+            raise ApiError("given up")
+
+    def give_up(self) -> None:
+        """From another thread: nobody is to wait any longer."""
+        self._given_up.set()
 
     def get(self, path: str, answer: type[T], **params: Any) -> T:
         known = {key: value for key, value in params.items() if value is not None}
@@ -150,12 +163,16 @@ class Api:
                 if response.is_success:
                     return response
                 trouble = said(response)
-                if response.status_code not in OURS:
+                if response.status_code not in AGAIN:
                     raise _KINDS.get(response.status_code, ApiError)(trouble)
+                named_s = _named_s(response)
+                if response.status_code == TOO_SOON and named_s is not None and self._patience_s:
+                    self.pause(max(_RETRY_MIN_S, named_s))
+                    continue
                 delay_s = retry_after_s(response)
             if waited_s + delay_s > self._patience_s:
                 raise ApiError(trouble)
-            self._sleep(delay_s)
+            self.pause(delay_s)
             waited_s += delay_s
 
     def _decoded(self, response: httpx.Response, answer: type[T]) -> T:
@@ -186,8 +203,13 @@ def said(response: httpx.Response) -> str:
 
 def retry_after_s(response: httpx.Response) -> float:
     """The seconds the node asks to wait for, within reason."""
+    asked_s = _named_s(response)
+    return min(_RETRY_MAX_S, max(_RETRY_MIN_S, 1.0 if asked_s is None else asked_s))
+
+
+def _named_s(response: httpx.Response) -> float | None:
+    """``Retry-After`` in seconds; None if there is none, or a date."""
     try:
-        asked_s = float(response.headers.get("retry-after", ""))
+        return float(response.headers.get("retry-after", ""))
     except ValueError:
-        asked_s = 1.0
-    return min(_RETRY_MAX_S, max(_RETRY_MIN_S, asked_s))
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from node.apiclient import OURS, Api, ApiError, segment
+from node.apiclient import AGAIN, Api, ApiError, segment
 from node.ids import new_id
 from node.model import USERS_MAX, BatchAccepted, Channel, ChannelSpec, MemberChange, MemberChanged
 
@@ -30,7 +31,10 @@ PORTION_BYTES = 4 * 1_048_576
 IN_FLIGHT = 4
 REFUSALS_KEPT = 20
 _AGAIN_S = 1.0
-_AGAIN_MAX = 60
+_LONGER_MAX = 8
+_REQUEST_TOO = 2
+"""times what is named for a line: of a key's rate the request takes as much as the line"""
+_FRUITLESS_MAX = 10
 _CAMEL = {"channel_id": "channelId", "created_at": "createdAt"}
 _line = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -133,11 +137,11 @@ def send(
     lines: Iterable[bytes],
     *,
     progress: Callable[[Figures], None] = lambda _figures: None,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Figures:
     """Deliver ``lines``; raises :class:`ApiError` when the node stays away longer than ``api`` has
-    patience. ``progress`` is told after each portion."""
+    patience, or takes nothing for long. ``progress`` is told after each portion."""
     figures = Figures()
+    turn = threading.Lock()
     began = time.monotonic()
     flying: set[Future[list[Refusal]]] = set()
     sizes: dict[Future[list[Refusal]], int] = {}
@@ -155,41 +159,64 @@ def send(
             progress(figures)
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        for portion in portions(lines):
-            land(IN_FLIGHT - 1)
-            future = pool.submit(send_portion, api, portion, sleep)
-            flying.add(future)
-            sizes[future] = len(portion.lines)
-        land(0)
+        try:
+            for portion in portions(lines):
+                land(IN_FLIGHT - 1)
+                future = pool.submit(send_portion, api, portion, turn)
+                flying.add(future)
+                sizes[future] = len(portion.lines)
+            land(0)
+        except BaseException:
+            api.give_up()  # the others may have been told to wait for long
+            raise
     figures.seconds = time.monotonic() - began
     figures.refusals.sort(key=lambda refusal: refusal.line)
     return figures
 
 
-def send_portion(api: Api, portion: Portion, sleep: Callable[[float], None] = time.sleep) -> list[Refusal]:
-    """Send one portion until each line is taken or refused for good; the refusals."""
+def send_portion(api: Api, portion: Portion, turn: threading.Lock) -> list[Refusal]:
+    """Send one portion until each line is taken or refused for good; the refusals. ``turn`` is for what has to be sent
+    again: a portion at a time, since a request for nothing takes of a key's rate too."""
     refusals: list[Refusal] = []
-    left = portion
-    for _attempt in range(_AGAIN_MAX):
-        answer = api.ask(
-            "POST",
-            "/api/v3/messages/batch",
-            BatchAccepted,
-            content=b"\n".join(left.lines) + b"\n",
-            content_type="application/x-ndjson",
-        )
-        again = []
-        for rejected in answer.rejected:
-            index = rejected.line - 1
-            if rejected.status in OURS:
-                again.append(index)
+    left, named_s = _send_once(api, portion, refusals)
+    if not left.lines:
+        return refusals
+    with turn:
+        longer, fruitless = 1, 0
+        while left.lines:
+            if fruitless == _FRUITLESS_MAX:
+                raise ApiError(f"{len(left.lines)} messages were not taken, none of them in {fruitless} attempts")
+            api.pause(max(named_s * min(longer, _REQUEST_TOO), _AGAIN_S * longer))
+            before = len(left.lines)
+            left, named_s = _send_once(api, left, refusals)
+            if len(left.lines) < before:
+                fruitless = 0
             else:
-                refusals.append(Refusal(left.numbers[index], rejected.error))
-        if not again:
-            return refusals
-        left = Portion([left.numbers[i] for i in again], [left.lines[i] for i in again])
-        sleep(_AGAIN_S)
-    raise ApiError(f"{len(left.lines)} messages were not taken in {_AGAIN_MAX} attempts")
+                fruitless, longer = fruitless + 1, min(_LONGER_MAX, longer * 2)
+    return refusals
+
+
+def _send_once(api: Api, portion: Portion, refusals: list[Refusal]) -> tuple[Portion, float]:
+    """What is to be sent again, and the seconds after which the first of it may be taken; ``refusals`` gets the rest of
+    what was not."""
+    answer = api.ask(
+        "POST",
+        "/api/v3/messages/batch",
+        BatchAccepted,
+        content=b"\n".join(portion.lines) + b"\n",
+        content_type="application/x-ndjson",
+    )
+    again = Portion([], [])
+    named_s: list[float] = []
+    for rejected in answer.rejected:
+        index = rejected.line - 1
+        if rejected.status in AGAIN:
+            again.numbers.append(portion.numbers[index])
+            again.lines.append(portion.lines[index])
+            named_s.append(_AGAIN_S if rejected.retry_after is None else rejected.retry_after)
+        else:
+            refusals.append(Refusal(portion.numbers[index], rejected.error))
+    return again, min(named_s, default=0.0)
 
 
 def create_channels(api: Api, members: Mapping[str, Sequence[str]]) -> None:

@@ -53,13 +53,15 @@ class Accepted(Out):
 
 
 class LineError(Out):
-    """``users``: who has no room (409), the line could go to the others."""
+    """``users``: who has no room (409), the line could go to the others. ``retryAfter``: the seconds after which it may
+    be sent again (429, 503, 507)."""
 
     line: int
     error: str
     field: str | None = None
     status: int = 422
     users: list[str] | None = None
+    retry_after: int | None = None
 
 
 class BatchAccepted(Out):

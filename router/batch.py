@@ -109,7 +109,14 @@ class _Run:
         if error.status >= _OURS:
             self.trouble = error
         self.rejected.append(
-            LineError(line=line, error=error.detail, field=error.field, status=error.status, users=error.users)
+            LineError(
+                line=line,
+                error=error.detail,
+                field=error.field,
+                status=error.status,
+                users=error.users,
+                retry_after=error.retry_after,
+            )
         )
 
 

@@ -48,43 +48,28 @@ def lock(path: Path) -> int:
 
 async def serve(
     config: Config, layout: placement.Placement, index: int, data: Path, keyring: Keyring | None = None
-) -> int:
-    """Run the shard until SIGTERM; the exit code."""
+) -> None:
+    """Run the shard until SIGTERM. Where any part of it fails the process ends on the spot."""
     loop = asyncio.get_running_loop()
     disk = Disk(data)  # its descriptor is open before the first write
     shard = Shard(config, layout, index, disk, keyring=keyring)
-    ended: asyncio.Future[None] = loop.create_future()
-    failures: list[BaseException] = []
-
-    def fail(error: BaseException) -> None:
-        log.error("failed", error=_told(error))
-        failures.append(error)
-        finish()
-
-    def finish() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
+    ended = asyncio.Event()
+    shard.failed = _fail
     shard.start()
-    listener = Listener(shard, fail)
+    listener = Listener(shard, _fail)
     life = asyncio.create_task(shard.run())
-    life.add_done_callback(lambda task: None if task.cancelled() else fail(task.exception() or RuntimeError()))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, finish)
+        loop.add_signal_handler(number, ended.set)
     await listener.start(paths.socket_path(data, index))
     gc.collect()
     gc.freeze()
     log.info("ready", shard=index, of=layout.shards, replayed=shard.backlog.waiting)
     notify.tell("READY=1")
     feeding = asyncio.create_task(notify.feed())
-    await ended
+    await ended.wait()
     notify.tell("STOPPING=1")
-    if not failures:
-        await listener.stop()
-    if not failures:
-        await shard.drain()
-    if failures:  # nothing more may be believed, flushed or let go: the next start replays
-        return EXIT_UNSURE
+    await listener.stop()
+    await shard.drain()
     feeding.cancel()
     shard.mailboxes.end()
     life.cancel()
@@ -92,7 +77,15 @@ async def serve(
     listener.close()
     shard.close()
     disk.close()
-    return 0
+
+
+def _fail(error: BaseException) -> None:
+    """Nothing more may be believed, flushed, let go or answered: the next start replays. Whoever is cancelled first
+    could wait for a thread, and that for a disk which doesn't answer."""
+    log.error("failed", error=_told(error))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_UNSURE)
 
 
 def _told(error: BaseException) -> str:
@@ -126,13 +119,12 @@ def main() -> None:
     held = lock(paths.shard_lock(data, options.index))
     layout = placement.settle(data)  # as it is now that a predecessor has ended
     try:
-        code = uvloop.run(serve(config, layout, options.index, data, keyring))
-    except Unsure as error:
-        log.error("stopped", error=str(error))
-        code = EXIT_UNSURE
+        uvloop.run(serve(config, layout, options.index, data, keyring))
+    except Unsure as error:  # at the start
+        _fail(error)
     os.close(held)
     # Threads may still wait for a disk that does not answer; nothing they could say matters now.
-    os._exit(code)
+    os._exit(0)
 
 
 if __name__ == "__main__":

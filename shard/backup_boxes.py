@@ -33,7 +33,7 @@ from shard.copying import Copy, seal
 from shard.disk import Disk, full_is_507
 from shard.keyring import Keyring
 from shard.mailbox import FILE, Mailbox
-from shard.mailboxes import Mailboxes
+from shard.mailboxes import Away, Mailboxes
 from shard.person_copies import Made, PersonCopies
 from shard.postmen import Postmen
 from shard.statuses import Statuses
@@ -281,9 +281,11 @@ class BoxCopies:
                 await self._give_way(began)
 
     async def _let_go(self, user: str, copy: Copy | ArchiveCopy, *, is_held: bool = False) -> None:
-        """Close ``copy``, of which a step may still run: as long as it is open it is in the box of ``user``."""
-        async with contextlib.nullcontext() if is_held else self._mailboxes.alone(user):
-            await self._in_thread(copy.close)
+        """Close ``copy``, of which a step may still run: as long as it is open it is in the box of ``user``. At the end
+        somebody else may be in there, and it ends with the box."""
+        with contextlib.suppress(Away):
+            async with contextlib.nullcontext() if is_held else self._mailboxes.alone(user):
+                await self._in_thread(copy.close)
 
     async def _last_portion(self, box: Mailbox, copy: Copy) -> files.Entry:
         """The rest, and what the copy holds then."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -99,6 +100,8 @@ class Shard:
         self._keyring = keyring
         self.under_way: dict[asyncio.Task[None], ops.AnyRequest] = {}
         """questions that are being answered"""
+        self.failed: Callable[[BaseException], None] = lambda _error: None
+        """is told at once what ended a part of it; :meth:`run` raises it when all others have come to an end"""
         self._wake = asyncio.Event()
         self.journal = Journal(
             paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs, keyring=keyring
@@ -488,9 +491,10 @@ class Shard:
     # -- helpers -----------------------------------------------------------------------------------
 
     def _over(self, work: asyncio.Task[None]) -> None:
-        """Where a part failed all others are cancelled next."""
-        if not work.cancelled() and work.exception() is not None:
+        """Where a part failed all others are cancelled next, and may wait for their threads."""
+        if not work.cancelled() and (error := work.exception()) is not None:
             self.mailboxes.end()
+            self.failed(error)
 
     def _stored(self, user: str, letters: list[letters_of.Letter]) -> None:
         """``letters`` are in the box of ``user``."""

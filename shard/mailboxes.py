@@ -22,7 +22,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import TypeVar
 
@@ -88,6 +87,7 @@ class Mailboxes:
         self._newborn: dict[str, int] = {}  # user → number of barriers begun before the birth
         self._barriers_begun = 0
         self._may_checkpoint = False
+        self._is_at_end = False
         self.is_away: Callable[[str], bool] = lambda _user: False
         """whether a box is another shard's to open"""
         self._in_line: dict[object, float] = {}  # who waits for a holder, and since when; the oldest first
@@ -222,10 +222,10 @@ class Mailboxes:
                 yield lent
             finally:
                 if lent is not None:
-                    await run(thread, lent.close)
-                    self._written.pop(user, None)
                     if lent.newborn:
                         self._newborn[user] = self._barriers_begun
+                    self._written.pop(user, None)
+                    await run(thread, lent.close)
 
     @contextlib.asynccontextmanager
     async def seize(self, user: str) -> AsyncIterator[None]:
@@ -238,15 +238,25 @@ class Mailboxes:
             self._unsound.discard(user)
             self.opener.condemned.pop(user, None)
 
-    def alone(self, user: str) -> AbstractAsyncContextManager[None]:
-        """Be the one who may be in ``user``'s box, without asking for it: open or not, here or away."""
-        return self._lines.hold(user)
+    @contextlib.asynccontextmanager
+    async def alone(self, user: str) -> AsyncIterator[None]:
+        """Be the one who may be in ``user``'s box, without asking for it: open or not, here or away. Raises
+        :class:`Away` at the end."""
+        async with self._lines.hold(user):
+            self._check_end()
+            yield
 
     async def vacate(self) -> None:
-        """Close every box that is away by now; nobody holds one when this returns."""
+        """Close every box that is away by now; nobody holds one when this returns. Raises :class:`Away` at the end."""
         for user in [user for user in {*self._open, *self._lines} if self.is_away(user)]:
             async with self._lines.hold(user):
+                self._check_end()
                 self.discard(user)
+
+    def _check_end(self) -> None:
+        """At the end a line may be free and a thread still in the box."""
+        if self._is_at_end:
+            raise Away("the shard is ending")
 
     def _check(self, user: str) -> None:
         if self.is_away(user):
@@ -422,6 +432,7 @@ class Mailboxes:
         is cancelled: the box is let go then, but the thread that works in it goes on, and a connection that two threads
         use brings the process down."""
         self.is_away = lambda _user: True
+        self._is_at_end = True
         self.bound(sys.maxsize)
 
     @property

@@ -128,10 +128,16 @@ def test_at_the_end_nobody_gets_a_box_in_which_a_thread_still_works_and_none_is_
             async with boxes.hold("ada", create=True):
                 await boxes.read(lambda: (begun.set(), going.wait(30)))
 
+        async def be_alone() -> None:
+            async with boxes.alone("ada"):
+                pass
+
         worker, others = asyncio.create_task(work()), [asyncio.create_task(_open(boxes, "ada")) for _ in range(2)]
+        others.append(asyncio.create_task(be_alone()))
         while not begun.is_set():
             await asyncio.sleep(0.01)
         boxes.end()
+        others.append(asyncio.create_task(boxes.vacate()))
         worker.cancel()
         await asyncio.wait([worker, *others])
         assert worker.cancelled()

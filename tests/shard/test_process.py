@@ -42,11 +42,13 @@ def data() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def process(data: Path, *, index: int = 0, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    data: Path, *, index: int = 0, how: tuple[str, ...] = ("-m", "shard"), **settings: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Shard ``index`` on ``data``; killed at the end if it still runs."""
     known: dict[str, Any] = {"barrier_s": 3600, "disk_reserve_bytes": 0, **settings}
     config = Config(node=Node(data=str(data), shards=1), shard=Settings(**known))
-    command = [sys.executable, "-m", "shard", "--index", str(index)]
+    command = [sys.executable, *how, "--index", str(index)]
     environ = {**os.environ, **environment(config), "POBOX_CONFIG": os.devnull}
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as running:
         try:
@@ -307,6 +309,38 @@ def test_whoever_waits_too_long_for_the_lock_is_refused(data: Path, monkeypatch:
         program.lock(path)
     os.close(held)
     os.close(program.lock(path))
+
+
+_DOOMED = """
+import asyncio
+import sys
+import threading
+from node.errors import Unsure
+from shard import __main__ as program
+from shard.house import House
+from shard.rounds import Rounds
+
+async def hang(rounds):
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.to_thread(threading.Event().wait)
+
+async def fail(house):
+    await asyncio.sleep(0.1)
+    raise Unsure("as if")
+
+Rounds.run, House.run = hang, fail
+sys.argv = ["shard", "--index", "0"]
+program.main()
+"""
+
+
+def test_a_shard_of_which_a_part_failed_ends_at_once_whatever_threads_still_wait_for(data: Path) -> None:
+    with process(data, how=("-c", _DOOMED)) as running:
+        assert running.wait(PATIENCE_S) == program.EXIT_UNSURE
+        assert running.stderr is not None
+        assert b"Unsure: as if" in running.stderr.read()
 
 
 def test_an_index_that_the_directory_is_not_laid_out_for_is_refused(data: Path) -> None:

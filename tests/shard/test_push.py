@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from node import ops, paths
 from node.config import Push as Settings
-from node.errors import BadField, NotFound, PoboxError
+from node.errors import BadField, NotFound, PoboxError, Unsure
 from node.model import PushDevice
 from node.placement import Placement
 from node.slots import slot_of
@@ -24,6 +24,7 @@ from shard.doctor import Doctor
 from shard.layout import lay_out
 from shard.notice import PAYLOAD_MAX, Notice, payload
 from shard.pusher import TRIES_MAX, Verdict, judge
+from shard.subscriptions import Subscription
 from tests.push_service import Device, PushService
 
 from .cluster import Cluster
@@ -191,6 +192,30 @@ def test_a_device_that_is_gone_is_forgotten(service: PushService, status: int) -
                 await until(lambda: service.said("laptop"), "the other", running.life)
             async with Running(data, push=LOCAL) as running:
                 assert [device.device for device in await listed(running, "ada")] == ["laptop"]
+
+    asyncio.run(go())
+
+
+def test_a_commit_that_may_have_failed_ends_the_shard_also_where_a_device_is_forgotten(
+    service: PushService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        with laid_out() as data:
+            running = await Running(data, push=LOCAL).__aenter__()
+            await subscribe(running, service, "ada", "phone")
+
+            async def drop(_subscription: Subscription) -> None:
+                raise Unsure("as if")
+
+            monkeypatch.setattr(running.shard.push.subscriptions, "drop", drop)
+            service.answers("phone", (410, {}))
+            await running.deliver(delivery(letter("one"), ["ada"]))
+            assert running.life is not None
+            await asyncio.wait([running.life], timeout=30)
+            with pytest.raises(BaseExceptionGroup) as ended:
+                running.life.result()
+            assert ended.group_contains(Unsure, depth=None)
+            await running.kill()
 
     asyncio.run(go())
 
