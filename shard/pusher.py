@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from node.errors import Unsure
 from node.metrics import LONG_S, Histogram
 from shard.notice import Notice
 from shard.outbox import Job, Outbox
@@ -122,6 +123,8 @@ class Pusher(Generic[Key]):
             reason = str(error)
         except Forbidden:
             status, reason = 403, "not a public address"
+        except Unsure:  # of what was written down
+            raise
         except Exception:  # whatever a stranger's address brings about: the shard goes on
             log.exception("a push failed", to=self._name)
             status = 400
