@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from node import ingest
 from node.apiclient import Api, ApiError
+from router.fairness import Limiter
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -128,9 +130,81 @@ def test_lines_the_node_had_no_room_for_are_sent_again_alone() -> None:
 
     with _api(handle) as api:
         portion = ingest.Portion([10, 20, 30, 40], [b'{"id":"%d"}' % n for n in range(4)])
-        refusals = ingest.send_portion(api, portion, sleep=lambda _: None)
+        refusals = ingest.send_portion(api, portion, threading.Lock())
     assert bodies == [["0", "1", "2", "3"], ["0", "3"]]
     assert refusals == [ingest.Refusal(line=20, error="bad")]
+
+
+class Limited:
+    """A node whose one key has a rate, and its time, which goes on when the command line waits."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self.delivered: list[object] = []
+        self.now = 0.0
+        self._limiter = Limiter("key", rate=rate, burst=burst)
+        self._lock = threading.Lock()
+
+    def api(self) -> Api:
+        return Api("http://node", patience_s=60, transport=httpx.MockTransport(self._handle), sleep=self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.now += seconds
+
+    def _handle(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            verdict = self._limiter.take("", self.now)
+            if not verdict.allowed:
+                return httpx.Response(429, headers={"retry-after": str(verdict.retry_after_s)})
+            rejected: list[dict[str, object]] = []
+            for number, line in enumerate(_lines(request), 1):
+                verdict = self._limiter.take("", self.now)
+                if verdict.allowed:
+                    self.delivered.append(line["id"])
+                else:
+                    told = {"line": number, "error": "slow", "status": 429, "retryAfter": verdict.retry_after_s}
+                    rejected.append(told)
+            return _taken(request, rejected)
+
+
+@given(
+    rate=st.sampled_from([0.001, 0.05, 0.7, 1, 3, 40]),
+    burst=st.sampled_from([2, 3, 10, 100]),
+    lines=st.integers(1, 60),
+    portion=st.sampled_from([1, 5, 500]),
+)
+def test_a_key_with_a_rate_delivers_everything_in_its_time(rate: float, burst: int, lines: int, portion: int) -> None:
+    node = Limited(rate, burst)
+    with pytest.MonkeyPatch.context() as bounds, node.api() as api:
+        bounds.setattr(ingest, "PORTION_LINES", portion)
+        figures = ingest.send(api, [b'{"id":%d}' % n for n in range(lines)])
+    assert (figures.accepted, figures.rejected) == (lines, 0)
+    assert sorted(node.delivered) == list(range(lines))  # type: ignore[type-var]
+
+
+def test_a_key_that_never_has_enough_for_a_line_is_told_so() -> None:
+    node = Limited(1, 1)
+    with node.api() as api, pytest.raises(ApiError, match="1 messages were not taken, none of them in 10 attempts"):
+        ingest.send(api, [b'{"id":1}'])
+    assert node.delivered == []
+
+
+def test_who_fails_lets_the_others_wait_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "PORTION_LINES", 1)
+    waiting = threading.Event()
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if _lines(request)[0]["id"] == 0:
+            waiting.set()
+            return httpx.Response(429, headers={"retry-after": "1000000"})
+        waiting.wait()
+        return httpx.Response(413)
+
+    with (
+        Api("http://node", patience_s=60, transport=httpx.MockTransport(handle)) as api,
+        pytest.raises(ApiError, match="413"),
+    ):
+        ingest.send(api, [b'{"id":0}', b'{"id":1}'])
 
 
 def test_a_node_that_stays_away_ends_the_patience() -> None:
