@@ -43,6 +43,11 @@ _SCHEMES = {
 _BINARY: dict[str, Any] = {}
 """what is no JSON has no schema"""
 _WITH_BODY = (200, 206)
+_RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+_LIMITS = {
+    "RateLimit-Policy": {"description": "the quota, and the seconds for which it is", "schema": {"type": "string"}},
+    "RateLimit": {"description": "what is left of it", "schema": {"type": "string"}},
+}
 
 
 class OpenApi:
@@ -137,11 +142,16 @@ def _responses(operation: Operation) -> dict[str, Any]:
             "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
             "content": {problems.MEDIA_TYPE: {"schema": _ref(Problem)}},
         }
-        if issubclass(kinds[0], NodeError):
-            responses[str(status)]["headers"] = {
-                "Retry-After": {"description": "seconds", "schema": {"type": "integer"}}
-            }
+        if headers := _headers(kinds[0]):
+            responses[str(status)]["headers"] = headers
     return responses
+
+
+def _headers(kind: type[PoboxError]) -> dict[str, Any]:
+    """What a caller is told beside the problem of when to come again."""
+    if issubclass(kind, problems.TooMany):
+        return _RETRY | _LIMITS
+    return _RETRY if issubclass(kind, NodeError) else {}
 
 
 def _ref(struct: type[msgspec.Struct]) -> dict[str, str]:

@@ -150,6 +150,14 @@ def test_the_document_is_valid_openapi_and_holds_every_route_and_problem() -> No
     assert all(f"{problem.code}: " in said for problem in ALL)
 
 
+def test_the_document_says_with_which_headers_a_caller_is_told_to_come_again() -> None:
+    told = {"429": {"Retry-After", "RateLimit-Policy", "RateLimit"}, "503": {"Retry-After"}, "507": {"Retry-After"}}
+    for item in document(ROUTES)["paths"].values():
+        for operation in item.values():
+            for status, answer in operation["responses"].items():
+                assert set(answer.get("headers", ())) == told.get(status, set())
+
+
 def test_the_reference_names_every_route_and_problem() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     for operation in ROUTES:
