@@ -25,6 +25,10 @@ _MORE_S = 1.0
 _STOP_TIMEOUT_S = 30
 _START_S = 30.0
 _POLL_S = 0.5
+_TOTAL = "Aggregated"
+"""locust's word"""
+_LINE_S = 5.0
+"""elsewhere than on a terminal a line is printed so often"""
 
 
 class Run(NamedTuple):
@@ -70,7 +74,7 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     generators = Watcher(child.tree)
     deadline = time.monotonic() + this.seconds + _MORE_S + _STOP_TIMEOUT_S + _START_S
     try:
-        with node.watching(), generators.watching(), _Screen(this, prefix, node, generators, console) as screen:
+        with node.watching(), generators.watching(), Screen(this, prefix, node, generators, console) as screen:
             while (code := child.ended()) is None:
                 if time.monotonic() > deadline:
                     raise BenchError(f"locust has not ended in time; its log: {child.log}")
@@ -83,16 +87,17 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     return Run(this, prefix, rows.read(prefix), rows.history(prefix), node.samples, generators.samples)
 
 
-class _Screen:
-    """What locust counted so far: live on a terminal, elsewhere not at all."""
+class Screen:
+    """What locust counted so far: live on a terminal, elsewhere a line every few seconds."""
 
     def __init__(self, this: Plan, prefix: Path, node: Watcher, generators: Watcher, console: Console) -> None:
         self._plan, self._prefix = this, prefix
         self._node, self._generators = node, generators
-        self._began = time.monotonic()
+        self._console = console
+        self._began = self._said = time.monotonic()
         self._live = Live(self, console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> _Screen:
+    def __enter__(self) -> Screen:
         if self._live is not None:
             self._live.start()
         return self
@@ -104,10 +109,21 @@ class _Screen:
     def refresh(self) -> None:
         if self._live is not None:
             self._live.refresh()
+        elif time.monotonic() - self._said >= _LINE_S:
+            self._said = time.monotonic()
+            self._console.print(str(self), highlight=False, markup=False, soft_wrap=True)
+
+    def __str__(self) -> str:
+        words = [self._time()]
+        if (now := total(rows.history(self._prefix))) is not None:
+            words.append(
+                f"{now.count:,} requests, {now.failures:,} of them refused or failed, {now.rate:,.0f} a second, "
+                f"p50 {now.p50_ms:,.0f} ms, p99 {now.p99_ms:,.0f} ms"
+            )
+        return "; ".join([*words, *self._machine()])
 
     def __rich__(self) -> Table:
-        passed_s = time.monotonic() - self._began
-        table = Table(title=f"{passed_s:.0f} of {self._plan.seconds:.0f} s", title_justify="left")
+        table = Table(title=self._time(), title_justify="left")
         for heading in ("", "count", "failed", "a second", "p50 ms", "p99 ms"):
             table.add_column(heading, justify="left" if not heading else "right")
         for moment in latest(rows.history(self._prefix)):
@@ -119,17 +135,29 @@ class _Screen:
                 f"{moment.p50_ms:,.0f}",
                 f"{moment.p99_ms:,.0f}",
             )
-        for name, watcher in (("node", self._node), ("locust", self._generators)):
-            if watcher.samples:
-                last = watcher.samples[-1]
-                table.add_row(f"{name}: {last.cores:.1f} cores, {last.rss_mib:,.0f} MiB", style="dim")
+        for words in self._machine():
+            table.add_row(words, style="dim")
         return table
+
+    def _time(self) -> str:
+        return f"{time.monotonic() - self._began:.0f} of {self._plan.seconds:.0f} s"
+
+    def _machine(self) -> list[str]:
+        """What node and locust take of it just now."""
+        watchers = (("node", self._node), ("locust", self._generators))
+        last = [(name, watcher.samples[-1]) for name, watcher in watchers if watcher.samples]
+        return [f"{name}: {sample.cores:.1f} cores, {sample.rss_mib:,.0f} MiB" for name, sample in last]
 
 
 def latest(moments: list[Moment]) -> list[Moment]:
     """The newest row of each name, requests first."""
     newest = {(moment.kind, moment.name): moment for moment in moments}
     return sorted(newest.values(), key=lambda row: (row.kind in (names.LETTER, names.LAG), row.kind, row.name))
+
+
+def total(moments: list[Moment]) -> Moment | None:
+    """The newest row of all requests together: of this moment, but for the counts, which are of the whole run."""
+    return next((moment for moment in reversed(moments) if moment.name == _TOTAL), None)
 
 
 def with_rates(this: Plan, maximum: float) -> Plan:
