@@ -58,6 +58,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     messages_max: int = 20_000
     members_max: int = 50
     paced: bool = True
+    """a recording keeps its rhythm; else it is sent evenly"""
+    pace: float | None = None
+    """how many times faster than it was recorded; None: so that it fills the scenario's seconds"""
 
 
 class Subject:
@@ -121,25 +124,41 @@ def prepare(url: str, this: Plan, letters: int) -> None:
         rounds.fill(url, this.users, letters, content="x" * this.body_bytes)
 
 
-def make_plan(scenario: Scenario, options: Options, url: str, phases: list[Phase]) -> Plan:
-    """What locust is told; how many processes it takes is worked out from the requests a second."""
-    recorded = None
-    if scenario.recorded:
-        record, members = options.record, options.members
-        if record is None or members is None:
-            traffic.write(options.place, traffic.Traffic(users=1_000, channels=8, seed=1), options.messages_max)
-            record, members = options.place / "traffic.ndjson.gz", options.place / "members.json"
-        prepared = options.place / "replay"
-        prepared.mkdir()
-        recorded = str(
-            addressing.prepare(
-                record, members, prepared, messages_max=options.messages_max, members_max=options.members_max
-            )
-        )
+def prepare_recording(options: Options) -> Path:
+    """What is to be replayed, as locust takes it; made-up traffic if no recording was named."""
+    record, members = options.record, options.members
+    if record is None or members is None:
+        traffic.write(options.place, traffic.Traffic(users=1_000, channels=8, seed=1), options.messages_max)
+        record, members = options.place / "traffic.ndjson.gz", options.place / "members.json"
+    prepared = options.place / "replay"
+    prepared.mkdir()
+    return addressing.prepare(
+        record, members, prepared, messages_max=options.messages_max, members_max=options.members_max
+    )
+
+
+def of_recording(scenario: Scenario, options: Options, recorded: Path) -> Scenario:
+    """``scenario`` with the seconds and the rate that the recording has at its pace; raises :class:`BenchError` if it
+    has none."""
+    if not options.paced:
+        return msgspec.structs.replace(scenario, title="recorded traffic, {rate} messages a second")
+    times = addressing.times_of(addressing.letters_of(str(recorded)))
+    if not times:
+        raise BenchError("the recording is empty")
+    if options.pace is not None:
+        if not (span_s := times[-1] - times[0]):
+            raise BenchError("the recording is of one moment, so it has no pace; --seconds says how long it takes")
+        title = f"recorded traffic, {options.pace:,.10g} times as fast as it was recorded"
+        scenario = msgspec.structs.replace(scenario, title=title, seconds=span_s / options.pace)
+    return msgspec.structs.replace(scenario, rate=len(times) / scenario.seconds)
+
+
+def make_plan(
+    scenario: Scenario, options: Options, url: str, phases: list[Phase], *, recorded: Path | None = None
+) -> Plan:
+    """What locust is told, but for how many processes it takes."""
     ledger = options.place / "ledger"
     ledger.mkdir()
-    requests_a_s = max(phase.rate for phase in phases) / scenario.lines
-    processes = options.processes or min(os.cpu_count() or 1, math.ceil(requests_a_s / _REQUESTS_A_PROCESS) or 1)
     return Plan(
         run=secrets.token_hex(4),
         url=url,
@@ -149,13 +168,26 @@ def make_plan(scenario: Scenario, options: Options, url: str, phases: list[Phase
         fan=scenario.fan,
         lines=scenario.lines,
         channel=CHANNEL if scenario.channel else None,
-        recorded=recorded,
+        recorded=None if recorded is None else str(recorded),
         paced=recorded is not None and options.paced,
         priorities=scenario.priorities,
         reads=scenario.reads,
         checks=scenario.checks,
-        processes=processes,
     )
+
+
+def with_processes(this: Plan, options: Options, cpus: list[int] | None) -> Plan:
+    """``this`` with as many processes of locust as its requests a second take, one for each core at most.
+
+    ``cpus``: those that locust has to itself, if it has. How much clients who wait will ask for nobody knows before:
+    they get all of those.
+    """
+    most = len(cpus or os.sched_getaffinity(0))
+    if cpus is not None and any(phase.clients for phase in this.phases):
+        needed = most
+    else:
+        needed = math.ceil(max(phase.rate for phase in this.phases) / this.lines / _REQUESTS_A_PROCESS)
+    return msgspec.structs.replace(this, processes=options.processes or max(1, min(most, needed)))
 
 
 def _say(console: Console, words: str) -> None:
@@ -164,13 +196,12 @@ def _say(console: Console, words: str) -> None:
 
 def ordinary(name: str, scenario: Scenario, options: Options, console: Console) -> Result:
     """One open phase, then the count."""
+    recorded = prepare_recording(options) if scenario.recorded else None
+    if recorded is not None:
+        scenario = of_recording(scenario, options, recorded)
     phase = Phase(name=name, seconds=scenario.seconds, rate=scenario.rate)
     with subject(scenario, options, None) as target:
-        this = make_plan(scenario, options, target.url, [phase])
-        if this.paced:
-            rate = len(addressing.letters_of(str(this.recorded))) / phase.seconds
-            phase = msgspec.structs.replace(phase, rate=rate)
-            this = msgspec.structs.replace(this, phases=[phase])
+        this = with_processes(make_plan(scenario, options, target.url, [phase], recorded=recorded), options, None)
         _say(console, f"makes boxes for {this.users:,} people ...")
         prepare(target.url, this, scenario.letters_before)
         target.drain()
@@ -194,6 +225,7 @@ def overload(name: str, scenario: Scenario, options: Options, console: Console) 
         this = make_plan(scenario, options, target.url, maximum_phases(scenario.seconds))
 
         def carry_out(plan: Plan, name: str) -> running.Run:
+            plan = with_processes(plan, options, locusts)
             carried_out = running.run(plan, options.place / name, target.watcher(), console, cpus=locusts)
             target.drain()
             return carried_out
@@ -241,10 +273,37 @@ def changed(scenario: Scenario, **changes: float | None) -> Scenario:
     return msgspec.structs.replace(scenario, **{key: value for key, value in changes.items() if value is not None})
 
 
+def _refuse_contradictions(
+    *,
+    seconds: float | None,
+    rate: float | None,
+    lines: int | None,
+    pace: float | None,
+    even: bool,
+    record: Path | None,
+    members: Path | None,
+) -> None:
+    """Raise :class:`click.UsageError` if it isn't clear what is to be sent of a recording, and how fast."""
+    if even and pace is not None:
+        raise click.UsageError("--even sends at --rate, --pace at the recording's own: say one of them")
+    if even and rate is None:
+        raise click.UsageError("--even needs --rate: how many messages a second")
+    if pace is not None and seconds is not None:
+        raise click.UsageError("--pace says how long a recording takes, and so does --seconds: say one of them")
+    if not even and (rate is not None or lines is not None):
+        raise click.UsageError("--rate and --lines are for a recording that is sent --even")
+    if (record is None) != (members is None):
+        raise click.UsageError("--record and --members belong together: members are who is in each channel of it")
+
+
 @click.command()
 @click.argument("name", type=click.Choice(list(SCENARIOS)))
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of the load.")
-@click.option("--rate", type=click.FloatRange(0), help="Letters a second; of an overload, in units of the maximum.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Letters a second; of an overload, in units of the maximum.",
+)
 @click.option("--users", type=click.IntRange(1), help="Boxes.")
 @click.option("--fan", type=click.IntRange(1), help="Users a letter.")
 @click.option("--lines", type=click.IntRange(1), help="Letters a request.")
@@ -258,7 +317,8 @@ def changed(scenario: Scenario, **changes: float | None) -> Scenario:
 @click.option("--members", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON, by channel.")
 @click.option("--messages-max", type=click.IntRange(1), default=20_000, show_default=True, help="Of the record.")
 @click.option("--members-max", type=click.IntRange(1), default=50, show_default=True, help="Of each channel.")
-@click.option("--even", is_flag=True, help="Send a record at --rate instead of at its own pace.")
+@click.option("--pace", type=click.FloatRange(min=0, min_open=True), help="Of a record: 1 is its own, 2 twice that.")
+@click.option("--even", is_flag=True, help="Send a record at --rate instead of at a pace.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Default: build/loadtest.")
 @click.option("--keep", is_flag=True, help="Keep the data of the node.")
 def main(
@@ -278,11 +338,18 @@ def main(
     members: Path | None,
     messages_max: int,
     members_max: int,
+    pace: float | None,
     even: bool,
     out: Path | None,
     keep: bool,
 ) -> None:
     """Load a node as scenario NAME says, count what it stored, and judge."""
+    if SCENARIOS[name].recorded:
+        _refuse_contradictions(
+            seconds=seconds, rate=rate, lines=lines, pace=pace, even=even, record=record, members=members
+        )
+    elif even or pace is not None:
+        raise click.UsageError(f"--pace and --even are for a recording; {name} has none")
     unwind_on_sigterm()
     console = Console()
     if not console.is_terminal:
@@ -304,6 +371,7 @@ def main(
         messages_max=messages_max,
         members_max=members_max,
         paced=not even,
+        pace=pace,
     )
     console.print(machine.facts(place), highlight=False)
     try:

@@ -70,12 +70,13 @@ class Sender(User):
         raise StopUser
 
     def _open(self, phase: Phase, begins: float, pool: gevent.pool.Pool) -> None:
-        """Begin everything on time. What is due after the pool was full for the rest of the phase isn't sent."""
+        """Begin everything on time. What is due after the pool was full for the rest of the phase isn't sent; the last
+        letters of a recording are due at the very end."""
         ends = begins + phase.seconds
         for moment in self._moments(phase):
             due = begins + moment
             now = time.monotonic()
-            if now >= ends:
+            if now >= ends > due:
                 return
             if due > now:
                 gevent.sleep(due - now)
