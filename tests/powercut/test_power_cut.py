@@ -8,6 +8,9 @@ which it is broken. Without them the proof would prove nothing. Here some of the
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ from shard.sqlite import Sync as Synchronous
 from shard.tail import Tail
 from tests import encrypted
 
-from .proof import verdicts
+from .proof import second_verdicts, verdicts
 from .recorder import (
     Ack,
     BarrierBegin,
@@ -35,7 +38,7 @@ from .recorder import (
 )
 from .replayer import Replayer
 from .scratch import scratch_directory
-from .workload import record, restart_recorded
+from .workload import record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
@@ -83,22 +86,8 @@ def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path, monk
 
 def test_a_second_power_cut_while_the_first_is_repaired_loses_and_doubles_nothing(scratch: Path) -> None:
     first = record(scratch / "data", seed=2)
-    rng = random.Random(2)
-    for number, cut in enumerate(sorted(rng.sample(range(len(first.events)), 12))):
-        into = scratch / f"first-{number}"
-        replayer = Replayer(first, into)
-        replayer.advance(cut)
-        replayer.rebuild("random", rng)
-        second = restart_recorded(into)
-        for verdict in verdicts(
-            second,
-            scratch / f"second-{number}",
-            seed=number,
-            modes=("random",),
-            cuts=range(0, len(second.events) + 1, _step(3)),
-            promised=replayer.promised,
-        ):
-            assert verdict.is_good, (cut, verdict)
+    for cut, verdict in second_verdicts(first, scratch, seed=2, number=12, step=_step(3), modes=("random",)):
+        assert verdict.is_good, (cut, verdict)
 
 
 def test_what_waits_for_a_box_in_trouble_is_in_it_or_dead_through_a_power_cut(scratch: Path) -> None:
@@ -106,6 +95,15 @@ def test_what_waits_for_a_box_in_trouble_is_in_it_or_dead_through_a_power_cut(sc
     recording = record(scratch / "data", seed=3, trouble=True)
     for verdict in verdicts(recording, scratch / "disk", seed=3, cuts=range(0, len(recording.events) + 1, _step(3))):
         assert verdict.is_good, verdict
+
+
+@pytest.mark.parametrize("options", [(), ("--trouble",), ("--second", "1"), ("--trouble", "--second", "1")])
+def test_the_long_proof_makes_the_cuts_that_it_is_told(options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "tests.powercut", "--lives", "1", "--step", "150", *options]
+    proof = subprocess.run([*command, *["--encrypted"] * encrypted.ON], capture_output=True, text=True)
+    assert (proof.returncode, proof.stderr) == (0, ""), proof
+    assert re.fullmatch(r"seed 1: \d+ events, disks: (.+)\n1 lives, disks: \1\n", proof.stdout), proof.stdout
+    assert "'none': " in proof.stdout
 
 
 def test_without_the_barrier_it_is_lost(scratch: Path) -> None:
