@@ -34,3 +34,4 @@ def test_what_is_too_much_for_one_user_is_refused_and_the_others_go_on(tmp_path:
         ).json()
         assert batch["accepted"] == 1
         assert [(r["line"], r["status"]) for r in batch["rejected"]] == [(2, 429)]
+        assert batch["rejected"][0]["retryAfter"] > 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from node import errors
 from node.slots import slot_of, table_for
-from tests.router.conftest import Running, answers, running
+from tests.router.conftest import ROOT, Running, answers, running
 from tests.router.test_bad_input import refused
 
 BATCH = "/api/v3/messages/batch"
@@ -45,6 +46,13 @@ def test_lines_that_are_not_acceptable_are_told_by_number_and_field(router: Runn
     told = [(r["line"], r["field"], r["status"]) for r in answer.json()["rejected"]]
     assert told == [(3, "title", 422), (4, None, 400), (5, "users[0]", 422), (8, "id", 409)]
     assert all(r["error"] for r in answer.json()["rejected"])
+
+
+def test_the_reference_shows_what_is_answered(router: Running) -> None:
+    section = (ROOT / "docs" / "api.md").read_text().partition(f"### POST {BATCH}\n")[2].partition("\n### ")[0]
+    body = "\n".join(re.findall(r"'({.*?})'", section))
+    shown = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
+    assert [post(router, body.encode()).json()] == [json.loads(example) for example in shown]
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n\n", b" \n"])
@@ -91,7 +99,8 @@ def test_a_share_of_the_node_that_is_down_costs_its_lines(router: Running) -> No
     router.peers[1].refusal = errors.DiskFull()
     answer = post(router, b"\n".join(line(users=[user]) for user in users)).json()
     hit = [number for number, user in enumerate(users, 1) if table[slot_of(user)] == 1]
-    assert [(r["line"], r["status"]) for r in answer["rejected"]] == [(number, 507) for number in hit]
+    told = [(r["line"], r["status"], r["retryAfter"]) for r in answer["rejected"]]
+    assert told == [(number, 507, errors.DiskFull.retry_after) for number in hit]
     assert answer["accepted"] == 60 - len(hit)
 
 
