@@ -105,8 +105,8 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mailbox_idle_s: Seconds = 900
     """a box that nobody has used for so long is checkpointed and closed"""
     archive_after_days: Annotated[int, Meta(ge=0)] = 0
-    """a message that is older moves to ``archive/`` beside the box: still read over the API, no more synced to devices,
-    and not in backups; 0: never"""
+    """a message that is older moves to ``archive/`` beside the box: still read over the API, no more synced to devices;
+    0: never"""
     retention_days: Annotated[int, Meta(ge=0)] = 0
     """a message that was made and accepted longer ago is deleted by itself, from the archive too; 0: never"""
     quota_messages: Annotated[int, Meta(ge=0)] = 0
