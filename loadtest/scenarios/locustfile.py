@@ -43,7 +43,12 @@ class Sender(User):
         self._process = int(self.environment.runner.worker_index if self._plan.processes > 1 else 0)
         clients = max(phase.clients for phase in self._plan.phases)
         self._random = random.Random(f"{self._plan.run} {self._process}")
-        self._requests = Requests(self._plan, self._random, connections=max(self._plan.in_flight_max, clients))
+        self._requests = Requests(
+            self._plan,
+            self._random,
+            connections=max(self._plan.in_flight_max, clients),
+            device=f"phone-{self._process}",
+        )
         self._ledger = Ledger(Path(self._plan.ledger))
         self._numbers = itertools.count(self._plan.first + self._process, self._plan.processes)
 
@@ -102,8 +107,14 @@ class Sender(User):
                 gevent.sleep(self._random.uniform(0.0, min(_PAUSE_MAX_S, max(0.05, done.retry_after_s))))
 
     def _act(self, phase: Phase, since: float) -> Done:
-        """One action; everything is counted from ``since``."""
-        kind, action = self._choose()
+        """One action, counted from ``since``; a device that has to sync does so at once."""
+        done = self._counted(phase, since, *self._choose())
+        if (user := done.outdated) is not None:
+            self._counted(phase, time.monotonic(), "sync", lambda: self._requests.sync(user))
+        return done
+
+    def _counted(self, phase: Phase, since: float, kind: str, action: Callable[[], Done]) -> Done:
+        """One request."""
         done = action()
         took_ms = (time.monotonic() - since) * 1e3
         self._ledger.accepted(letter.number for letter in done.letters if letter.outcome is Outcome.ACCEPTED)

@@ -12,7 +12,7 @@ from enum import StrEnum
 LETTER = "LETTER"
 LAG = "LAG"
 LANES = ("high", "normal", "low")
-TITLES = {"deliver": "POST", "page": "GET", "check": "GET"}
+TITLES = {"deliver": "POST", "page": "GET", "check": "GET", "sync": "GET"}
 
 
 class Outcome(StrEnum):
@@ -28,7 +28,7 @@ def lane_of(priority: int) -> str:
 
 
 def request(phase: str, kind: str) -> str:
-    """``kind``: deliver, page or check."""
+    """``kind``: deliver, page, check or sync (the download that a check asks for)."""
     return f"{phase}: {kind}"
 
 

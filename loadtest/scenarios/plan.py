@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     reads: float = 0.0
     """share of the actions that read a page of a box"""
     checks: float = 0.0
-    """share of the actions that ask whether a device has to sync"""
+    """share of the actions that ask whether a device has to sync, which it then does"""
     in_flight_max: int = 512
     """requests of one process"""
     processes: int = 1

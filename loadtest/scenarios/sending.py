@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from geventhttpclient import HTTPClient
 from loadtest.scenarios import addressing, ledger
 from loadtest.scenarios.names import Outcome, lane_of
 from loadtest.scenarios.plan import Plan
-from node.model import BatchAccepted
+from node.model import BatchAccepted, SyncCheck
 
 TIMEOUT_S = 30.0
 _REFUSED = frozenset({429, 503, 507})
@@ -21,6 +22,7 @@ _JSON = {"Content-Type": "application/json"}
 _LINES = {"Content-Type": "application/x-ndjson"}
 _encode = msgspec.json.Encoder().encode
 _batch = msgspec.json.Decoder(BatchAccepted).decode
+_check = msgspec.json.Decoder(SyncCheck).decode
 
 
 class Letter(NamedTuple):
@@ -37,14 +39,24 @@ class Done(NamedTuple):
     error: str | None
     """why it counts as a failure: status and code, or the kind of error"""
     retry_after_s: float = 0.0
+    outdated: str | None = None
+    """whose device was told that it has to sync"""
+
+
+class _Response(NamedTuple):
+    header: Callable[[str], object]
+    content: bytes
 
 
 class Requests:
-    """Of one process. ``random`` chooses who reads, and priorities."""
+    """Of one process. ``rng`` chooses who reads, and priorities; ``device`` is what each user's device calls itself."""
 
-    def __init__(self, plan: Plan, rng: random.Random, *, connections: int) -> None:
+    def __init__(self, plan: Plan, rng: random.Random, *, connections: int, device: str) -> None:
         self._plan = plan
         self._random = rng
+        self._device = device
+        self._versions: dict[str, str] = {}
+        """what the device of each user has"""
         where = urlsplit(plan.url)
         assert where.hostname is not None
         self._client = HTTPClient(
@@ -69,13 +81,13 @@ class Requests:
             outcome = _outcome(done)
             return done._replace(letters=[Letter(numbers[0], lane_of(priority), outcome)])
         letters = [self._letter(number) for number in numbers]
-        response: list[bytes] = []
+        response: list[_Response] = []
         body = b"\n".join(line for _priority, line in letters)
         done = self._send("POST", "/api/v3/messages/batch", body, _LINES, response)
         outcome = _outcome(done)
         outcomes = [outcome] * len(numbers)
         if outcome is Outcome.ACCEPTED:
-            for error in _batch(response[0]).rejected:
+            for error in _batch(response[0].content).rejected:
                 outcomes[error.line - 1] = Outcome.REFUSED if error.status in _REFUSED else Outcome.FAILED
         kinds = zip(numbers, letters, outcomes, strict=True)
         return done._replace(letters=[Letter(n, lane_of(priority), result) for n, (priority, _line), result in kinds])
@@ -85,8 +97,25 @@ class Requests:
         return self._send("GET", f"/api/v3/users/{self._somebody()}/messages?limit=20", b"", {})
 
     def check(self) -> Done:
-        """Whether a device of somebody has to sync."""
-        return self._send("GET", f"/api/v3/sync/{self._somebody()}/check?device=phone", b"", {})
+        """Whether the device of somebody has to sync."""
+        user = self._somebody()
+        path = f"/api/v3/sync/{user}/check?device={self._device}&localVersion={self._versions.get(user, '')}"
+        response: list[_Response] = []
+        done = self._send("GET", path, b"", {}, response)
+        outdated = done.error is None and _check(response[0].content).need_sync
+        return done._replace(outdated=user if outdated else None)
+
+    def sync(self, user: str) -> Done:
+        """Download the whole box of ``user``: what was checked, or newer. It has to be what it says that it is."""
+        response: list[_Response] = []
+        done = self._send("GET", f"/api/v3/sync/{user}/download?device={self._device}", b"", {}, response)
+        if done.error is not None:
+            return done
+        [(header, content)] = response
+        if header("pobox-checksum") != f"sha256:{hashlib.sha256(content).hexdigest()}":
+            return done._replace(error="not the file that was announced")
+        self._versions[user] = str(header("pobox-version"))
+        return done
 
     def close(self) -> None:
         self._client.close()
@@ -109,7 +138,7 @@ class Requests:
         return priority, _encode(letter)
 
     def _send(
-        self, method: str, path: str, body: bytes, headers: dict[str, str], response: list[bytes] | None = None
+        self, method: str, path: str, body: bytes, headers: dict[str, str], response: list[_Response] | None = None
     ) -> Done:
         try:
             answer = self._client.request(method, path, body=body, headers=headers)
@@ -119,7 +148,7 @@ class Requests:
         status = answer.status_code
         if status in (200, 202):
             if response is not None:
-                response.append(bytes(content))
+                response.append(_Response(answer.get, bytes(content)))
             return Done((), len(content), None)
         retry_after_s = float(str(answer.get("retry-after") or 0))
         return Done((), len(content), str(status), retry_after_s)

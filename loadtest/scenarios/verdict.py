@@ -22,6 +22,8 @@ Figures = dict[str, tuple[float, str]]
 
 _OF_BOXES = frozenset({"lost", "doubled", "in a wrong box"})
 
+_READS = ("page", "check", "sync")
+
 BUSY = 0.9
 """a locust process that has so much of a core is what limits the load"""
 LATE_MS = 100.0
@@ -31,9 +33,9 @@ LATE_MS = 100.0
 def of_phase(run: Run, phase: Phase) -> Figures:
     """Of an ordinary scenario: its one open phase."""
     this, rows, name = run.plan, run.rows, phase.name
-    asked = {kind: rows.requests(name, kind) for kind in ("deliver", "page", "check")}
     due = phase.rate / this.lines * phase.seconds
-    done = sum(count - failures for count, failures in asked.values())
+    asked = [rows.requests(name, kind) for kind in ("deliver", "page", "check")]  # a sync is due when a check says so
+    done = sum(count - failures for count, failures in asked)
     accepted = rows.letters(name, Outcome.ACCEPTED)
     figures: Figures = {
         "accepted": (accepted / phase.seconds, "msg/s"),
@@ -43,8 +45,8 @@ def of_phase(run: Run, phase: Phase) -> Figures:
         "202, 50 %": (_or_nan(rows.request_ms(name, "deliver", "50%")), "ms"),
         "202, 99 %": (_or_nan(rows.request_ms(name, "deliver", "99%")), "ms"),
     }
-    for kind in ("page", "check"):
-        if asked[kind][0]:
+    for kind in _READS:
+        if rows.requests(name, kind)[0]:
             figures[f"a {kind}, 99 %"] = (_or_nan(rows.request_ms(name, kind, "99%")), "ms")
     return figures
 
@@ -163,7 +165,7 @@ def _failed(run: Run, phases: Sequence[Phase]) -> float:
     failed = 0
     for phase in phases:
         failed += run.rows.letters(phase.name, Outcome.FAILED)
-        failed += sum(run.rows.requests(phase.name, kind)[1] for kind in ("page", "check"))
+        failed += sum(run.rows.requests(phase.name, kind)[1] for kind in _READS)
     return failed
 
 

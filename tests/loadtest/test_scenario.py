@@ -41,13 +41,13 @@ def _tiny(name: str, **changes: object) -> Scenario:
     return msgspec.structs.replace(SCENARIOS[name], users=50, **changes)
 
 
-def test_two_processes_deliver_read_and_check_on_a_node_that_runs_and_all_is_counted_over_its_api(
+def test_two_processes_deliver_read_and_sync_on_a_node_that_runs_and_all_is_counted_over_its_api(
     tmp_path: Path, node: Node
 ) -> None:
     figures = _carry_out(tmp_path, "mixed", _tiny("mixed", rate=60, seconds=2), host=node.url, processes=2)
     assert figures["letters acknowledged"] == figures["accepted"] * 2 > 0
     assert figures["deliveries owed"] == figures["letters acknowledged"]
-    assert {"a page, 99 %", "a check, 99 %"} <= figures.keys()
+    assert {"a page, 99 %", "a check, 99 %", "a sync, 99 %"} <= figures.keys()
     assert figures["locust: processes"] == 2
 
 

@@ -93,6 +93,19 @@ def test_what_is_missed_is_named(tmp_path: Path, changes: Mapping[str, int], mis
     assert _missed(_judge(_steady(tmp_path, **changes))) == missed  # type: ignore[arg-type]
 
 
+def test_a_sync_is_shown_and_may_fail_but_was_not_due_by_itself(tmp_path: Path) -> None:
+    phase = Phase(name="mixed", seconds=10, rate=100)
+    cells: list[list[object]] = [
+        ["POST", "mixed: deliver", 800, 0, 3, 20],
+        ["GET", "mixed: check", 100, 0, 3, 30],
+        ["GET", "mixed: sync", 90, 2, 3, 40],
+    ]
+    figures = verdict.of_phase(_run(tmp_path, _plan(phase), cells), phase)
+    assert figures["a sync, 99 %"] == (40, "ms")
+    assert figures["failed"][0] == 2
+    assert figures["done, of what was due"][0] == 90
+
+
 @pytest.mark.parametrize(
     ("tally", "missed"),
     [
