@@ -153,7 +153,7 @@ SCENARIOS: dict[str, Scenario] = {
             **_SAFE,
             "offered / maximum": Limit(at_least=4.5),
             "goodput / maximum": Limit(at_least=0.8),
-            "maximum after / before": Limit(at_least=0.7),
+            "maximum after / before": Limit(at_least=0.5),
             "priority 8 and above: 202, 99 % / unloaded": Limit(at_most=3.0),
             "memory, second half / first": Limit(at_most=1.15),
             "memory, largest": Limit(at_most=1_536),

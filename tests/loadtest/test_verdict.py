@@ -160,7 +160,7 @@ def test_an_overload_is_measured_against_the_maximum_and_the_unloaded_node(tmp_p
 
 
 def test_an_overload_that_leaves_the_node_slower_is_missed(tmp_path: Path) -> None:
-    assert _missed(_judge(_overloaded(tmp_path, after=700), "overload")) == {"maximum after / before"}
+    assert _missed(_judge(_overloaded(tmp_path, after=400), "overload")) == {"maximum after / before"}
 
 
 def test_an_overload_that_starves_the_important_or_the_goodput_is_missed(tmp_path: Path) -> None:
