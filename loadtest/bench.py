@@ -75,8 +75,8 @@ def main(
         members=members,
     )
     settings.data.mkdir(parents=True, exist_ok=True)
-    preface = machine.describe(settings.data)
-    console.print(preface, highlight=False)
+    preface, facts = machine.describe(), machine.facts(settings.data)
+    console.print(f"Machine: {facts}. {preface}", highlight=False)
     failed = []
     for name in only or tuple(BENCHES):
         try:
@@ -89,7 +89,7 @@ def main(
         for note in result.notes:
             console.print(f"  {note}", markup=False)
         if write is not None:
-            stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {rounds} rounds of {seconds:g} s"
+            stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {rounds} rounds of {seconds:g} s; {facts}"
             sections = {name: report.section(result, stamp=stamp)}
             report.write(write, preface=preface, sections=sections, order=list(BENCHES))
     if failed:

@@ -67,7 +67,7 @@ Written by `python -m loadtest.capacity`; run it on your machine.
 
 ## Measured
 
-{machine}
+Machine: {machine}.
 {stamp}. {shards} shards and one router; locust, with 48 clients who wait for their answers, on the same cores.
 Letters of 600 B to 100 users each.
 

@@ -16,7 +16,6 @@ from loadtest.subjects import Subject, directory, pobox, postgresql
 
 CHANNEL = "everybody"
 _LIMIT_S = 1_800.0
-_PORTION = 10_000
 
 
 def _fill(subject: Subject, members: int) -> None:
@@ -26,8 +25,7 @@ def _fill(subject: Subject, members: int) -> None:
             made = client.put(f"/api/v3/channels/{CHANNEL}", json={"name": "Everybody"})
             if made.is_error:
                 raise BenchError(f"no channel: {made.status_code} {made.text[:500]}")
-        for start in range(0, members, _PORTION):
-            names = [load.user(number) for number in range(start, min(members, start + _PORTION))]
+        for names in load.portions(load.users(members)):
             added = client.post(f"/api/v3/channels/{CHANNEL}/members", json={"add": names})
             if added.is_error:
                 raise BenchError(f"no members: {added.status_code} {added.text[:500]}")

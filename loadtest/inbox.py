@@ -73,7 +73,7 @@ def main(messages: int, starts: int) -> None:
         page = _opened(context, node.url)
         first_s = time.monotonic() - began
         page.wait_for_function("() => !/searchable/.test(document.querySelector('.side-state')?.textContent ?? '')")
-        click.echo(facts(Path(directory)))
+        click.echo(f"Machine: {facts(Path(directory))}.")
         click.echo(f"box of {messages:,} messages; first sync to the first rows {first_s:.1f} s")
         warm = []
         for _ in range(starts):

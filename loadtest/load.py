@@ -13,12 +13,14 @@ import resource
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from loadtest.errors import BenchError
+from node.model import USERS_MAX
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -119,3 +121,14 @@ def run(
 def user(number: int) -> str:
     """The name that the script gives to user ``number``."""
     return f"u{number:010d}"
+
+
+def users(number: int) -> list[str]:
+    """The names of the first ``number`` of them."""
+    return [user(n) for n in range(number)]
+
+
+def portions(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """``names``, as many at a time as a request may hold."""
+    for start in range(0, len(names), USERS_MAX):
+        yield names[start : start + USERS_MAX]

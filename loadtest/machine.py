@@ -40,22 +40,21 @@ def _wrk_version() -> str:
 
 
 def facts(data: Path) -> str:
-    """The machine, in one sentence."""
+    """The machine, in a few words."""
     memory_gib = psutil.virtual_memory().total / 2**30
     return (
-        f"Machine: {cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores, "
-        f"{memory_gib:.0f} GiB of memory, {platform.system()} {platform.release()}, data on {file_system(data)}."
+        f"{cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores, "
+        f"{memory_gib:.0f} GiB of memory, {platform.system()} {platform.release()}, data on {file_system(data)}"
     )
 
 
-def describe(data: Path) -> str:
-    """The machine and the versions, as a Markdown paragraph."""
+def describe() -> str:
+    """What all sections of a page have in common, and the versions of the last run, as a Markdown paragraph."""
     versions = [f"Python {platform.python_version()}", f"SQLite {apsw.sqlite_lib_version()}"]
     versions += [f"{name} {metadata.version(name)}" for name in _LIBRARIES]
     versions += [postgres.version(), _wrk_version()]
     return (
-        f"{facts(data)} "
-        f"Versions: {', '.join(versions)}. "
+        f"Versions, at the last run: {', '.join(versions)}. "
         "Load generator, node and PostgreSQL share these cores. Peers take turns; whoever isn't measured is "
         "stopped. Median and min to max over the rounds; ratios are made round by round."
     )

@@ -1,8 +1,8 @@
 """Results on the terminal, and in the generated part of a Markdown page.
 
 A page holds ``<!-- bench:begin -->`` and ``<!-- bench:end -->``. Between them everything is
-generated: the machine, then one section a bench, each after its own marker. A run replaces the
-sections of the benches it ran and leaves the others, which keep their own date.
+generated: the versions, then one section a bench, each after its own marker. A run replaces the
+sections of the benches it ran and leaves the others, which keep their own date and machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def table(result: Result) -> Table:
 
 
 def section(result: Result, *, stamp: str) -> str:
-    """``result`` as Markdown; ``stamp`` says when and how long."""
+    """``result`` as Markdown; ``stamp`` says when, how long and on what."""
     lines = [f"### {result.name}: {result.title}", "", f"{result.how} ({stamp})", ""]
     lines += ["| figure | median | min to max | wanted | |", "|---|---:|---:|---|---|"]
     for row in result.rows:

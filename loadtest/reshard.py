@@ -21,7 +21,6 @@ from loadtest.errors import BenchError
 from loadtest.subjects import PoboxNode, directory, pobox
 
 _CHANNEL = "everybody"
-_PORTION = 10_000
 _LIMIT_S = 600.0
 _BEFORE_S = 3.0
 _TO_ALL = 100
@@ -69,8 +68,7 @@ def fill(node: PoboxNode, users: int) -> None:
     """Everybody has a box and is in the channel."""
     with httpx.Client(base_url=node.url, timeout=_LIMIT_S, trust_env=False) as http:
         http.put(f"/api/v3/channels/{_CHANNEL}", json={"name": "Everybody"}).raise_for_status()
-        for first in range(0, users, _PORTION):
-            names = [load.user(number) for number in range(first, min(users, first + _PORTION))]
+        for names in load.portions(load.users(users)):
             http.post(f"/api/v3/channels/{_CHANNEL}/members", json={"add": names}).raise_for_status()
     node.rest(limit_s=_LIMIT_S)
 

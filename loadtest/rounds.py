@@ -16,7 +16,6 @@ from loadtest.errors import BenchError
 from loadtest.subjects import Subject
 
 _DRAIN_LIMIT_S = 600.0
-_PORTION = 10_000
 
 
 @dataclass
@@ -112,29 +111,22 @@ def alone(others: Sequence[Account]) -> Iterator[None]:
         yield
 
 
-def greet(url: str, users: int, *, priority: int = 5) -> None:
+def greet(url: str, users: int) -> None:
     """One message to each of ``users`` users."""
-    for names in _portions(users):
-        hello = {"users": names, "title": "hello", "content": "the first letter", "priority": priority}
-        post(url, hello, timeout_s=120)
+    for names in load.portions(load.users(users)):
+        post(url, {"users": names, "title": "hello", "content": "the first letter"}, timeout_s=120)
 
 
 def fill(url: str, users: int, letters: int, *, content: str) -> None:
     """``letters`` to each of ``users`` users, as fast as they are taken."""
+    everybody = load.users(users)
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         for number in range(letters):
-            for names in _portions(users):
+            for names in load.portions(everybody):
                 letter = {"users": names, "title": f"before {number}", "content": content, "priority": 10}
                 while (answer := client.post("/api/v3/messages", json=letter)).status_code == 503:
                     time.sleep(float(answer.headers["Retry-After"]))
-                if answer.status_code != 202:
-                    raise BenchError(f"{answer.status_code} instead of 202: {answer.text[:500]}")
-
-
-def _portions(users: int) -> Iterator[list[str]]:
-    """The names of ``users`` users, as many at once as a request may name."""
-    for start in range(0, users, _PORTION):
-        yield [load.user(number) for number in range(start, min(users, start + _PORTION))]
+                _check_taken(answer)
 
 
 def post(url: str, message: dict[str, object], *, timeout_s: float = 60.0) -> float:
@@ -144,6 +136,10 @@ def post(url: str, message: dict[str, object], *, timeout_s: float = 60.0) -> fl
         began = time.monotonic()
         answer = client.post("/api/v3/messages", json=message)
         took = time.monotonic() - began
+    _check_taken(answer)
+    return took
+
+
+def _check_taken(answer: httpx.Response) -> None:
     if answer.status_code != 202:
         raise BenchError(f"{answer.status_code} instead of 202: {answer.text[:500]}")
-    return took

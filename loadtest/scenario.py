@@ -34,7 +34,6 @@ from loadtest.scenarios.watching import Watcher
 from loadtest.subjects import PoboxNode, divided, pobox
 
 CHANNEL = "everybody"
-_PORTION = 10_000
 _DRAIN_LIMIT_S = 600.0
 _REQUESTS_A_PROCESS = 1_500.0
 """a second, from one locust process on an ordinary core, with some room to spare"""
@@ -111,15 +110,14 @@ def subject(scenario: Scenario, options: Options, cpus: list[int] | None) -> Ite
 
 def prepare(url: str, this: Plan, letters: int) -> None:
     """Make the boxes, with so many letters in each, and channels that the plan needs."""
-    members = {CHANNEL: [load.user(number) for number in range(this.users)]} if this.channel else {}
+    members = {CHANNEL: load.users(this.users)} if this.channel else {}
     if this.recorded is not None:
         members = msgspec.json.decode(addressing.members_path(this.recorded).read_bytes(), type=dict[str, list[str]])
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         for channel, users in members.items():
             client.put(f"/api/v3/channels/{channel}", json={"name": channel}).raise_for_status()
-            for start in range(0, len(users), _PORTION):
-                added = {"add": users[start : start + _PORTION]}
-                client.post(f"/api/v3/channels/{channel}/members", json=added).raise_for_status()
+            for names in load.portions(users):
+                client.post(f"/api/v3/channels/{channel}/members", json={"add": names}).raise_for_status()
     if not members:
         rounds.fill(url, this.users, letters, content="x" * this.body_bytes)
 
@@ -373,7 +371,7 @@ def main(
         paced=not even,
         pace=pace,
     )
-    console.print(machine.facts(place), highlight=False)
+    console.print(f"Machine: {machine.facts(place)}.", highlight=False)
     try:
         result = run(name, scenario, options, console)
     except BenchError as error:

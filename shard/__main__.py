@@ -56,7 +56,7 @@ async def serve(
     ended = asyncio.Event()
     shard.failed = _fail
     shard.start()
-    listener = Listener(shard, _fail)
+    listener = Listener(shard)
     life = asyncio.create_task(shard.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)

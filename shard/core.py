@@ -101,7 +101,7 @@ class Shard:
         self.under_way: dict[asyncio.Task[None], ops.AnyRequest] = {}
         """questions that are being answered"""
         self.failed: Callable[[BaseException], None] = lambda _error: None
-        """is told at once what ended a part of it; :meth:`run` raises it when all others have come to an end"""
+        """is told at once for what the process must end; where that ended a part, :meth:`run` raises it in the end"""
         self._wake = asyncio.Event()
         self.journal = Journal(
             paths.shard_db(data, placement.version, index), sync=journal_sync, vfs=vfs, keyring=keyring

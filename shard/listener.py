@@ -60,12 +60,11 @@ class _Connection(Framed):
 
 
 class Listener:
-    """Answers for ``shard``. ``failed`` is called with an error after which the process must end."""
+    """Answers for ``shard``, which is told (``failed``) of an error after which the process must end."""
 
-    def __init__(self, shard: Shard, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.connections: set[_Connection] = set()
-        self._failed = failed
         self._tasks = shard.under_way
         self._server: asyncio.AbstractServer | None = None
         self._stranger_told = -math.inf
@@ -146,7 +145,7 @@ class Listener:
         except (apsw.FullError, DiskFull):
             frame = ops.failed(request.rid, DiskFull())
         except Unsure as error:
-            self._failed(error)
+            self.shard.failed(error)
             return
         except Exception:
             log.exception("a question failed", question=type(request).__name__)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from loadtest.figures import Result, Row
-from loadtest.scenarios.catalogue import Limit, Scenario
+from loadtest.scenarios.catalogue import BOXES, Limit, Scenario
 from loadtest.scenarios.names import LANES, Outcome
 from loadtest.scenarios.plan import Phase
 from loadtest.scenarios.running import Run
@@ -19,8 +19,6 @@ from loadtest.scenarios.watching import Sample
 
 Figures = dict[str, tuple[float, str]]
 """what → (how much, its unit); NaN where nobody can tell"""
-
-_OF_BOXES = frozenset({"lost", "doubled", "in a wrong box"})
 
 _READS = ("page", "check", "sync")
 
@@ -157,7 +155,7 @@ def passed(result: Result) -> bool:
 
 def is_sound(result: Result) -> bool:
     """Whether what was acknowledged lies where it belongs, once; else the boxes are evidence."""
-    return all(row.met is not False for row in result.rows if row.label in _OF_BOXES)
+    return all(row.met is not False for row in result.rows if row.label in BOXES)
 
 
 def _failed(run: Run, phases: Sequence[Phase]) -> float:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 
 from node import ops, paths
 from node.clock import iso
@@ -163,6 +164,14 @@ class Running:
         """As SIGTERM does it."""
         await self.while_alive(self.shard.drain())
         await self.kill()
+
+    async def ended_by(self, kind: type[Exception]) -> None:
+        """The shard ends by itself, for an error of ``kind``; its data stays open until :meth:`kill`."""
+        assert self.life is not None
+        await asyncio.wait([self.life], timeout=PATIENCE_S)
+        with pytest.raises(BaseExceptionGroup) as ended:
+            self.life.result()
+        assert ended.group_contains(kind)
 
     async def while_alive(self, work: Awaitable[T]) -> T:
         """The result of ``work``; what ends the shard meanwhile is raised."""

@@ -392,11 +392,7 @@ def test_a_barrier_that_fails_ends_the_shard_and_keeps_the_letters() -> None:
             running = await Running(data, disk=disk, barrier_s=0.01).__aenter__()
             disk.fails = True
             await running.deliver(delivery(letter("m"), ["ada"]))
-            assert running.life is not None
-            await asyncio.wait([running.life], timeout=30)
-            with pytest.raises(BaseExceptionGroup) as ended:
-                running.life.result()
-            assert ended.group_contains(Unsure)
+            await running.ended_by(Unsure)
             await running.kill()
             assert _rows(data) == 1
             async with Running(data) as running:
@@ -416,11 +412,7 @@ def test_a_commit_that_fails_is_not_answered_and_ends_the_shard(monkeypatch: pyt
 
             monkeypatch.setattr(running.shard.journal, "_commit", unsure)
             answer = running.send(delivery(letter("m"), ["ada"]))
-            assert running.life is not None
-            await asyncio.wait([running.life], timeout=30)
-            with pytest.raises(BaseExceptionGroup) as ended:
-                running.life.result()
-            assert ended.group_contains(Unsure)
+            await running.ended_by(Unsure)
             assert not answer.done()
             await running.kill()
 

@@ -210,11 +210,7 @@ def test_a_commit_that_may_have_failed_ends_the_shard_also_where_a_device_is_for
             monkeypatch.setattr(running.shard.push.subscriptions, "drop", drop)
             service.answers("phone", (410, {}))
             await running.deliver(delivery(letter("one"), ["ada"]))
-            assert running.life is not None
-            await asyncio.wait([running.life], timeout=30)
-            with pytest.raises(BaseExceptionGroup) as ended:
-                running.life.result()
-            assert ended.group_contains(Unsure, depth=None)
+            await running.ended_by(Unsure)
             await running.kill()
 
     asyncio.run(go())
