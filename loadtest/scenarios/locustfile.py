@@ -3,6 +3,9 @@
 Locust spawns, counts over all processes, writes CSV and HTML. A user here isn't a person who waits for answers,
 but the clock of an open phase (or the clients of a closed one). In an open phase each request has a
 greenlet of its own out of a bounded pool; how late it was begun is a row of the statistics.
+
+Locust ends when every process has carried out the plan, not at a time: with ``--run-time`` its master leaves half a
+second later, whatever the processes have yet to report.
 """
 
 from __future__ import annotations
@@ -18,21 +21,59 @@ import gevent  # type: ignore[import-untyped]
 import gevent.pool  # type: ignore[import-untyped]
 import locust.runners
 import locust.stats
-from locust import User, task
+from locust import User, events, task
+from locust.env import Environment
 from locust.exception import StopUser
+from locust.rpc.protocol import Message
+from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.scenarios import addressing, names, pace, plan
 from loadtest.scenarios.ledger import Ledger
 from loadtest.scenarios.names import Outcome
 from loadtest.scenarios.plan import Phase
-from loadtest.scenarios.sending import TIMEOUT_S, Done, Requests
+from loadtest.scenarios.sending import Done, Requests
 
 locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0  # each second, for whoever watches
 locust.runners.WORKER_REPORT_INTERVAL = 1.0
+_CARRIED_OUT = "carried_out"
+"""what a process tells the master at its end, with all that it counted since its last report"""
 _LAST_WORD_S = 3.0
 """locust writes its CSV once a second and not at its end: what was counted last has to wait for that"""
 _PAUSE_MAX_S = 0.5
 """a client of a closed phase that was refused comes back after at most this, some sooner"""
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def listen(environment: Environment, **_others: object) -> None:
+    """The master ends locust when it has heard from all."""
+    master = environment.runner
+    if not isinstance(master, MasterRunner):
+        return
+    missing = set(range(plan.load(Path(os.environ[plan.VARIABLE])).processes))
+
+    def carried_out(environment: Environment, msg: Message) -> None:
+        environment.events.worker_report.fire(client_id=msg.node_id, data=msg.data["report"])  # type: ignore[no-untyped-call]
+        missing.discard(msg.data["process"])
+        if not missing:
+            gevent.spawn(_end, environment)
+
+    master.register_message(_CARRIED_OUT, carried_out)
+
+
+def _say_carried_out(environment: Environment) -> None:
+    worker = environment.runner
+    if not isinstance(worker, WorkerRunner):
+        gevent.spawn(_end, environment)
+        return
+    report: dict[str, object] = {}
+    environment.events.report_to_master.fire(client_id=worker.client_id, data=report)  # type: ignore[no-untyped-call]
+    worker.send_message(_CARRIED_OUT, {"process": worker.worker_index, "report": report})
+
+
+def _end(environment: Environment) -> None:
+    gevent.sleep(_LAST_WORD_S)
+    assert environment.runner is not None
+    environment.runner.quit()
 
 
 class Sender(User):
@@ -40,7 +81,7 @@ class Sender(User):
 
     def on_start(self) -> None:
         self._plan = plan.load(Path(os.environ[plan.VARIABLE]))
-        self._process = int(self.environment.runner.worker_index if self._plan.processes > 1 else 0)
+        self._process = int(self.environment.runner.worker_index)
         clients = max(phase.clients for phase in self._plan.phases)
         self._random = random.Random(f"{self._plan.run} {self._process}")
         self._requests = Requests(
@@ -69,9 +110,9 @@ class Sender(User):
             # Clients of a closed phase may get their last answers late: that is not the next one's time.
             begins = max(begins + phase.seconds, time.monotonic())
             gevent.sleep(max(0.0, begins - time.monotonic()))
-        pool.join(timeout=TIMEOUT_S)
+        pool.join(timeout=plan.TIMEOUT_S)
         self._ledger.close()
-        gevent.sleep(_LAST_WORD_S)
+        _say_carried_out(self.environment)
         raise StopUser
 
     def _open(self, phase: Phase, begins: float, pool: gevent.pool.Pool) -> None:

@@ -12,6 +12,8 @@ import msgspec
 
 VARIABLE = "LOADTEST_PLAN"
 """the environment variable that names the file"""
+TIMEOUT_S = 30.0
+"""how long an answer is waited for"""
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +19,9 @@ from loadtest.scenarios.rows import Moment, Statistics
 from loadtest.scenarios.watching import Sample, Watcher
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-_MORE_S = 1.0
-"""after the last phase; then locust waits for its users to end, which they do when all is answered and written"""
-_STOP_TIMEOUT_S = 30
 _START_S = 30.0
+_END_S = 30.0
+"""from the last answer until locust has written all"""
 _POLL_S = 0.5
 _TOTAL = "Aggregated"
 """locust's word"""
@@ -65,14 +63,13 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     plan.save(plan_path, this)
     options = ["-f", str(_LOCUSTFILE), "--headless", "--only-summary", "--exit-code-on-error", "0"]
     options += ["-u", str(this.processes), "-r", str(max(100, this.processes))]
-    options += ["-t", f"{math.ceil(this.seconds + _MORE_S)}s", "--stop-timeout", str(_STOP_TIMEOUT_S)]
     options += ["--csv", str(prefix), "--csv-full-history", "--html", f"{prefix}.html"]
     if this.processes > 1:
         options += ["--processes", str(this.processes)]
     command = python("locust", *options, cpus=cpus)
     child = Child("locust", command, prefix.with_suffix(".log"), environ={plan.VARIABLE: str(plan_path)})
     generators = Watcher(child.tree)
-    deadline = time.monotonic() + this.seconds + _MORE_S + _STOP_TIMEOUT_S + _START_S
+    deadline = time.monotonic() + _START_S + this.seconds + plan.TIMEOUT_S + _END_S
     try:
         with node.watching(), generators.watching(), Screen(this, prefix, node, generators, console) as screen:
             while (code := child.ended()) is None:

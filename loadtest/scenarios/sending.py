@@ -13,10 +13,9 @@ from geventhttpclient import HTTPClient
 
 from loadtest.scenarios import addressing, ledger
 from loadtest.scenarios.names import Outcome, lane_of
-from loadtest.scenarios.plan import Plan
+from loadtest.scenarios.plan import TIMEOUT_S, Plan
 from node.model import BatchAccepted, SyncCheck
 
-TIMEOUT_S = 30.0
 _REFUSED = frozenset({429, 503, 507})
 _JSON = {"Content-Type": "application/json"}
 _LINES = {"Content-Type": "application/x-ndjson"}
