@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 DAY_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
+_US = timedelta(microseconds=1)
 
 
 def now_us() -> int:
@@ -22,4 +23,4 @@ def iso(us: int) -> str:
 
 def us_of(moment: datetime) -> int:
     """Microseconds of an aware ``datetime``."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - _EPOCH) // _US

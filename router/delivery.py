@@ -46,8 +46,9 @@ class Delivery:
         given = given_id(message, key)
         self._links.check_room(message.priority, users)
         id = given or new_id()
-        letter = letters.letter(message, id, clock.now_us())
-        digest = letters.digest(message, users)  # also of an id made here: the caller may send it again
+        created = letters.created(message)
+        letter = letters.letter(message, id, created, clock.now_us())
+        digest = letters.digest(message, users, created)  # also of an id made here: the caller may send it again
         call = _Call(self._links, id, digest, given is None, letter, message.priority)
 
         async def once() -> int:

@@ -46,8 +46,18 @@ def targets(message: NewMessage) -> list[str] | None:
     return list(dict.fromkeys(users))
 
 
-def letter(message: NewMessage, id: str, now_us: int) -> msgspec.Raw:
-    """The :class:`node.ops.Letter`, encoded. Raises :class:`BadField` for a time out of range."""
+def created(message: NewMessage) -> str | None:
+    """``createdAt`` as it is stored, None if it was left out. Raises :class:`BadField` for a time out of range."""
+    if message.created_at is None:
+        return None
+    us = clock.us_of(message.created_at)
+    if not 0 <= us <= US_MAX:
+        raise BadField("createdAt must lie in the years 1970 to 9999", field="createdAt")
+    return clock.iso(us)
+
+
+def letter(message: NewMessage, id: str, created: str | None, now_us: int) -> msgspec.Raw:
+    """The :class:`node.ops.Letter`, encoded."""
     now = _iso(now_us)
     return msgspec.Raw(
         ops.encode(
@@ -59,7 +69,7 @@ def letter(message: NewMessage, id: str, now_us: int) -> msgspec.Raw:
                 message.message_type,
                 message.priority,
                 message.sender,
-                now if message.created_at is None else _created(message),
+                created or now,
                 now,
                 None if message.metadata is None else _json(message.metadata).decode(),
                 now_us,
@@ -69,7 +79,7 @@ def letter(message: NewMessage, id: str, now_us: int) -> msgspec.Raw:
     )
 
 
-def digest(message: NewMessage, users: list[str] | None) -> bytes:
+def digest(message: NewMessage, users: list[str] | None, created: str | None) -> bytes:
     """16 bytes that stand for the body without its id."""
     return blake2b(
         _canonical(
@@ -81,7 +91,7 @@ def digest(message: NewMessage, users: list[str] | None) -> bytes:
                 message.message_type,
                 message.priority,
                 message.sender,
-                None if message.created_at is None else _created(message),
+                created,
                 message.metadata,
                 message.timeout_seconds,
             )
@@ -99,11 +109,3 @@ def _iso(us: int) -> str:
     """:func:`node.clock.iso` of a time that is much like the last one: the second is formatted once."""
     seconds, rest = divmod(us, 1_000_000)
     return f"{_second(seconds)}{rest:06d}Z"
-
-
-def _created(message: NewMessage) -> str:
-    assert message.created_at is not None
-    us = clock.us_of(message.created_at)
-    if not 0 <= us <= US_MAX:
-        raise BadField("createdAt must lie in the years 1970 to 9999", field="createdAt")
-    return clock.iso(us)

@@ -66,7 +66,7 @@ def shuffled(value: Any, chance: random.Random) -> Any:
 
 def digest(fields: dict[str, Any]) -> bytes:
     message = decode(msgspec.json.encode(fields))
-    return letters.digest(message, letters.targets(message))
+    return letters.digest(message, letters.targets(message), letters.created(message))
 
 
 @given(MESSAGES, st.randoms(use_true_random=False))
@@ -95,7 +95,7 @@ def test_the_digest_takes_a_default_for_what_is_left_out() -> None:
 @given(MESSAGES)
 def test_a_letter_holds_what_was_posted(fields: dict[str, Any]) -> None:
     message = decode(msgspec.json.encode(fields))
-    letter = msgspec.msgpack.decode(letters.letter(message, "m", 0), type=ops.Letter)
+    letter = msgspec.msgpack.decode(letters.letter(message, "m", letters.created(message), 0), type=ops.Letter)
     assert (letter.title, letter.content) == (fields["title"], fields["content"])
     stored = None if letter.metadata is None else msgspec.json.decode(letter.metadata)
     assert stored == fields.get("metadata")
