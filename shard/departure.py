@@ -140,7 +140,7 @@ class Departure:
         shards = to.keys() | slots.keys() | of_home.keys()
         after = max((self._residents.since(slot) for of_one in slots.values() for slot in of_one), default=0)
         since_us = now_us() - COUNTED_US
-        counted = await self._journal.read(lambda: self._journal.taken_since(since_us, after, _COUNTED_MAX))
+        taken = await self._journal.read(lambda: self._journal.taken_since(since_us, after, _COUNTED_MAX))
         packed: dict[int, Parcel] = {}
         for shard in sorted(shards - {index}):
             stays = self._stays(slots.get(shard, []))
@@ -152,7 +152,8 @@ class Departure:
                     one.retries.append(retry)
                 one.letters += await self._undelivered(user)
             one.receipts = of_home.get(shard, [])
-            one.counted = counted if mine else []
+            if mine:
+                one.counted, one.counted_from_us = taken
             packed[shard] = one
         return packed
 

@@ -215,10 +215,13 @@ class Journal:
         """Number, id, digest, time of acceptance, targets and failed of the next receipts, in order."""
         return list(self.db.execute(_RECEIPTS, (seq, limit)))
 
-    def taken_since(self, us: int, after: int, limit: int) -> list[str]:
-        """Ids of the last messages that were accepted at or after ``us``, with a number above ``after``."""
-        rows = self.db.execute(_TAKEN, (after, limit))
-        return [id for id, accepted_us in rows if accepted_us >= us]
+    def taken_since(self, us: int, after: int, limit: int) -> tuple[list[str], int]:
+        """Ids of the last messages, ``limit`` at most, that were accepted at or after ``us``, with a number above
+        ``after``; and from when on these are all."""
+        rows = list(self.db.execute(_TAKEN, (after, limit)))
+        if len(rows) == limit:
+            us = max(us, rows[-1][1])
+        return [id for id, accepted_us in rows if accepted_us >= us], us
 
     def body(self, seq: int) -> tuple[int, str, bytes] | None:
         """Kind, id and body of a letter that is here still."""

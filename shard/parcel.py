@@ -61,6 +61,8 @@ class Parcel(msgspec.Struct):
     receipts: list[Receipt]
     counted: list[str]
     """messages that were taken a moment ago, of which receipts there count these people"""
+    counted_from_us: int = 0
+    """these are all that were taken from then on"""
 
 
 class Unpacked(NamedTuple):
@@ -164,7 +166,7 @@ def unpack(journal: Journal, members: Members, residents: Residents, parcel: Par
     for kind, id, user, body in parcel.letters:
         letters.append((journal.add_one(kind, id, [user], body), kind, id, 1, None, user, body))
     receipts = sum([journal.take_receipt(*receipt) for receipt in parcel.receipts])
-    residents.note_counted(parcel.counted, began)
+    residents.note_counted(parcel.counted, parcel.counted_from_us, began)
     drop(journal)
     bodies = [len(row[-1]) for row in parcel.dead if row[-2] == dead_letters.DEAD]
     limits = [(table, tuple(values)) for table, values in parcel.quotas]

@@ -32,10 +32,13 @@ _CAME = """
 CREATE TABLE IF NOT EXISTS came(id TEXT NOT NULL, began INTEGER NOT NULL, at_us INTEGER NOT NULL,
     PRIMARY KEY(id, began)) WITHOUT ROWID"""
 _PUT_CAME = "INSERT OR REPLACE INTO came(id, began, at_us) VALUES(?,?,?)"
-_CAME_S = 600
-COUNTED_US = 10_000_000
+_PUT_GONE = """
+INSERT OR REPLACE INTO came(id, began, at_us)
+    SELECT '', began, max(at_us) FROM came WHERE id<>'' AND at_us<? GROUP BY began"""
+_CAME_US = 600_000_000
+COUNTED_US = 60_000_000
 """how long before people move the messages are named that were taken for them: they may well be sent again by somebody
-who waits for an answer"""
+who waits for an answer, or for a shard that is down"""
 
 Stay = tuple[int, int, int]
 """a slot, from which number on it was there, and at which shard"""
@@ -54,7 +57,7 @@ class Residents:
         self._db = db
         self._since: dict[int, int] = {}
         self._counted: dict[str, list[int]] = {}
-        self._began_us: dict[int, int] = {}
+        self._named_from_us: dict[int, int] = {}
         self.take(placement)
         self.load()
 
@@ -76,13 +79,13 @@ class Residents:
             self._stays.setdefault(slot, []).append((since, shard))
             if shard == self.index:
                 self._since[slot] = max(since, self._since.get(slot, 0))
-        self._counted, self._began_us = {}, {}
+        self._counted, self._named_from_us = {}, {}
         if has_table(self._db, "came"):
             for id, began, at_us in self._db.execute("SELECT id, began, at_us FROM came"):
                 if id:
                     self._counted.setdefault(id, []).append(began)
                 else:
-                    self._began_us[began] = at_us
+                    self._named_from_us[began] = at_us
 
     # -- asked for each letter ---------------------------------------------------------------------
 
@@ -107,11 +110,11 @@ class Residents:
 
     def counted(self, message_id: str, known_us: int) -> frozenset[int]:
         """The numbers with which people came here whom the receipt at their former shard counts as targets of this
-        message: those are told with them who were taken in the moments before. One that was known long before, at
+        message: those are named with them that were taken in the moments before. One that was known before these, at
         ``known_us`` (0: it was not), and is sent again, was taken for everybody, as far as anybody can tell."""
-        if not self._began_us or not (known_us or message_id in self._counted):
+        if not self._named_from_us or not (known_us or message_id in self._counted):
             return frozenset()
-        long_before = {began for began, at_us in self._began_us.items() if 0 < known_us < at_us - COUNTED_US}
+        long_before = {began for began, from_us in self._named_from_us.items() if 0 < known_us < from_us}
         return frozenset(long_before.union(self._counted.get(message_id, ())))
 
     def spans(self, user: str) -> list[tuple[int, int, int]]:
@@ -186,10 +189,13 @@ class Residents:
         self._db.execute(_SCHEMA).fetchall()
         self._db.executemany(_PUT, list(stays))
 
-    def note_counted(self, message_ids: Iterable[str], began: int) -> None:
-        """In a transaction of the journal: see :meth:`counted`. What is from long ago goes."""
+    def note_counted(self, message_ids: Iterable[str], from_us: int, began: int) -> None:
+        """In a transaction of the journal: see :meth:`counted`; ``message_ids`` are all that were taken from
+        ``from_us`` on. Names from long ago go: then whatever was known before those people came counts as taken."""
         assert self._db.in_transaction
         now = now_us()
         self._db.execute(_CAME).fetchall()
-        self._db.execute("DELETE FROM came WHERE at_us<? AND id<>''", (now - _CAME_S * 1_000_000,))
-        self._db.executemany(_PUT_CAME, [(id, began, now) for id in ("", *message_ids)])
+        self._db.execute(_PUT_GONE, (now - _CAME_US,)).fetchall()
+        self._db.execute("DELETE FROM came WHERE at_us<? AND id<>''", (now - _CAME_US,)).fetchall()
+        self._db.execute(_PUT_CAME, ("", began, from_us)).fetchall()
+        self._db.executemany(_PUT_CAME, [(id, began, now) for id in message_ids])

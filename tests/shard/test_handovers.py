@@ -18,7 +18,7 @@ from node.clock import now_us
 from node.errors import Moving, Refused
 from node.placement import Placement
 from node.slots import slot_of
-from shard import handovers, ledger, parcel
+from shard import departure, handovers, ledger, parcel
 from shard.doctor import Doctor
 from shard.layout import lay_out
 from shard.subscriptions import Subscription
@@ -121,7 +121,9 @@ class Node(Cluster):
     def of(self, user: str) -> Running:
         return self.running[self.placed.table.shard_of(user)]
 
-    async def send(self, id: str, *users: str, digest: bytes = b"digest", only: int | None = None) -> int:
+    async def send(
+        self, id: str, *users: str, digest: bytes = b"digest", only: int | None = None, known_us: int = 0
+    ) -> int:
         """As a router does it, by the table of now."""
         table = self.placed.table
         targets = 0
@@ -129,6 +131,7 @@ class Node(Cluster):
             mine = [user for user in users if table.shard_of(user) == index]
             if only in (None, index) and (mine or index == table.home(id)):
                 frame = delivery(letter(id), mine, digest=digest, claim=index == table.home(id), table=table.number)
+                frame.known_us = known_us
                 targets += await self.running[index].deliver(frame)
         return targets
 
@@ -299,6 +302,33 @@ async def test_a_receipt_counts_nobody_twice_who_moved_between_two_tries() -> No
             assert await node.ids_of(ADA) == ["once"]
             with pytest.raises(Refused, match="not available"):  # by the table of before
                 await node.running[0].deliver(delivery(letter("x"), [ADA], table=1))
+
+
+@played
+async def test_a_receipt_counts_who_moved_though_a_part_of_the_shards_was_down_for_long_before_the_second_try() -> None:
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            await node.send("part", ADA, BOB, only=1, known_us=now_us() - 30_000_000)
+            await node.move(ADA, 1)
+            for _twice in range(2):
+                await node.send("part", ADA, BOB)
+            assert (await node.receipt("part")).targets == 2
+
+
+@played
+async def test_a_receipt_counts_nobody_twice_though_so_much_was_taken_that_not_all_of_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(departure, "_COUNTED_MAX", 2)
+    with laid_out(2) as data:
+        async with Node(data, 2) as node:
+            ago_us = {id: now_us() - seconds * 1_000_000 for seconds, id in ((4, "a"), (3, "b"), (2, "c"))}
+            for id, known_us in ago_us.items():
+                await node.send(id, ADA, only=0, known_us=known_us)
+            await node.move(ADA, 1)
+            for id, known_us in ago_us.items():
+                await node.send(id, ADA, only=1, known_us=known_us)
+                assert (await node.receipt(id)).targets == 1, id
 
 
 @played
