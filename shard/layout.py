@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import SLOTS
-from shard import dead_letters, gone, parcel, parked, quotas, schedule, sqlite, subscriptions, vapid
+from shard import dead_letters, gone, parcel, parked, quotas, schedule, sqlite, subscriptions
 from shard.journal import MESSAGE, Journal
 from shard.keyring import Keyring, open_keyring
 from shard.members import Members
@@ -55,7 +55,10 @@ def lay_out(data: Path, shards: int, keyring: Keyring | None = None) -> Move | N
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in (paths.run_dir(data), paths.boxes_dir(data)):
         directory.mkdir(mode=0o700, exist_ok=True)
-    vapid.make(data)
+    if not paths.vapid_path(data).exists():
+        from shard import vapid  # at the first start only: the libraries of keys take longer than most of what is here
+
+        vapid.make(data)
     old = placement.load(data)
     if old is None:
         _check_empty(data, keyring)

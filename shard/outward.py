@@ -9,30 +9,29 @@ the environment not used, and of an answer only status and ``Retry-After`` are l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
-import ssl
-from collections.abc import Iterable
-from email.utils import parsedate_to_datetime
-from time import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
-
-import httpcore
 
 from node.errors import BadField, Unavailable
 
+if TYPE_CHECKING:
+    from shard.poster import Poster
+
 URL_MAX = 2_048
-_CONNECT_S = 5.0
-_ANSWER_S = 10.0
-_ALL_S = 20.0
-_ANSWER_BYTES_MAX = 16_384
-_ADDRESSES_MAX = 3
+CONNECT_S = 5.0
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-_FAILURES = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, TimeoutError, OSError)
 _COMPATIBLE = ipaddress.ip_network("::/96")
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
+class Request(NamedTuple):
+    """A POST."""
+
+    url: str
+    headers: list[tuple[str, str]]
+    body: bytes
 
 
 class Answer(NamedTuple):
@@ -89,7 +88,7 @@ class Outward:
     def __init__(self, *, allow_private: bool, connections: int) -> None:
         self._allow_private = allow_private
         self._connections = connections
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._poster: Poster | None = None
         self._making = asyncio.Lock()
 
     async def check(self, url: str) -> None:
@@ -100,7 +99,7 @@ class Outward:
             return
         assert origin.hostname is not None
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(CONNECT_S):
                 await addresses(origin.hostname, origin.port or 443)
         except Forbidden:
             raise BadField("endpoint must be at a public address", field="endpoint") from None
@@ -109,67 +108,23 @@ class Outward:
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
         """Send ``body`` to ``url``. Raises :class:`Unreachable`, :class:`Forbidden`."""
-        pool = self._pool or await self._open()
-        timeouts = {"connect": _CONNECT_S, "read": _ANSWER_S, "write": _ANSWER_S, "pool": _ALL_S}
-        try:
-            async with (
-                asyncio.timeout(_ALL_S),
-                pool.stream("POST", url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
-            ):
-                taken = 0
-                async for part in response.aiter_stream():
-                    taken += len(part)
-                    if taken > _ANSWER_BYTES_MAX:
-                        break  # the connection is given up with it
-                return Answer(response.status, _retry_after_s(response.headers))
-        except _FAILURES as error:
-            raise Unreachable(type(error).__name__) from error
+        poster = self._poster or await self._open()
+        return await poster.post(url, headers, body)
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        if self._poster is not None:
+            await self._poster.close()
 
-    async def _open(self) -> httpcore.AsyncConnectionPool:
-        """The certificates are read by whoever sends first: most shards never do."""
+    async def _open(self) -> Poster:
         async with self._making:
-            if self._pool is None:
-                context: ssl.SSLContext = await asyncio.to_thread(httpcore.default_ssl_context)
-                self._pool = httpcore.AsyncConnectionPool(
-                    ssl_context=context,
-                    max_connections=self._connections,
-                    keepalive_expiry=30,
-                    network_backend=_Checked(self._allow_private),
-                )
-            return self._pool
+            if self._poster is None:
+                self._poster = await asyncio.to_thread(self._made)
+            return self._poster
 
+    def _made(self) -> Poster:
+        from shard.poster import Poster  # with an HTTP client, which most shards never need
 
-class _Checked(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that were looked at."""
-
-    def __init__(self, allow_private: bool) -> None:
-        self._inner = httpcore.AnyIOBackend()
-        self._allow_private = allow_private
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - of the interface
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        if self._allow_private:
-            return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        failure: Exception = Unreachable("no address")
-        for address in (await addresses(host, port))[:_ADDRESSES_MAX]:
-            try:
-                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        return Poster(allow_private=self._allow_private, connections=self._connections)
 
 
 async def addresses(host: str, port: int) -> list[str]:
@@ -187,15 +142,3 @@ async def addresses(host: str, port: int) -> list[str]:
     if not literals or not all(map(is_public, literals)):
         raise Forbidden(host)
     return literals
-
-
-def _retry_after_s(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
-    """``Retry-After``: seconds, or a date."""
-    for name, value in headers:
-        if name.lower() == b"retry-after":
-            with contextlib.suppress(ValueError, OverflowError):
-                text = value.decode("ascii").strip()
-                if text.isdigit():
-                    return float(text)
-                return max(0.0, parsedate_to_datetime(text).timestamp() - time())
-    return None

@@ -12,13 +12,14 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from node import ops
 from node.clock import now_us
 from node.config import Push as Settings
 from node.errors import BadField, DiskFull, NotFound
 from node.model import PushDevices
-from shard import webhook, webpush
+from shard import webhook
 from shard.backlog import Letter
 from shard.journal import Journal
 from shard.lanes import HIGH
@@ -26,7 +27,9 @@ from shard.notice import Notice, notice_of
 from shard.outward import Answer, Outward
 from shard.pusher import Pusher, Verdict, judge
 from shard.subscriptions import DEVICES_MAX, Subscription, Subscriptions
-from shard.vapid import Signer
+
+if TYPE_CHECKING:
+    from shard.webpush import WebPush
 
 _DRAIN_S = 2.0
 _Device = tuple[str, str]
@@ -50,7 +53,7 @@ class Push:
         self._data = data
         self._accepting = accepting
         self._muted = muted
-        self._signer: Signer | None = None
+        self._webpush: WebPush | None = None
         self._after_seq = 0
         self.subscriptions = Subscriptions(journal)
         self._everybody = settings.enabled and bool(settings.webhook)
@@ -116,13 +119,13 @@ class Push:
     # -- questions ---------------------------------------------------------------------------------
 
     async def key(self, _q: ops.AskPushKey) -> str:
-        return self._sign().public_key
+        return (await self._services()).public_key
 
     async def put(self, q: ops.PutPush) -> bool:
         """Checked and durable when answered."""
-        self._sign()
+        services = await self._services()
         self._accepting()
-        point, secret = webpush.keys_of(q.p256dh, q.auth)
+        point, secret = services.keys_of(q.p256dh, q.auth)
         await self._strangers.check(q.endpoint)
         devices = self.subscriptions.of.get(q.user, {})
         if q.device not in devices and len(devices) >= DEVICES_MAX:
@@ -140,13 +143,18 @@ class Push:
         devices = self.subscriptions.of.get(q.user, {})
         return PushDevices(devices=[devices[name].outward() for name in sorted(devices)])
 
-    def _sign(self) -> Signer:
-        """Who signs; read from disk by the first who needs it, in a tenth of a millisecond."""
+    async def _services(self) -> WebPush:
+        """How push services are asked."""
         if not self._settings.enabled:
             raise NotFound("push is turned off")
-        if self._signer is None:
-            self._signer = Signer.load(self._data, self._settings.subject)
-        return self._signer
+        if self._webpush is None:
+            self._webpush = await asyncio.to_thread(self._loaded)
+        return self._webpush
+
+    def _loaded(self) -> WebPush:
+        from shard.webpush import WebPush  # with libraries that a shard does without until somebody subscribes
+
+        return WebPush.load(self._data, self._settings.subject, self._settings.content)
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -154,9 +162,8 @@ class Push:
         subscription = self.subscriptions.find(*key)
         if subscription is None:
             return None
-        answer = await self._strangers.post(
-            *webpush.request(subscription, notice, self._sign(), self._settings.content)
-        )
+        services = await self._services()
+        answer = await self._strangers.post(*services.request(subscription, notice))
         if judge(answer.status, None, 1) is Verdict.GONE:
             with contextlib.suppress(DiskFull):  # it is found gone again by the next message
                 await self.subscriptions.drop(subscription)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from shard.notice import Notice
-from shard.webpush import Request
+from shard.outward import Request
 
 _NTFY_PRIORITY = (1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5)
 """1 to 5, by ours"""

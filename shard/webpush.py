@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import NamedTuple
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,47 +17,58 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from node.errors import BadField
+from shard import vapid
 from shard.notice import Notice, payload
-from shard.outward import origin_of
+from shard.outward import Request, origin_of
+from shard.signer import Signer
 from shard.subscriptions import Subscription
-from shard.vapid import Signer
 
 _POINT_BYTES, _AUTH_BYTES = 65, 16
 _BASE64_MAX = 128
 _RECORD_BYTES = 4_096
 
 
-class Request(NamedTuple):
-    """A POST."""
+class WebPush:
+    """Requests to push services, signed by ``signer``; ``content`` as in :func:`shard.notice.payload`."""
 
-    url: str
-    headers: list[tuple[str, str]]
-    body: bytes
+    def __init__(self, signer: Signer, content: str) -> None:
+        self._signer = signer
+        self._content = content
 
+    @classmethod
+    def load(cls, data: Path, subject: str, content: str) -> WebPush:
+        """With the key pair of ``data``; raises :class:`ConfigError` if it is missing or none. ``subject`` as in
+        :class:`Signer`."""
+        return cls(Signer(vapid.load(data), subject), content)
 
-def keys_of(p256dh: str, auth: str) -> tuple[bytes, bytes]:
-    """The device's keys as it names them, in base64url; raises :class:`BadField` for what are none."""
-    point, secret = _bytes(p256dh, _POINT_BYTES, "keys.p256dh"), _bytes(auth, _AUTH_BYTES, "keys.auth")
-    try:
-        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-    except ValueError:
-        raise BadField("keys.p256dh is no point of P-256", field="keys.p256dh") from None
-    return point, secret
+    @property
+    def public_key(self) -> str:
+        """What a browser subscribes for."""
+        return self._signer.public_key
 
+    @staticmethod
+    def keys_of(p256dh: str, auth: str) -> tuple[bytes, bytes]:
+        """The device's keys as it names them, in base64url; raises :class:`BadField` for what are none."""
+        point, secret = _bytes(p256dh, _POINT_BYTES, "keys.p256dh"), _bytes(auth, _AUTH_BYTES, "keys.auth")
+        try:
+            ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        except ValueError:
+            raise BadField("keys.p256dh is no point of P-256", field="keys.p256dh") from None
+        return point, secret
 
-def request(subscription: Subscription, notice: Notice, signer: Signer, content: str) -> Request:
-    """``content`` as in :func:`shard.notice.payload`."""
-    body = encrypt(payload(notice, subscription.user, content), subscription.p256dh, subscription.auth)
-    headers = [
-        ("Authorization", signer.authorization(origin_of(subscription.endpoint, allow_private=True))),
-        ("Content-Encoding", "aes128gcm"),
-        ("Content-Type", "application/octet-stream"),
-        ("TTL", str(notice.ttl_s)),
-        ("Urgency", notice.urgency),
-    ]
-    if notice.topic is not None:
-        headers.append(("Topic", _topic(notice.topic)))
-    return Request(subscription.endpoint, headers, body)
+    def request(self, subscription: Subscription, notice: Notice) -> Request:
+        """What tells the device of ``subscription`` of ``notice``."""
+        body = encrypt(payload(notice, subscription.user, self._content), subscription.p256dh, subscription.auth)
+        headers = [
+            ("Authorization", self._signer.authorization(origin_of(subscription.endpoint, allow_private=True))),
+            ("Content-Encoding", "aes128gcm"),
+            ("Content-Type", "application/octet-stream"),
+            ("TTL", str(notice.ttl_s)),
+            ("Urgency", notice.urgency),
+        ]
+        if notice.topic is not None:
+            headers.append(("Topic", _topic(notice.topic)))
+        return Request(subscription.endpoint, headers, body)
 
 
 def encrypt(

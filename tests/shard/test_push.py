@@ -25,6 +25,7 @@ from shard.layout import lay_out
 from shard.notice import PAYLOAD_MAX, Notice, payload
 from shard.pusher import TRIES_MAX, Verdict, judge
 from shard.subscriptions import Subscription
+from shard.webpush import WebPush
 from tests.push_service import Device, PushService
 
 from .cluster import Cluster
@@ -330,7 +331,7 @@ def test_the_doctor_names_a_subscription_that_is_of_another_shard(service: PushS
             stranger = users_of(1, 2, 1)[0]
             async with Running(data, Placement(version=1, shards=2), push=LOCAL) as running:
                 made = service.subscribe("phone")
-                point, secret = webpush.keys_of(**made["keys"])
+                point, secret = WebPush.keys_of(**made["keys"])
                 one = subscriptions.Subscription(stranger, "phone", made["endpoint"], point, secret, 1, 0)
                 await running.shard.push.subscriptions.put(one)
             faults = Doctor(data).examine().faults
