@@ -26,7 +26,7 @@ from node.config import load
 from node.errors import ConfigError
 from node.placement import Placement
 from node.slots import SLOTS
-from shard import dead_letters, gone, parcel, parked, quotas, schedule, sqlite, subscriptions
+from shard import dead_letters, gone, parcel, parked, quota_tables, schedule, sqlite, subscriptions
 from shard.journal import MESSAGE, Journal
 from shard.keyring import Keyring, open_keyring
 from shard.members import Members
@@ -166,7 +166,7 @@ class _Mover:
         self._members = [Members(journal.db) for journal in journals]
         for journal in journals:
             dead_letters.make_tables(journal.db)
-            quotas.make_tables(journal.db)
+            quota_tables.make_tables(journal.db)
         self._schedules = [schedule.Schedule(journal.db) for journal in journals]
         self._residents: list[Residents] = []
         """of each old shard"""
@@ -234,9 +234,9 @@ class _Mover:
             subscriptions.add(self._journals[self._owner(subscription.user)].db, subscription)
 
     def _move_quotas(self, source: Journal) -> None:
-        quotas.make_tables(source.db)
-        for table, row in quotas.rows(source.db):
-            quotas.put(self._journals[self._owner(row[0])].db, table, row)
+        quota_tables.make_tables(source.db)
+        for table, row in quota_tables.rows(source.db):
+            quota_tables.put(self._journals[self._owner(row[0])].db, table, row)
 
     def _move_deletions(self, source: Journal) -> None:
         """Those that are not finished. The letters from before stay behind, so the new clock knows of none."""

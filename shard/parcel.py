@@ -18,7 +18,7 @@ import apsw
 import msgspec
 
 from node.clock import now_us
-from shard import dead_letters, parked, quotas, subscriptions
+from shard import dead_letters, parked, quota_tables, subscriptions
 from shard.dead_letters import Moved
 from shard.journal import Journal, LetterRow
 from shard.members import ChannelRecord, Members
@@ -94,7 +94,7 @@ def pack(journal: Journal, members: Members, people: Iterable[str], stays: list[
         parcel.members += [(channel, user, joined, muted) for channel, joined, muted in db.execute(_MEMBERS, (user,))]
         parcel.dead += [list(row) for row in dead_letters.rows_of(db, user)]
         parcel.subscriptions += devices.get(user, ())
-        parcel.quotas += [(table, list(row)) for table, row in quotas.rows_of(db, user)]
+        parcel.quotas += [(table, list(row)) for table, row in quota_tables.rows_of(db, user)]
     return parcel
 
 
@@ -158,7 +158,7 @@ def unpack(journal: Journal, members: Members, residents: Residents, parcel: Par
     for row in parcel.dead:
         dead_letters.put(db, tuple(row))
     for table, values in parcel.quotas:
-        quotas.put(db, table, tuple(values))
+        quota_tables.put(db, table, tuple(values))
     retries = [retry._replace(runs=[]) for retry in parcel.retries]  # of letters by their old numbers
     if retries:
         Schedule(db).write(retries, [])
@@ -190,7 +190,7 @@ def clear(journal: Journal, members: Members, people: Iterable[str], number: int
         for channel in members.of(user):
             members.change(channel, [], [user], seq, now)
         subscriptions.drop_all(db, user)
-        quotas.drop(db, user)
+        quota_tables.drop(db, user)
     gone_from = [(user,) for user in names]
     db.executemany("DELETE FROM dead_letters WHERE user_id=?", gone_from)
     db.executemany("DELETE FROM retries WHERE user_id=?", gone_from)
@@ -225,7 +225,7 @@ def settle(journal: Journal, members: Members, residents: Residents) -> bool:
     if not placed.number:
         return True
     dead_letters.make_tables(journal.db)
-    quotas.make_tables(journal.db)
+    quota_tables.make_tables(journal.db)
     parked.make_tables(journal.db)
     Schedule(journal.db)
     found = kept(journal)
