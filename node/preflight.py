@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import apsw
-
 from node import listen, tls
 from node.config import Config
 from node.errors import ConfigError
@@ -19,6 +17,8 @@ def check(config: Config) -> None:
             f'[node] host = "{config.node.host}" with [auth] mode = "open" would let anybody read every box: '
             'only loopback addresses (127.0.0.1, ::1) are served without authentication; set mode = "keys"'
         )
+    import apsw  # which a router has no use for
+
     if not sqlite_is_safe(apsw.sqlite_lib_version()):
         raise ConfigError(
             f"SQLite {apsw.sqlite_lib_version()} can corrupt a database when its WAL is started over; "

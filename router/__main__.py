@@ -17,7 +17,6 @@ from node.errors import ConfigError
 from router import app, protocol
 from router.allowance import Allowance
 from router.audit import Audit
-from router.credentials import FileCredentials
 from router.delivery import Deliverer, Delivery, Floor
 from router.fairness import Limiter
 from router.links import Links
@@ -65,6 +64,8 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
     signal.signal(signal.SIGHUP, lambda *_: certificate.ask() if certificate is not None else None)
     credentials = None
     if settings.auth.mode == "keys":
+        from router.credentials import FileCredentials  # with libraries for tokens, which an open node does without
+
         credentials = FileCredentials(data, settings.auth, routers=settings.node.routers)
     links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
     delivery: Deliverer = Floor() if floor else Room(Delivery(links), links)

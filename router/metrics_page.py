@@ -7,23 +7,16 @@ Nothing is summed up: every sample has a label that says whose it is. A process 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import falcon.asgi
-from prometheus_client import Metric, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 
-from node import ops
 from node.errors import BadField
-from node.metrics import gauge
 from router import query
 from router.body import Request
-from router.processes import Process, Processes
+from router.processes import Process, Processes, Told
 
-MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-_TOTAL = "_total"
-Told = Iterable[tuple[Process, ops.Metrics | None]]
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsPage:
@@ -37,7 +30,7 @@ class MetricsPage:
         wanted = self._wanted(query.parameters(req, "shard", "process"))
         told = await self._processes.ask_all(wanted)
         resp.content_type = MEDIA_TYPE
-        resp.data = await asyncio.to_thread(exposition, told)
+        resp.data = await asyncio.to_thread(_text, told)
 
     def _wanted(self, given: Mapping[str, str]) -> list[Process]:
         everybody = [*self._processes.routers, *self._processes.shards]
@@ -53,26 +46,7 @@ class MetricsPage:
         return everybody
 
 
-class _Merged(Collector):
-    """The families of many processes, each once, with the samples of all."""
+def _text(told: Told) -> bytes:
+    from router.exposition import exposition  # with web servers that it brings along: not every node is scraped
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
-
-    def collect(self) -> Iterable[Metric]:
-        merged: dict[str, Metric] = {}
-        for process, metrics in self._told:
-            up = gauge("pobox_up", "Whether the process answers", float(metrics is not None))
-            for family in [up, *(metrics.families if metrics is not None else ())]:
-                metric = merged.get(family.name)
-                if metric is None:
-                    name = family.name.removesuffix(_TOTAL) if family.kind == "counter" else family.name
-                    metric = merged[family.name] = Metric(name, family.help, family.kind)
-                for sample in family.samples:
-                    metric.add_sample(sample.name, {**sample.labels, process.label: process.value}, sample.value)
-        return [merged[name] for name in sorted(merged)]
-
-
-def exposition(told: Told) -> bytes:
-    """The text for what was told. Pure."""
-    return generate_latest(_Merged(told))
+    return exposition(told)

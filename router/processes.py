@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,10 @@ class Process(NamedTuple):
     label: str
     value: str
     path: Path
+
+
+Told = Iterable[tuple[Process, ops.Metrics | None]]
+"""by each; None: it doesn't answer"""
 
 
 class Processes:

@@ -15,9 +15,9 @@ from prometheus_client import parser
 from node import config, ops
 from node.placement import Placement
 from router.audit import Audit
+from router.exposition import exposition
 from router.links import Links
 from router.metrics import Metrics
-from router.metrics_page import exposition
 from router.processes import Process
 from shard.alerts import RULES
 from tests.shard.running import Running, laid_out

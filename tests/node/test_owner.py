@@ -27,7 +27,7 @@ def python() -> tuple[str, dict[str, str]]:
     """A Python that others than root can run, and what it needs in its environment to find what is tested."""
     packages = {"PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("-packages"))])}
     for command in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        asked = [command, "-c", "import node.cli, apsw"]
+        asked = [command, "-c", "import node.commands_serve, apsw"]
         try:
             done = subprocess.run(
                 asked, user=OTHER, group=OTHER, cwd="/", env=packages, capture_output=True, check=False
