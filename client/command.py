@@ -13,7 +13,8 @@ import click
 from client.device import NAME_MAX, Device, Synced
 from client.errors import DeviceError
 from client.marks import MARKS, Mark
-from node.show import printable, server_option
+from node.asking import server_option
+from node.show import printable
 from node.shown import shown_key
 
 to_option = click.option(

@@ -1,7 +1,7 @@
 """``pobox``: the command line. Only wires; each group of commands has its own module.
 
-The commands of a device live in ``client``, which node doesn't know: they are named here, and imported when
-somebody asks for them. So is what needs libraries that the others don't.
+A command's module is imported when somebody asks for it: what one needs the others would wait for. So the commands of a
+device can be here, too, which live in ``client``, and node doesn't know that.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import importlib
 
 import click
 
-from node import commands_channel, commands_dead_letters, commands_mail, commands_serve
-
-_LAZY = {
+_COMMANDS = {
+    "serve": "node.commands_serve:serve",
+    "doctor": "node.commands_doctor:doctor",
+    "deliver": "node.commands_mail:deliver",
+    "read": "node.commands_mail:read",
+    "receipt": "node.commands_mail:receipt",
+    "channel": "node.commands_channel:channel",
+    "dead-letters": "node.commands_dead_letters:dead_letters",
     "demo": "node.commands_demo:demo",
     "reshard": "node.commands_reshard:reshard",
     "move": "node.commands_reshard:move",
@@ -34,33 +39,29 @@ _LAZY = {
 
 
 class _Commands(click.Group):
-    """Those that were added, and those in ``_LAZY``."""
+    """Those in ``_COMMANDS``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_LAZY})
+        return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _LAZY:
-            return super().get_command(ctx, cmd_name)
-        module, _, name = _LAZY[cmd_name].partition(":")
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:  # click itself knows of none that could be meant
+            raise click.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="pobox")
 def main() -> None:
     """Messages are delivered to a person's own box: a SQLite file a user."""
-
-
-for command in (
-    commands_serve.serve,
-    commands_serve.doctor,
-    commands_mail.deliver,
-    commands_mail.read,
-    commands_mail.receipt,
-    commands_channel.channel,
-    commands_dead_letters.dead_letters,
-):
-    main.add_command(command)

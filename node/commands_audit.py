@@ -9,8 +9,8 @@ import click
 
 from node import audit_deed, audit_verify, placement
 from node.commands_auth import Local
-from node.commands_serve import on_data
 from node.config import Config
+from node.options import on_data
 from node.show import counted
 
 

@@ -12,10 +12,10 @@ import click
 from node import keys, rundir, tokens
 from node.audit_deed import written_down
 from node.clock import now_us
-from node.commands_serve import on_data
 from node.config import Config
 from node.errors import BadField, ConfigError
 from node.keys import SCOPES, Scope
+from node.options import on_data
 from node.show import table
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

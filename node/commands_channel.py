@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from node.apiclient import Api, segment
+from node.asking import Failures, server_option
 from node.model import USERS_MAX, Channel, Channels, ChannelSpec, MemberChange, MemberChanged, Members
-from node.show import Failures, printable, server_option, table
+from node.show import printable, table
 
 
 @click.group()

@@ -9,8 +9,9 @@ from typing import Any, get_args
 import click
 
 from node.apiclient import PATIENCE_S, Api, ApiError, InTheWay, Missing, segment
+from node.asking import Failures, server_option
 from node.model import Accepted, DeadLetter, DeadLetters, DeadReason
-from node.show import Failures, server_option, table
+from node.show import table
 
 _PATH = "/api/v3/dead-letters"
 _PAGE = 500

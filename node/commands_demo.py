@@ -16,14 +16,15 @@ import click
 
 from node import gitlog, placement, tokens
 from node.apiclient import PATIENCE_S, Api
+from node.asking import Failures, server_option
 from node.audit_deed import written_down
-from node.commands_serve import naming_data
 from node.config import Config
 from node.demo_mail import READER, WELCOME, Mail, generated, of_log
 from node.ingest import create_channels
 from node.model import Accepted, NewMessage
+from node.options import naming_data
 from node.owner import as_owner
-from node.show import Failures, counted, printable, server_option
+from node.show import counted, printable
 from node.shown import shown_key
 
 _GIT_S = 60.0

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from node.apiclient import PATIENCE_S, Api, segment
+from node.asking import Failures, server_option
 from node.ids import new_id
 from node.ingest import Figures, create_channels, members_of, opened, send
 from node.model import Accepted, Message, Messages, NewMessage, Receipt
-from node.show import Failures, printable, server_option, table
+from node.show import printable, table
 
 _PAGE = 100
 

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from node.audit_deed import Deed, written_down
-from node.commands_serve import on_data
 from node.config import Config
 from node.errors import BadField, ConfigError
 from node.ids import check_name
+from node.options import on_data
 from node.paths import user_dir
 from node.reshard import BATCH, Moved, Reshard, Stuck
 from node.show import counted

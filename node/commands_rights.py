@@ -12,10 +12,11 @@ import click
 
 from node import export as exports
 from node.apiclient import PATIENCE_S, Api, ApiError, segment
+from node.asking import Failures, server_option
 from node.ids import is_name
 from node.model import Quota, Usage
 from node.placement import sync_directory
-from node.show import Failures, counted, server_option
+from node.show import counted
 
 
 @click.command(cls=Failures)

@@ -1,4 +1,4 @@
-"""``pobox serve`` and ``pobox doctor``: what runs on the machine where the data is.
+"""``pobox serve``: a node on the machine where its data is.
 
 Exit codes: 0 when it was stopped, 1 when the node can't come up, 2 when the configuration isn't
 usable.
@@ -7,11 +7,8 @@ usable.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +19,11 @@ from node import owner
 from node.child import GaveUp
 from node.errors import ConfigError
 from node.listen import PortTaken
-from node.process import configure_logging
+from node.logs import configure_logging
+from node.options import config_option, loaded
 from node.rundir import InUse
 from node.show import counted
 from node.supervisor import StartFailed, Supervisor
-
-config_option = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="instead of pobox.toml"
-)
-
-
-def on_data(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the data is; it gets ``config``, and runs as the user whose the data
-    is."""
-
-    @naming_data
-    @functools.wraps(function)
-    def command(config: configuration.Config, **options: Any) -> None:
-        try:
-            config = owner.as_owner(config)
-        except ConfigError as error:
-            raise click.ClickException(str(error)) from error
-        function(config=config, **options)
-
-    return command
-
-
-def naming_data(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the data is, if it is here; it gets ``config``."""
-
-    @click.option("--data", help="the data directory  [default: data]")
-    @config_option
-    @functools.wraps(function)
-    def command(data: str | None, config_file: Path | None, **options: Any) -> None:
-        function(config=loaded(config_file, {"data": data}), **options)
-
-    return command
 
 
 @click.command()
@@ -78,25 +44,6 @@ def serve(config_file: Path | None, **options: Any) -> None:
         raise click.UsageError(str(error)) from error
     except (StartFailed, GaveUp, InUse, PortTaken) as error:
         raise click.ClickException(str(error)) from error
-
-
-@click.command()
-@on_data
-def doctor(config: configuration.Config) -> None:
-    """Check every mailbox and journal; exit code 1, naming what, if anything is wrong."""
-    command = [sys.executable, "-m", "shard.doctor", "--data", config.node.data]
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("POBOX_")}
-    environment = {**inherited, **configuration.environment(config), "POBOX_CONFIG": os.devnull}
-    # It inherits secrets that this process alone could open.
-    sys.exit(subprocess.run(command, check=False, env=environment, close_fds=False).returncode)
-
-
-def loaded(config_file: Path | None, options: dict[str, Any]) -> configuration.Config:
-    """The configuration, with ``options`` of the command line over its ``[node]``."""
-    try:
-        return configuration.load(config_file, overrides={"node": options})
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def show_ready(config: configuration.Config, url: str, is_new: bool) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 
 from node import process
-from node.commands_serve import loaded
 from node.config import Config
+from node.options import loaded
 
 _UNITS = Path("etc/systemd/system")
 _ETC = Path("etc/pobox")

@@ -20,9 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from node.apiclient import Api, ApiError, said
+from node.asking import Failures, server_option
 from node.model import Alert, Alerts
 from node.scrape import Between, Scrape
-from node.show import Failures, printable, server_option
+from node.show import printable
 from node.shown import authorization, shown_key, trust
 
 _TIMEOUT_S = 10.0

@@ -13,8 +13,6 @@ import secrets
 from hashlib import sha256
 from pathlib import Path
 
-import jwt
-
 from node import paths
 from node.clock import now_us
 from node.errors import ConfigError
@@ -28,6 +26,8 @@ SECRET_BYTES_MIN = 32
 
 def issue(data: Path, user: str, valid_s: float) -> str:
     """A token for ``user``, from now on. Raises :class:`node.errors.BadField`, :class:`ConfigError`."""
+    import jwt  # whoever only asks for the secret does without
+
     check_name(user, "user")
     secret = load(data) or _made(data)
     now_s = now_us() / 1e6

@@ -14,6 +14,7 @@ import uvicorn
 
 from node import config, listen, notify, placement, preflight, process
 from node.errors import ConfigError
+from node.logs import configure_logging
 from router import app, protocol
 from router.allowance import Allowance
 from router.audit import Audit
@@ -41,7 +42,7 @@ def main(index: int, fd: int | None, supervised: bool, floor: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if supervised:
         process.die_with_parent()
-    process.configure_logging(f"router-{index}", supervised=supervised)
+    configure_logging(f"router-{index}", supervised=supervised)
     process.raise_file_limit()
     try:
         serve(config.load(), fd, index=index, floor=floor)

@@ -18,7 +18,8 @@ import uvloop
 from node import notify, paths, placement
 from node.config import Config, load
 from node.errors import ConfigError, Unsure
-from node.process import configure_logging, die_with_parent, raise_file_limit
+from node.logs import configure_logging
+from node.process import die_with_parent, raise_file_limit
 from shard import sqlite
 from shard.core import Shard
 from shard.disk import Disk

@@ -18,8 +18,8 @@ import apsw
 import click
 import obstore
 
-from node import commands_serve, ops, paths, placement
 from node import daily as daily_rule
+from node import ops, options, paths, placement
 from node.audit_deed import written_down
 from node.clock import iso, now_us, us_of
 from node.config import Config
@@ -44,7 +44,7 @@ _PONG_S = 10.0
 def on_data(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say where the data is; it gets ``config``. What can't be done is one line."""
 
-    @commands_serve.on_data
+    @options.on_data
     @functools.wraps(function)
     def command(**options: Any) -> None:
         try:

@@ -125,6 +125,12 @@ def test_a_command_that_makes_no_sense_is_refused_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_command_that_there_is_not_is_answered_with_those_that_may_be_meant() -> None:
+    answered = CliRunner().invoke(main, ["serv"])
+    assert answered.exit_code == 2
+    assert "No such command 'serv'. Did you mean 'serve'?" in answered.output
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.slow
 def test_the_doctor_says_by_its_exit_code_whether_all_is_well(tmp_path: Path, damaged: bool) -> None:

@@ -59,7 +59,7 @@ def test_a_process_whose_supervisor_died_before_it_could_ask_ends_at_once() -> N
 def test_events_are_one_json_object_a_line_whoever_logs_them() -> None:
     source = (
         "import logging, structlog\n"
-        "from node.process import configure_logging\n"
+        "from node.logs import configure_logging\n"
         "configure_logging('shard-7')\n"
         "structlog.get_logger().info('hello', n=1)\n"
         "logging.getLogger('lib').warning('from %s', 'outside')\n"
@@ -77,7 +77,7 @@ def test_events_are_one_json_object_a_line_whoever_logs_them() -> None:
 def test_logging_to_nobody_is_no_error() -> None:
     source = (
         "import os, structlog\n"
-        "from node.process import configure_logging\n"
+        "from node.logs import configure_logging\n"
         "configure_logging('x')\n"
         "r, w = os.pipe(); os.close(r); os.dup2(w, 2)\n"
         "structlog.get_logger().info('hello')\n"
