@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
-import httpx
 import structlog
 
 from node import daily, listen, ops, paths, placement, preflight, process, rundir
@@ -27,6 +26,7 @@ from node.config import Config, environment
 from node.console import Console
 from node.errors import PoboxError
 from node.link import ask_once
+from node.readiness import is_ready
 
 _POLL_S = 0.05
 _FOLLOW_S = 0.25
@@ -259,14 +259,11 @@ class Supervisor:
 
     async def _await_routers(self, url: str) -> None:
         """Each has begun to listen, and the whole answers that it is ready."""
-        # The certificate names what callers know the node by, which this address need not be; nothing is told to it.
-        async with httpx.AsyncClient(base_url=url, timeout=_ANSWER_MAX_S, trust_env=False, verify=False) as client:
-            while True:
-                with contextlib.suppress(httpx.HTTPError):
-                    listening = all(listen.listens(listener) for listener in self._listeners)
-                    if listening and (await client.get("/readyz")).status_code == 200:
-                        return
-                await asyncio.sleep(_POLL_S)
+        while True:
+            with contextlib.suppress(OSError, TimeoutError):
+                if all(listen.listens(listener) for listener in self._listeners) and await is_ready(url):
+                    return
+            await asyncio.sleep(_POLL_S)
 
     async def _patiently(self, whom: str, ready: Coroutine[None, None, None]) -> None:
         """Wait for ``ready`` and say so now and then: a long journal takes its time to replay."""

@@ -1,8 +1,11 @@
-"""Who may import whom: node nobody, router and shard only node, client only node."""
+"""Who may import whom: node nobody, router and shard only node, client only node. And what no process waits for that
+may never need it."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,16 @@ OURS = {"node", "router", "shard", "client", "loadtest", "tests"}
 LOADS = {"gevent", "geventhttpclient", "locust"}
 """gevent changes the standard library under whoever imports it: load tests only"""
 MAY = {"node": {"node"}, "router": {"node", "router"}, "shard": {"node", "shard"}, "client": {"node", "client"}}
+
+SPARED = {
+    "node.cli": {"asyncio", "httpx", "msgspec", "rich", "structlog"},
+    "node.commands_serve": {"cryptography", "httpx", "jwt"},
+    "node.commands_auth": {"asyncio", "httpx", "jwt", "structlog"},
+    "shard.layout": {"httpcore", "jwt", "structlog", "cryptography.hazmat.primitives.serialization"},
+    "shard.__main__": {"click", "httpcore", "httpx", "jwt"},
+    "router.__main__": {"apsw", "httpx", "jwt", "prometheus_client"},
+}
+"""what takes long to import, or much memory, by the module that a process begins with"""
 
 
 def _imported(source: str) -> Iterator[str]:
@@ -38,3 +51,11 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
 def test_the_scan_sees_imports_wherever_they_are() -> None:
     source = "import a.b, c\ndef f():\n    from d.e import g\n    from . import h\n"
     assert list(_imported(source)) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("module", SPARED)
+def test_a_process_begins_without_what_it_may_never_need(module: str) -> None:
+    script = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).split()
+    assert module in loaded
+    assert SPARED[module] & set(loaded) == set()
