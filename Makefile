@@ -13,7 +13,6 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Beside it, with apsw-sqlite3mc in the place of apsw: both provide the same module.
 ENCRYPTION := .venv-encryption
 ENCRYPTION_STAMP := $(ENCRYPTION)/.installed
-# The longest ones first.
 ENCRYPTED := tests/powercut/test_power_cut.py \
   tests/shard/test_keyring.py tests/shard/test_encryption.py tests/shard/test_encrypt.py \
   tests/shard/test_archive_backup.py \

@@ -44,6 +44,7 @@ async def acknowledged(ledger: Ledger) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
     """All processes are killed at each change; senders keep sending what wasn't answered."""
 
@@ -74,6 +75,7 @@ def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_
     assert ledger.acknowledged > 0
 
 
+@pytest.mark.long
 def test_a_channels_letter_on_its_way_reaches_everybody_through_every_change(tmp_path: Path) -> None:
     """So many members that the letter is killed on its way, again and again."""
     members = [f"member{number}" for number in range(2_000)]

@@ -234,6 +234,7 @@ def mortal() -> Iterator[Mortal]:
         yield running
 
 
+@pytest.mark.long
 def test_whatever_happens_all_devices_end_with_what_the_server_has(tmp_path: Path, mortal: Mortal) -> None:
     blows = iter(range(_BLOWS))
     with Node(tmp_path / "data", shards=SHARDS, env={"POBOX_SHARD_MAILBOXES_OPEN_MAX": "2"}) as node:

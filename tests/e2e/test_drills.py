@@ -47,6 +47,7 @@ def drills() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("title", [title for title in drills() if title != _BEFORE])
+@pytest.mark.long
 def test_a_drill_goes_as_it_is_written(title: str, tmp_path: Path) -> None:
     port = free_port()
     script = _PRELUDE + drills()[_BEFORE] + drills()[title] + "echo the drill is over\n"

@@ -56,6 +56,7 @@ def holding(place: Path, *words: str) -> list[Path]:
     ]
 
 
+@pytest.mark.long
 def test_a_node_lives_and_comes_back_and_tells_nobody(settings: dict[str, str], tmp_path: Path) -> None:
     data, other, store = tmp_path / "data", tmp_path / "other", tmp_path / "store"
     with Node(data, env=settings) as node:

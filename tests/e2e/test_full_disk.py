@@ -57,6 +57,7 @@ def _message(number: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("reserve", RESERVES)
+@pytest.mark.long
 def test_a_full_disk_answers_507_reads_go_on_and_it_recovers(disk: Path, reserve: int) -> None:
     _fill(ballast := disk / "ballast", BALLAST)
     env = {"POBOX_SHARD_DISK_RESERVE_BYTES": str(reserve)}
@@ -104,6 +105,7 @@ def test_a_full_disk_answers_507_reads_go_on_and_it_recovers(disk: Path, reserve
 
 
 @pytest.mark.parametrize("reserve", RESERVES)
+@pytest.mark.long
 def test_a_disk_that_is_full_now_and_then_loses_and_doubles_nothing(disk: Path, reserve: int) -> None:
     """Everything that a node can be asked for meets a disk without a byte left."""
     env = {

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("shards", "routers", "verified"), [(2, 1, 2), (3, 2, 1)])
+@pytest.mark.long
 def test_a_kill_at_any_moment_loses_and_doubles_nothing(
     tmp_path: Path, shards: int, routers: int, verified: int
 ) -> None:

@@ -118,6 +118,7 @@ def test_boxes_of_an_earlier_schema_are_brought_up_to_date_in_the_background(fou
     doctor(data)
 
 
+@pytest.mark.long
 def test_a_layout_of_an_earlier_program_is_taken_up_whole(found: tuple[Path, Facts]) -> None:
     data, facts = found
     with Node(data, env=KEPT) as node:

@@ -156,6 +156,7 @@ def shelve(data: Path, users: list[str], keyring: Keyring | None = None) -> None
             assert archive.move(box, "2100-01-01")
 
 
+@pytest.mark.long
 def test_archives_are_in_the_backup_travel_once_and_come_back(s3: tuple[dict[str, str], Path], tmp_path: Path) -> None:
     settings, bucket = s3
     settings = {**settings, "POBOX_BACKUP_STORE": "s3://bucket/archives", "POBOX_BACKUP_HISTORY_S": "3600"}
@@ -207,6 +208,7 @@ def test_archives_are_in_the_backup_travel_once_and_come_back(s3: tuple[dict[str
             assert ids(node, user) == [f"a-{user}", *names]
 
 
+@pytest.mark.long
 def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle(
     s3: tuple[dict[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +242,7 @@ def test_who_is_deleted_is_in_no_set_any_more_though_it_was_killed_in_the_middle
     assert {path.parent.name for path in other.glob("user_storage/*/*/messages.db")} == set(users[5:])
 
 
+@pytest.mark.long
 def test_the_daily_backup_is_made_once_and_sent_once_and_what_failed_is_made_up_for(
     s3: tuple[dict[str, str], Path], tmp_path: Path
 ) -> None:
@@ -288,6 +291,7 @@ def test_a_restore_from_a_place_that_is_none_says_so_and_makes_nothing(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+@pytest.mark.long
 def test_a_push_that_was_killed_goes_on_and_what_is_damaged_is_not_sent(
     s3: tuple[dict[str, str], Path], tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def _expected(messages: Path, members: Path) -> dict[str, dict[str, str]]:
     return expected
 
 
+@pytest.mark.long
 def test_every_recorded_message_is_in_the_box_of_every_member_once(node: Node, traffic: tuple[Path, Path]) -> None:
     messages, members = traffic
     arguments = ["--ndjson", messages, "--members", members, "--first-members", MEMBERS_FIRST, "--server", node.url]

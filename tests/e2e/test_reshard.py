@@ -48,6 +48,7 @@ def _placed(node: Node) -> Placement:
     return found
 
 
+@pytest.mark.long
 def test_more_and_fewer_shards_under_load_lose_and_double_nothing_and_fail_nobody(tmp_path: Path) -> None:
     async def moved_under_load(node: Node) -> tuple[Load, Ledger]:
         load, ledger = loading.make(node.url)
@@ -73,6 +74,7 @@ def test_more_and_fewer_shards_under_load_lose_and_double_nothing_and_fail_nobod
 
 
 @pytest.mark.parametrize("seed", [1])
+@pytest.mark.long
 def test_whoever_is_killed_meanwhile_nothing_is_lost_and_the_same_again_goes_on(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
 
@@ -116,6 +118,7 @@ def test_a_move_goes_on_without_us_when_a_shard_is_killed_in_the_middle(tmp_path
         assert _placed(node).slots == {}
 
 
+@pytest.mark.long
 def test_one_person_moves_with_all_there_is_and_stays_there(tmp_path: Path) -> None:
     user = owned_by(0, 2)[0]
     with Node(tmp_path / "data") as node, httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
@@ -184,6 +187,7 @@ def test_who_is_there_already_is_told_of_and_a_name_without_a_box_is_served_wher
     assert kill_boxes.doctor(node.data) is None
 
 
+@pytest.mark.long
 def test_mail_that_could_not_be_stored_and_dead_letters_go_along(tmp_path: Path) -> None:
     user = owned_by(0, 2)[0]
     env = {"POBOX_RETRY_BASE_S": "0.1", "POBOX_RETRY_CAP_S": "0.5"}

@@ -106,6 +106,7 @@ def test_a_killed_router_comes_back_on_the_same_port(tmp_path: Path) -> None:
     assert _stored(node) == {user: ["after", "before"] for user in HERE + THERE}
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_leaves_nobody_behind_and_the_data_serves_the_next(tmp_path: Path) -> None:
     with Node(tmp_path / "data") as node:
         assert _send(node, "before", HERE + THERE).status_code == 202
@@ -120,6 +121,7 @@ def test_a_killed_supervisor_leaves_nobody_behind_and_the_data_serves_the_next(t
     assert kill_boxes.doctor(node.data) is None
 
 
+@pytest.mark.long
 def test_a_node_started_right_after_the_supervisor_was_killed_waits_for_its_children(tmp_path: Path) -> None:
     with Node(tmp_path / "data") as node:
         for round_ in range(3):

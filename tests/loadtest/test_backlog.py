@@ -12,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_it_tells_what_is_in_memory_and_how_soon_an_important_letter_is_in_its_box(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtest.backlog", "--letters", "3000", "--window-letters", "100"]
     done = subprocess.run([*command, "--data", str(tmp_path)], capture_output=True, text=True, check=False, timeout=240)

@@ -54,6 +54,7 @@ def test_settings_of_the_whole_node_are_divided_among_its_shards() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_table_is_measured_and_what_was_acknowledged_is_counted(tmp_path: Path) -> None:
     cells, costs, found = capacity.measure(
         tmp_path, users=[120], postmen=[4], queues=[2_000], seconds=1, shards=1, console=Console(quiet=True)

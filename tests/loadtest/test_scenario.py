@@ -78,6 +78,7 @@ def test_a_record_at_twice_its_pace_takes_half_its_time_and_is_sent_to_its_last_
     assert figures["accepted"] == len(seconds) / 2
 
 
+@pytest.mark.long
 def test_an_overload_is_refused_in_part_and_nothing_acknowledged_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def strangers(data: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_root_does_is_done_as_the_owner_before_while_and_after_a_node_runs(place: Path, data: Path) -> None:
     command, packages = python()
     store = place / "elsewhere"

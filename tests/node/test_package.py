@@ -18,6 +18,7 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "out")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_wheel_has_all_that_its_commands_need(tmp_path: Path) -> None:
     source, place, image = tmp_path / "source", tmp_path / "venv", tmp_path / "image"
     for name in _BUILT_OF:  # a build leaves files beside what it is of

@@ -651,6 +651,7 @@ STEPS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(STEPS)
+@pytest.mark.long
 def test_whatever_happens_everything_is_there_once(steps: list[str]) -> None:
     @played
     async def play() -> None:
