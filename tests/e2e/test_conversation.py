@@ -163,19 +163,19 @@ def test_a_receipt_ends_with_everything_stored(http: httpx.Client) -> None:
     assert _problem(http.get("/api/v3/messages/unheard-of/receipt")) == (404, "not_found", "id")
 
 
-def test_a_deleted_message_comes_back_by_no_retry_and_no_restart(node: Node) -> None:
-    with httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
+def test_a_deleted_message_comes_back_by_no_retry_and_no_restart(shared: Node) -> None:
+    with httpx.Client(base_url=shared.url, timeout=30, trust_env=False) as http:
         for _twice in range(2):
-            _sent(http, id="gone", users=["ada", "bob"], title="gone")
-        assert http.delete("/api/v3/users/ada/messages/gone").status_code == 204
-        assert _problem(http.delete("/api/v3/users/ada/messages/gone")) == (404, "not_found", "id")
-        assert _problem(http.get("/api/v3/users/ada/messages/gone")) == (404, "not_found", "id")
-        _sent(http, id="gone", users=["ada", "bob"], title="gone")
-    node.kill_all()
-    node.start()
-    with httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
-        _sent(http, id="gone", users=["ada", "bob"], title="gone")
-        assert (_titles(http, "ada"), _titles(http, "bob")) == ([], ["gone"])
+            _sent(http, id="gone", users=["nan", "oli"], title="gone")
+        assert http.delete("/api/v3/users/nan/messages/gone").status_code == 204
+        assert _problem(http.delete("/api/v3/users/nan/messages/gone")) == (404, "not_found", "id")
+        assert _problem(http.get("/api/v3/users/nan/messages/gone")) == (404, "not_found", "id")
+        _sent(http, id="gone", users=["nan", "oli"], title="gone")
+    shared.kill_all()
+    shared.start()
+    with httpx.Client(base_url=shared.url, timeout=30, trust_env=False) as http:
+        _sent(http, id="gone", users=["nan", "oli"], title="gone")
+        assert (_titles(http, "nan"), _titles(http, "oli")) == ([], ["gone"])
 
 
 def test_a_deleted_message_comes_back_not_even_when_its_receipt_is_forgotten(tmp_path: Path) -> None:

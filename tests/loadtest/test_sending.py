@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Iterator
+from itertools import count
 from types import SimpleNamespace
 
 import httpx
@@ -15,13 +17,28 @@ from loadtest.scenarios.plan import Phase, Plan
 from loadtest.scenarios.sending import Requests
 from tests.support import Node
 
+_runs = count()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(tmp_path_factory.mktemp("sending") / "data") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _requests(node: Node, users: int) -> Iterator[Requests]:
+    run = f"r{next(_runs)}"
+    plan = Plan(run=run, url=node.url, ledger="/x", users=users, phases=[Phase(name="mixed", seconds=1, rate=1)])
+    with contextlib.closing(Requests(plan, random.Random(1), connections=1, device="phone")) as requests:
+        yield requests
+
 
 @pytest.fixture
 def device(node: Node) -> Iterator[Requests]:
-    plan = Plan(run="r", url=node.url, ledger="/x", users=1, phases=[Phase(name="mixed", seconds=1, rate=1)])
-    requests = Requests(plan, random.Random(1), connections=1, device="phone")
-    yield requests
-    requests.close()
+    """Of the first user, that knows nothing yet."""
+    with _requests(node, users=1) as requests:
+        yield requests
 
 
 def _deliver(device: Requests, number: int) -> None:
@@ -55,6 +72,7 @@ def test_a_file_that_is_not_what_was_announced_is_a_failure(device: Requests, mo
     assert device.check().outdated == load.user(0)
 
 
-def test_a_box_that_is_not_there_is_a_failure(device: Requests) -> None:
-    assert device.check().error == "404"
-    assert device.sync(load.user(0)).error == "404"
+def test_a_box_that_is_not_there_is_a_failure(node: Node) -> None:
+    with _requests(node, users=1_000) as device:
+        assert device.check().error == "404"
+        assert device.sync(load.user(999)).error == "404"
