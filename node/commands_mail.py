@@ -25,7 +25,7 @@ _PAGE = 100
 @click.option("--channel", help="with --users the label, without: all its members get it")
 @click.option("--title")
 @click.option("--content")
-@click.option("--priority", type=click.IntRange(1, 10), default=5)
+@click.option("--priority", type=click.IntRange(1, 10), help="5 unless said")
 @click.option("--sender")
 @click.option("--id", "message_id", help="the same id again delivers nothing twice")
 @click.option(
@@ -47,7 +47,7 @@ def deliver(
     channel: str | None,
     title: str | None,
     content: str | None,
-    priority: int,
+    priority: int | None,
     sender: str | None,
     message_id: str | None,
     ndjson: str | None,
@@ -56,7 +56,7 @@ def deliver(
 ) -> None:
     """Deliver one message, or a file of them."""
     if ndjson is not None:
-        if any(option is not None for option in (users, channel, title, content, sender, message_id)):
+        if any(option is not None for option in (users, channel, title, content, priority, sender, message_id)):
             raise click.UsageError("--ndjson takes everything from the file")
         _deliver_file(server, ndjson, members_file, first_members)
         return
@@ -70,7 +70,7 @@ def deliver(
         channel_id=channel,
         title=title,
         content=content,
-        priority=priority,
+        priority=5 if priority is None else priority,
         sender=sender,
     )
     with Api(server) as api:

@@ -14,8 +14,10 @@ import uuid_utils
 from node.errors import BadField
 
 PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}\Z"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}")
-_NAMES = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}\n)+")
+RULE = PATTERN[1:-2]
+"""the pattern as callers are told of it"""
+_NAME = re.compile(RULE)
+_NAMES = re.compile(rf"(?:{RULE}\n)+")
 
 
 def is_name(value: str) -> bool:
@@ -26,7 +28,7 @@ def is_name(value: str) -> bool:
 def check_name(value: str, field: str) -> str:
     """``value`` itself if it is a name; raises :class:`BadField` otherwise."""
     if not _NAME.fullmatch(value):
-        raise BadField(f"{field} must match {PATTERN[1:-2]}", field=field)
+        raise BadField(f"{field} must match {RULE}", field=field)
     return value
 
 

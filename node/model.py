@@ -14,6 +14,8 @@ Name = Annotated[str, Meta(pattern=PATTERN, description="letters, digits and . _
 Priority = Annotated[int, Meta(ge=1, le=10)]
 Text = Annotated[str, Meta(min_length=1)]
 Timestamp = Annotated[datetime, Meta(tz=True)]
+Listed = Annotated[str, Meta(extra_json_schema={"pattern": PATTERN})]
+"""a name among many: :func:`node.ids.check_names` checks them in one pass"""
 PlainName = Annotated[str, Meta(max_length=128)]
 
 USERS_MAX = 10_000
@@ -29,12 +31,12 @@ class Out(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class NewMessage(In):
-    """What a service posts. ``users`` is checked by ``ids.check_names`` (one pass over all)."""
+    """What a service posts."""
 
     title: Text
     content: str
     id: Name | None = None
-    users: Annotated[list[str], Meta(max_length=USERS_MAX)] | None = None
+    users: Annotated[list[Listed], Meta(max_length=USERS_MAX, extra_json_schema={"minItems": 1})] | None = None
     channel_id: Name | None = None
     message_type: Annotated[str, Meta(min_length=1, max_length=64)] = "text"
     priority: Priority = 5
@@ -124,8 +126,8 @@ class Channels(Out):
 
 
 class MemberChange(In):
-    add: Annotated[list[str], Meta(max_length=USERS_MAX)] = []
-    remove: Annotated[list[str], Meta(max_length=USERS_MAX)] = []
+    add: Annotated[list[Listed], Meta(max_length=USERS_MAX)] = []
+    remove: Annotated[list[Listed], Meta(max_length=USERS_MAX)] = []
 
 
 class MemberChanged(Out):

@@ -17,7 +17,6 @@ import xxhash
 PAGE = 4096
 HASH = 8
 RECORD = 4 + PAGE
-_STRETCH = 64 * HASH
 
 Bytes = bytes | bytearray | memoryview
 

@@ -46,7 +46,7 @@ class Batch:
         query.parameters(req)
         check_type(req, MEDIA_TYPE)
         body = await self._bodies.read(req, self._batch_bytes_max)
-        if body.count(b"\n") >= LINES_MAX:
+        if body.count(b"\n") + (not body.endswith(b"\n")) > LINES_MAX:
             raise TooLarge(f"a batch may have {LINES_MAX} lines")
         run = _Run(self._delivery, body, self._line_bytes_max, req.caller.share)
         # TaskGroup: when one of them fails in earnest the others don't go on behind its back.

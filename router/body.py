@@ -17,6 +17,7 @@ import falcon.asgi
 import msgspec
 
 from node.errors import BadField, CallerError, Overloaded, TooLarge, WrongType
+from node.ids import RULE
 from router.access import EVERYBODY, Caller
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -59,8 +60,8 @@ class Bodies:
         self._arriving = 0
 
     async def read(self, req: Request, bytes_max: int) -> bytes:
-        """The whole body. Raises :class:`TooLarge` as soon as that is known, with or without a
-        Content-Length; :class:`Overloaded` when too much is arriving at once."""
+        """The whole body. Raises :class:`TooLarge` as soon as that is known (by the Content-Length, when the first
+        bytes of the body are here); :class:`Overloaded` when too much is arriving at once."""
         event = req.first
         body: bytes = event["body"]
         if not event["more_body"]:
@@ -195,6 +196,8 @@ def _explain(message: str) -> CallerError:
         field = _printable(named.group(1))
     if field is None:
         return CallerError(f"the body is not acceptable: {message}")
+    if "matching regex" in message:  # Python's; the one pattern that bodies know is that of names
+        return BadField(f"{field} must match {RULE}", field=field)
     return BadField(f"{field}: {_printable(message, 512)}", field=field)
 
 

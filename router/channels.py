@@ -113,7 +113,7 @@ class ChannelList:
 
 def unknown() -> NotFound:
     """The problem of a channel that isn't there."""
-    return NotFound("there is no such channel", field="channelId")
+    return NotFound("no such channel", field="channelId")
 
 
 async def find(links: Links, id: str) -> Channel:

@@ -85,7 +85,7 @@ def digest(message: NewMessage, users: list[str] | None, created: str | None) ->
         _canonical(
             (
                 None if users is None else sorted(users),
-                message.channel_id,
+                None if users is not None and message.channel_id == LABEL else message.channel_id,
                 message.title,
                 message.content,
                 message.message_type,

@@ -1,11 +1,11 @@
 """``python -m shard.doctor``: is everything on disk as it should be? The node must be stopped.
 
-Every database is checked by SQLite itself; every mailbox lies under its slot; every letter in a
-journal belongs to its shard, stands in the tail as it should, and where a box has it already, it is
-the same; who is in a channel according to the journal is so according to his box, unless the news is
-still on its way; a dead letter belongs to its shard; a box has one version; how much was read each day is
-what a recount of the statuses says. Statuses of messages that aren't in the box are as they should be: they
-outlive a removal.
+Every database is checked by SQLite itself; every mailbox lies under its slot; mail waits for whoever has a directory
+and no box; every letter in a journal belongs to its shard, stands in the tail as it should, and where a box has it
+already, it is the same; who is in a channel according to the journal is so according to his box, unless the news is
+still on its way; a dead letter belongs to its shard; a box has one version; how much was read each day is what a
+recount of the statuses says. Statuses of messages that aren't in the box are as they should be: they outlive a
+removal.
 
 Boxes and read statuses are only read. What is still plain on a node that encrypts is noted. Ends with exit code 1 and
 names what is wrong where.
@@ -72,6 +72,9 @@ class Doctor:
         self._memberships: dict[str, dict[str, Standing]] = {}  # user → channel → how
         self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
         self._letters: dict[str, list[ops.Letter]] = {}  # user → what waits for him
+        self._unborn: set[str] = (
+            set()
+        )  # users whose box may well not be there yet: what waits, or is dead, would make it
         self._template = mailbox.template()
 
     def examine(self) -> Report:
@@ -155,6 +158,7 @@ class Doctor:
                 if strangers and not layout.number:
                     self._fault(path, f"letter {seq} is for users of another shard: {strangers[0]}")
                 self.report.waiting += len(names)
+                self._unborn.update(names)
                 if kind == MESSAGE:
                     try:
                         letter = msgspec.msgpack.decode(body, type=ops.Letter)
@@ -179,6 +183,7 @@ class Doctor:
             if table.shard_of(user) != shard:
                 self._fault(path, f"dead letter {message_id} is for a user of another shard: {user}")
             if state == dead_letters.DEAD:
+                self._unborn.add(user)
                 self.report.dead += 1
                 try:
                     msgspec.msgpack.decode(body, type=ops.Letter)
@@ -192,7 +197,10 @@ class Doctor:
             self._fault(directory, f"lies under the wrong slot: {slot_of(user)} is right")
         self._look_aside(directory, mailbox.FILE, "what it held is missing from the box")
         if not path.exists():
-            self._note(directory, "has no messages.db yet")
+            if user in self._unborn:
+                self._note(directory, "has no messages.db yet")
+            else:
+                self._fault(directory, "has no messages.db, and no mail waits that would make it")
             self._check_memberships(user, path, {})
             return
         if path.stat().st_size <= len(self._template) and self._is_torn(user, path.read_bytes()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -346,4 +347,5 @@ def test_a_wrong_method_is_told_the_right_ones(router: Running, method: str, pat
 def test_no_answer_says_what_is_inside(router: Running) -> None:
     for answer in (router.http.get("/nowhere"), post(router, b"{"), post(router, message(users=[".."]))):
         assert "server" not in answer.headers
-        assert not {"shard", "sock", "Traceback", "msgspec", "/work"} & set(answer.text.split())
+        for word in ("shard", ".sock", "Traceback", "msgspec", str(Path(__file__).parents[2])):
+            assert word not in answer.text

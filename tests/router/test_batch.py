@@ -84,8 +84,13 @@ def test_a_line_over_the_limit_of_a_message_is_rejected_alone(router: Running) -
 
 def test_a_batch_over_the_limit_is_refused_before_anything_is_written(router: Running) -> None:
     refused(post(router, line() + b"\n" + b" " * 16 * 1_048_576), 413)
-    refused(post(router, line() + b"\n" * 100_001), 413)
+    refused(post(router, line() + b"\n" * 100_000 + line()), 413)
     assert router.writes() == 0
+
+
+def test_a_batch_of_as_many_lines_as_may_be_is_taken(router: Running) -> None:
+    for end in (b"", b"\n"):
+        assert post(router, line() + b"\n" * 99_999 + end).json()["accepted"] == 1
 
 
 def test_large_lines_wait_for_the_link_and_are_not_refused(router: Running) -> None:

@@ -85,7 +85,7 @@ def test_the_digest_tells_bodies_apart(fields: dict[str, Any], field: str) -> No
 
 def test_the_digest_takes_a_default_for_what_is_left_out() -> None:
     fields = {"users": ["a"], "title": "t", "content": "c"}
-    said = {"priority": 5, "messageType": "text", "metadata": None, "createdAt": None}
+    said = {"channelId": "direct", "priority": 5, "messageType": "text", "metadata": None, "createdAt": None}
     assert digest(fields | said) == digest(fields)
     assert digest(fields | {"createdAt": "2026-01-01T01:00:00+01:00"}) == digest(
         fields | {"createdAt": "2026-01-01T00:00:00Z"}
