@@ -42,7 +42,7 @@ from .workload import record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
-_STEP = 2
+_STEP = 6
 _CONTROL_SEEDS = range(8)
 _CONTROL_STEP = 3
 
@@ -72,24 +72,30 @@ def scratch() -> Iterator[Path]:
         yield path
 
 
-def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [4, 5])
+def test_a_power_cut_at_any_moment_loses_and_doubles_nothing(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     with monkeypatch.context() as watched:
         tail = _watch_tail(watched)
-        recording = record(scratch / "data", seed=1)
+        recording = record(scratch / "data", seed=seed)
     assert min(tail["add"], tail["take"]) > 0
     _assert_eventful(recording.events)
     _assert_faithful(recording, scratch / "disk")
     cuts = range(0, len(recording.events) + 1, _step(_STEP))
-    for verdict in verdicts(recording, scratch / "disk", seed=1, cuts=cuts):
+    for verdict in verdicts(recording, scratch / "disk", seed=seed, cuts=cuts):
         assert verdict.is_good, verdict
 
 
+@pytest.mark.long
 def test_a_second_power_cut_while_the_first_is_repaired_loses_and_doubles_nothing(scratch: Path) -> None:
     first = record(scratch / "data", seed=2)
-    for cut, verdict in second_verdicts(first, scratch, seed=2, number=12, step=_step(3), modes=("random",)):
+    for cut, verdict in second_verdicts(first, scratch, seed=2, number=8, step=_step(3), modes=("random",)):
         assert verdict.is_good, (cut, verdict)
 
 
+@pytest.mark.long
 def test_what_waits_for_a_box_in_trouble_is_in_it_or_dead_through_a_power_cut(scratch: Path) -> None:
     """Or waits: then it is in the box as soon as that can be written, which it can be after the cut."""
     recording = record(scratch / "data", seed=3, trouble=True)
@@ -114,6 +120,7 @@ def test_with_a_journal_that_doesnt_flush_it_is_lost(scratch: Path) -> None:
     assert _breaks(scratch, journal=Synchronous.OFF)
 
 
+@pytest.mark.long
 def test_with_a_cut_log_that_isnt_flushed_it_is_lost(scratch: Path) -> None:
     assert _breaks(scratch, disk=UnflushedLogDisk)
 
