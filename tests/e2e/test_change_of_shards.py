@@ -54,7 +54,7 @@ def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_
         async with loading.under(load):
             old = 2
             for new in CHANGES:
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(0.5)
                 await acknowledged(ledger)
                 node.kill_all()
                 assert kill_boxes.doctor(node.data) is None
@@ -63,7 +63,7 @@ def test_changes_of_the_number_of_shards_under_load_lose_and_double_nothing(tmp_
                 assert letters > 0
                 assert slots == pytest.approx(_ideal(old, new), rel=0.1)
                 old = new
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
         await wait_drained(node.data, old, loading.PATIENCE_S)
         await load.ask_receipts(300)
         return load, ledger

@@ -30,7 +30,7 @@ _COLUMN = {"read": "read_at", "archived": "archived_at", "starred": "starred_at"
 _LINES = 700
 """about as many as a sync comes to"""
 _people = count()
-_BLOWS = 5
+_BLOWS = 3
 """in all examples together: each time a shard is killed its supervisor waits longer before it starts another"""
 
 device_names = st.sampled_from(sorted(SKEWS_US))
@@ -241,7 +241,7 @@ def test_whatever_happens_all_devices_end_with_what_the_server_has(tmp_path: Pat
         run_state_machine_as_test(
             lambda: Devices(node, mortal, tmp_path, blows),  # type: ignore[arg-type]
             settings=settings(
-                max_examples=8,
+                max_examples=5,
                 stateful_step_count=25,
                 deadline=None,
                 phases=[Phase.reuse, Phase.generate],

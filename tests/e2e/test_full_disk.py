@@ -119,7 +119,7 @@ def test_a_disk_that_is_full_now_and_then_loses_and_doubles_nothing(disk: Path, 
         load, ledger = loading.make(node.url, sees_at_once=False)
         await load.set_up()
         async with loading.under(load):
-            for _ in range(5):
+            for _ in range(3):
                 await asyncio.sleep(0.7)
                 await asyncio.to_thread(_fill, disk / "ballast")
                 await asyncio.sleep(1.5)

@@ -20,7 +20,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(
 ) -> None:
     plan = Plan(
         cycles=4,
-        seconds=1.5,
+        seconds=0.75,
         shards=shards,
         routers=routers,
         seed=shards,

@@ -27,8 +27,7 @@ def table(result: Result, head: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.slow
 def test_it_shows_every_process_and_one_that_hangs_as_silent(tmp_path: Path) -> None:
-    with Node(tmp_path / "data") as node:
-        node.restart(2, 2)
+    with Node(tmp_path / "data", routers=2) as node:
         for name in ("ada", "bob", "cyd", "dan"):
             body = {"users": [name], "title": "t", "content": "c", "priority": 9}
             assert httpx.post(f"{node.url}/api/v3/messages", json=body, trust_env=False, timeout=30).status_code == 202

@@ -649,7 +649,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(STEPS)
 @pytest.mark.long
 def test_whatever_happens_everything_is_there_once(steps: list[str]) -> None:
