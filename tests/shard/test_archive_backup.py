@@ -649,9 +649,9 @@ STEPS = st.lists(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=25)
 @given(STEPS)
-@pytest.mark.long
 def test_whatever_happens_everything_is_there_once(steps: list[str]) -> None:
     @played
     async def play() -> None:
