@@ -258,7 +258,7 @@ def load(
 ) -> Config:
     """The configuration from file, environment and ``overrides`` (``{"node": {"port": 1}}``).
 
-    Raises :class:`ConfigError` naming the key that is wrong, and where it came from.
+    Raises :class:`ConfigError` naming what is wrong: the file, the table and its key, or the variable.
     """
     environ = os.environ if environ is None else environ
     named = path or (Path(environ["POBOX_CONFIG"]) if environ.get("POBOX_CONFIG") else None)
