@@ -72,9 +72,7 @@ class Doctor:
         self._memberships: dict[str, dict[str, Standing]] = {}  # user → channel → how
         self._on_their_way: set[tuple[str, str]] = set()  # (user, channel) with a membership letter waiting
         self._letters: dict[str, list[ops.Letter]] = {}  # user → what waits for him
-        self._unborn: set[str] = (
-            set()
-        )  # users whose box may well not be there yet: what waits, or is dead, would make it
+        self._unborn: set[str] = set()  # whose box needn't be there yet: what waits, or is dead, would make it
         self._template = mailbox.template()
 
     def examine(self) -> Report:
