@@ -179,6 +179,15 @@ def answers(url: str) -> bool:
     return True
 
 
+def kept_port() -> socket.socket:
+    """A socket on a loopback port that nobody else gets while it is open; a node of the same user does."""
+    kept = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        kept.setsockopt(socket.SOL_SOCKET, option, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on at this moment."""
     with socket.socket() as probe:

@@ -81,9 +81,9 @@ class Campaign:
 
     async def run(self, seconds: float) -> None:
         """Raises :class:`BenchError` when the node doesn't come back."""
-        self.node.start()
-        await asyncio.to_thread(self.node.wait_ready)
         try:
+            self.node.start()
+            await asyncio.to_thread(self.node.wait_ready)
             await self._load.set_up()
             await self._suffer(seconds)
             await wait_drained(self.node.data, _SHARDS, _DRAINED_S)
@@ -91,7 +91,7 @@ class Campaign:
         finally:
             for phone in self._phones:
                 phone.kill()
-            await asyncio.to_thread(self.node.stop)
+            await asyncio.to_thread(self.node.close)
         self._judge_boxes()
         for phone in self._phones:
             phone.count_syncs()

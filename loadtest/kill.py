@@ -104,9 +104,8 @@ class Round:
 
     async def run(self, cycles: int) -> None:
         """Raises :class:`BenchError` when the node doesn't come back."""
-        self.node.start()
-        self.node.wait_ready()
         try:
+            await self._start()
             await self._load.set_up()
             for cycle in range(1, cycles + 1):
                 await self._cycle()
@@ -117,7 +116,7 @@ class Round:
                         return
                     await self._start()
         finally:
-            await asyncio.to_thread(self.node.stop)
+            await asyncio.to_thread(self.node.close)
 
     async def _cycle(self) -> None:
         rng = self._rng

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import psutil  # type: ignore[import-untyped]
 
-from loadtest.children import Child, free_port, python
+from loadtest.children import Child, kept_port, python
 from loadtest.errors import BenchError
 from node import ops, rundir
 from node.errors import PoboxError
@@ -35,14 +35,15 @@ _READY = re.compile(r"^pobox ready at ", re.MULTILINE)
 
 
 class Victim:
-    """A node on ``data`` with a port of its own, which stays the same over its starts."""
+    """A node on ``data`` with a port of its own, which stays the same over its starts: :meth:`close` lets go of it."""
 
     def __init__(self, data: Path, *, shards: int, routers: int, environ: Mapping[str, str]) -> None:
         self.data = data
         self.shards = shards
         self.log = data.parent / f"{data.name}.log"
         """what it printed, over all its starts"""
-        port = free_port()
+        self._kept = kept_port()
+        port = self._kept.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         numbers = {"--shards": shards, "--routers": routers, "--port": port}
         options = [str(part) for pair in numbers.items() for part in pair]
@@ -112,6 +113,13 @@ class Victim:
         """In order, as by hand; nothing if it doesn't run."""
         if self._child is not None:
             self._child.stop()
+
+    def close(self) -> None:
+        """Stop it for good."""
+        try:
+            self.stop()
+        finally:
+            self._kept.close()
 
     def leftovers(self) -> list[int]:
         """Processes of a killed node that still live."""
