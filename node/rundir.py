@@ -1,9 +1,8 @@
 """What a running node leaves in its data directory: the lock that makes it the only one, and its pids.
 
 ``node.lock`` is held while the supervisor lives and released by the kernel however it dies.
-``run/pids.json`` is rewritten at each change and removed at an orderly stop. If it is still there
-at the next start, the supervisor was killed, and children of it may be about to end: their journals
-and the port are theirs until they are gone.
+``run/pids.json`` is rewritten at each change and removed at an orderly stop, for whoever looks. If the supervisor was
+killed, children of it may be about to end: their journals and the port are theirs until they are gone.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ import msgspec
 from node import paths
 from node.errors import ConfigError
 from node.owner import refusal
-from node.process import supervised_by
 
+_NODE = "SUPERVISED_NODE"
+"""not ``POBOX_…``: it isn't configuration"""
 _LEFTOVER_MAX_S = 15.0  # a child's own orderly stop takes 10 s at most
 _LEFTOVER_POLL_S = 0.05
 
@@ -45,7 +45,7 @@ def create(data: Path) -> None:
 def lock(data: Path) -> int:
     """Hold ``node.lock``; the fd returned keeps it. Raises :class:`InUse` naming the holder's pid, and
     :class:`ConfigError`."""
-    path = data / "node.lock"
+    path = _lock_path(data)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -60,6 +60,10 @@ def lock(data: Path) -> int:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def _lock_path(data: Path) -> Path:
+    return data / "node.lock"
 
 
 def pids_path(data: Path) -> Path:
@@ -77,28 +81,35 @@ def clear_pids(data: Path) -> None:
     pids_path(data).unlink(missing_ok=True)
 
 
-def leftovers(data: Path) -> list[int]:
-    """The pids of an earlier run's children that still live.
+def marked(data: Path) -> Mapping[str, str]:
+    """What each child of the node on ``data`` has in its environment. The lock must be held."""
+    state = _lock_path(data).stat()
+    return {_NODE: f"{state.st_dev}:{state.st_ino}"}
 
-    A pid alone proves nothing, it may be a stranger's by now; one whose environment names the same
-    supervisor is the child that was meant. (The environment of a zombie is empty.)
+
+def leftovers(data: Path) -> list[int]:
+    """The pids of an earlier run's children that still live: those whose environment names this node's lock.
+
+    All processes are looked at. One that was just being started when its supervisor was killed stands in no list, and
+    has inherited the listening sockets. (The environment of a zombie is empty.)
     """
     try:
-        pids = msgspec.json.decode(pids_path(data).read_bytes(), type=dict[str, int])
-    except (FileNotFoundError, msgspec.DecodeError):
+        [(variable, value)] = marked(data).items()
+    except FileNotFoundError:
         return []
-    [(variable, value)] = supervised_by(pids.pop("supervisor", 0)).items()
     mark = f"{variable}={value}".encode()
     living = []
-    for pid in pids.values():
-        with contextlib.suppress(OSError):
-            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                living.append(pid)
-    return living
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # somebody else's, or it has just ended
+            if mark in environ.read_bytes().split(b"\0"):
+                living.append(int(environ.parent.name))
+    return sorted(living)
 
 
-def await_leftovers(data: Path, bound_s: float = _LEFTOVER_MAX_S) -> None:
-    """Return when no child of an earlier run is left; after ``bound_s`` the last ones are killed.
+def await_leftovers(data: Path, bound_s: float = _LEFTOVER_MAX_S) -> bool:
+    """Return when no child of an earlier run is left; after ``bound_s`` the last ones are killed. Whether that run was
+    killed: then a port may be held for a moment still, since of a process that ends the environment goes before the
+    files.
 
     Raises :class:`InUse` if one doesn't end even then (its disk doesn't answer).
     """
@@ -109,7 +120,9 @@ def await_leftovers(data: Path, bound_s: float = _LEFTOVER_MAX_S) -> None:
         if not _all_gone(data, bound_s):
             pids = ", ".join(map(str, leftovers(data)))
             raise InUse(f"processes of an earlier run on {data} don't end: {pids}")
+    was_killed = pids_path(data).exists()
     clear_pids(data)
+    return was_killed
 
 
 def _all_gone(data: Path, bound_s: float) -> bool:

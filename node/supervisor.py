@@ -34,6 +34,7 @@ _ANSWER_MAX_S = 2.0
 _LOOK_S = 60.0  # the clock may be set
 _AGAIN_S = 3_600.0
 _PATIENCE_S = 10.0  # between two lines that say who is waited for
+_PORT_S = 5.0  # an earlier run that was killed may hold it for so long
 
 _log = structlog.get_logger()
 
@@ -107,14 +108,25 @@ class Supervisor:
         rundir.create(self._data)
         lock = rundir.lock(self._data)
         try:
-            await asyncio.to_thread(rundir.await_leftovers, self._data)
+            was_killed = await asyncio.to_thread(rundir.await_leftovers, self._data)
+            self._environ.update(rundir.marked(self._data))
+            self._listeners = await self._bound(_PORT_S if was_killed else 0.0)
             await self._serve()
         finally:
             os.close(lock)
 
+    async def _bound(self, patience_s: float) -> list[socket.socket]:
+        node, loop = self._config.node, asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while True:
+            try:
+                return listen.bind(node.host, node.port, node.routers)
+            except listen.PortTaken:
+                if loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(_POLL_S)
+
     async def _serve(self) -> None:
-        node = self._config.node
-        self._listeners = listen.bind(node.host, node.port, node.routers)
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -10,22 +10,22 @@ import pytest
 
 from node import rundir
 from node.errors import ConfigError
-from node.process import supervised_by
-
-SUPERVISOR = 2**22 + 1  # above any pid: one that is dead for sure
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path: Path) -> Iterator[Path]:
+    """Of a node that is about to start."""
     rundir.create(tmp_path / "data")
-    return tmp_path / "data"
+    fd = rundir.lock(tmp_path / "data")
+    yield tmp_path / "data"
+    os.close(fd)
 
 
 @pytest.fixture
-def orphan() -> Iterator[subprocess.Popen[bytes]]:
-    """A child of the dead supervisor that doesn't mind SIGTERM."""
+def orphan(data: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child of an earlier run that doesn't mind SIGTERM, and stands in no list: it had just been started."""
     source = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
-    env = {**os.environ, **supervised_by(SUPERVISOR)}
+    env = {**os.environ, **rundir.marked(data)}
     with subprocess.Popen([sys.executable, "-c", source], env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -33,27 +33,28 @@ def orphan() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_child_of_a_dead_supervisor_that_does_not_end_is_killed(data: Path, orphan: subprocess.Popen[bytes]) -> None:
-    rundir.write_pids(data, {"supervisor": SUPERVISOR, "shard-0": orphan.pid})
+def test_a_child_of_an_earlier_run_that_does_not_end_is_killed(data: Path, orphan: subprocess.Popen[bytes]) -> None:
+    rundir.write_pids(data, {"supervisor": 1})
     assert rundir.leftovers(data) == [orphan.pid]
     rundir.await_leftovers(data, bound_s=0.2)
     assert orphan.wait() == -9
     assert not rundir.pids_path(data).exists()
 
 
-def test_somebody_elses_child_is_left_alone(data: Path, orphan: subprocess.Popen[bytes]) -> None:
-    rundir.write_pids(data, {"supervisor": SUPERVISOR + 1, "shard-0": orphan.pid, "shard-1": os.getpid()})
-    rundir.await_leftovers(data, bound_s=0)
+def test_another_nodes_child_is_left_alone(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
+    rundir.create(tmp_path / "other")
+    os.close(rundir.lock(tmp_path / "other"))
+    rundir.write_pids(tmp_path / "other", {"supervisor": 1, "shard-0": orphan.pid, "shard-1": os.getpid()})
+    rundir.await_leftovers(tmp_path / "other", bound_s=0)
     assert orphan.poll() is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"supervisor":"x"}', b"{}"])
-def test_a_damaged_list_of_pids_names_nobody(data: Path, content: bytes) -> None:
-    rundir.pids_path(data).write_bytes(content)
-    assert rundir.leftovers(data) == []
+def test_where_no_node_was_nobody_is_left(tmp_path: Path) -> None:
+    assert rundir.leftovers(tmp_path) == []
 
 
-def test_the_lock_names_its_holder(data: Path) -> None:
+def test_the_lock_names_its_holder(tmp_path: Path) -> None:
+    data = tmp_path
     fd = rundir.lock(data)
     with pytest.raises(rundir.InUse, match=rf"\(pid {os.getpid()}\)"):
         rundir.lock(data)

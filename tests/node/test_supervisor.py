@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from node import listen
+from node import listen, rundir
 from node.config import Auth, Config
 from node.config import Node as NodeConfig
 from node.errors import ConfigError
@@ -207,3 +208,16 @@ def test_all_routers_get_a_socket_on_one_free_port() -> None:
 def test_an_address_of_another_machine_is_a_mistake_in_the_configuration() -> None:
     with pytest.raises(ConfigError, match="can't listen"):
         listen.bind("192.0.2.1", 0, 1)
+
+
+def test_a_port_that_a_killed_run_still_holds_is_waited_for(fake: MakeNode) -> None:
+    node = fake(shards=1).start()
+    node.kill("supervisor")
+    eventually(lambda: not rundir.leftovers(node.data), "the end of its children")
+    with socket.socket() as dying:  # as a router that has no environment any more, and its files still
+        dying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        dying.bind(("127.0.0.1", int(node.url.rpartition(":")[2])))
+        dying.listen()
+        node.start(ready=False)
+        time.sleep(1)
+    node.wait_ready()
