@@ -179,12 +179,13 @@ def answers(url: str) -> bool:
     return True
 
 
-def kept_port() -> socket.socket:
-    """A socket on a loopback port that nobody else gets while it is open; a node of the same user does."""
+def kept_port(port: int = 0) -> socket.socket:
+    """A socket on ``port`` of loopback, a free one if that is 0. Nobody else gets the port while it is open; a node of
+    the same user does."""
     kept = socket.socket()
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         kept.setsockopt(socket.SOL_SOCKET, option, 1)
-    kept.bind(("127.0.0.1", 0))
+    kept.bind(("127.0.0.1", port))
     return kept
 
 

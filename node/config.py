@@ -298,6 +298,12 @@ def load(
     return Config(**sections)
 
 
+def handed_on(config: Config) -> dict[str, str]:
+    """The environment of a child process: this one's, and the whole of ``config``, so that it reads no file again."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("POBOX_")}
+    return {**inherited, **environment(config), "POBOX_CONFIG": os.devnull}
+
+
 def environment(config: Config) -> dict[str, str]:
     """``config`` as the environment that makes a child process load the very same."""
     return {

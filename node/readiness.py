@@ -14,7 +14,8 @@ _ANSWER_MAX_S = 2.0
 
 
 async def is_ready(url: str) -> bool:
-    """Whether the node at ``url`` answers ``/readyz`` with 200. Raises :class:`OSError`, :class:`TimeoutError`."""
+    """Whether the node at ``url`` answers ``/readyz`` with 200. Raises :class:`OSError`, as which a
+    timeout counts."""
     node = urlsplit(url)
     context = None
     if node.scheme == "https":

@@ -22,7 +22,7 @@ import structlog
 from node import daily, listen, ops, paths, placement, preflight, process, rundir
 from node.child import Child, ending
 from node.clock import now_us
-from node.config import Config, environment
+from node.config import Config, handed_on
 from node.console import Console
 from node.errors import PoboxError
 from node.link import ask_once
@@ -59,18 +59,6 @@ class StartFailed(Exception):
     """The node can't come up; the message says why."""
 
 
-def child_environment(config: Config) -> dict[str, str]:
-    """The environment of a child: this one's, and the whole configuration, so that no file is read again."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("POBOX_")}
-    return {
-        **inherited,
-        **environment(config),
-        "POBOX_CONFIG": os.devnull,
-        "PYTHONUNBUFFERED": "1",
-        **process.supervised_by(os.getpid()),
-    }
-
-
 class Supervisor:
     """One run of a node. ``on_ready(url, is_new)`` is called when it serves; ``is_new``: the data
     directory held nothing before."""
@@ -88,7 +76,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._console = console or Console()
         self._commands = commands or Commands()
-        self._environ = child_environment(config)
+        self._environ = {**handed_on(config), "PYTHONUNBUFFERED": "1", **process.supervised_by(os.getpid())}
         self._layout: Child | None = None
         self._shards: list[Child] = []
         self._routers: list[Child] = []
@@ -116,6 +104,7 @@ class Supervisor:
             os.close(lock)
 
     async def _bound(self, patience_s: float) -> list[socket.socket]:
+        """A socket a router; a port that is taken is waited for so long."""
         node, loop = self._config.node, asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         while True:
@@ -272,7 +261,7 @@ class Supervisor:
     async def _await_routers(self, url: str) -> None:
         """Each has begun to listen, and the whole answers that it is ready."""
         while True:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError):
                 if all(listen.listens(listener) for listener in self._listeners) and await is_ready(url):
                     return
             await asyncio.sleep(_POLL_S)

@@ -23,12 +23,9 @@ from node.placement import write_durably
 
 
 def make(data: Path) -> None:
-    """Make the key pair of ``data`` if there is none; on disk when this returns."""
-    path = paths.vapid_path(data)
-    if path.exists():
-        return
+    """Make the key pair of ``data``, which has none; on disk when this returns."""
     key = ec.generate_private_key(ec.SECP256R1())
-    write_durably(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_durably(paths.vapid_path(data), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def load(data: Path) -> ec.EllipticCurvePrivateKey:

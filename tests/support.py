@@ -16,6 +16,8 @@ from types import TracebackType
 import httpx
 import msgspec
 
+from loadtest.children import kept_port
+
 PATIENCE_S = 120.0
 _POLL_S = 0.02
 _READY = re.compile(r"pobox ready at (https?://\S+:(\d+)) ")
@@ -123,10 +125,7 @@ class Node:
         """Nobody else gets it while the node is down: it is bound by us too, who never listen. A node of another user
         shares its port with nobody."""
         if self._kept is None and self.data.stat().st_uid == os.geteuid():
-            self._kept = socket.socket()
-            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-                self._kept.setsockopt(socket.SOL_SOCKET, option, 1)
-            self._kept.bind(("127.0.0.1", self._port))
+            self._kept = kept_port(self._port)
 
     def output(self) -> str:
         """What it printed since the last start."""

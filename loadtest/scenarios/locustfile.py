@@ -11,7 +11,6 @@ second later, whatever the processes have yet to report.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +48,7 @@ def listen(environment: Environment, **_others: object) -> None:
     master = environment.runner
     if not isinstance(master, MasterRunner):
         return
-    missing = set(range(plan.load(Path(os.environ[plan.VARIABLE])).processes))
+    missing = set(range(plan.of_environment().processes))
 
     def carried_out(environment: Environment, msg: Message) -> None:
         environment.events.worker_report.fire(client_id=msg.node_id, data=msg.data["report"])  # type: ignore[no-untyped-call]
@@ -80,7 +79,7 @@ class Sender(User):
     """Carries out the plan that the environment names."""
 
     def on_start(self) -> None:
-        self._plan = plan.load(Path(os.environ[plan.VARIABLE]))
+        self._plan = plan.of_environment()
         self._process = int(self.environment.runner.worker_index)
         clients = max(phase.clients for phase in self._plan.phases)
         self._random = random.Random(f"{self._plan.run} {self._process}")

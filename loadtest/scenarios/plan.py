@@ -6,6 +6,7 @@ closed one each of some clients sends as soon as it has its answer.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -66,6 +67,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def load(path: Path) -> Plan:
     """The plan in the file; raises :class:`msgspec.ValidationError`."""
     return msgspec.json.decode(path.read_bytes(), type=Plan)
+
+
+def of_environment() -> Plan:
+    """The one that the environment names."""
+    return load(Path(os.environ[VARIABLE]))
 
 
 def save(path: Path, plan: Plan) -> None:

@@ -54,12 +54,11 @@ def test_where_no_node_was_nobody_is_left(tmp_path: Path) -> None:
 
 
 def test_the_lock_names_its_holder(tmp_path: Path) -> None:
-    data = tmp_path
-    fd = rundir.lock(data)
+    fd = rundir.lock(tmp_path)
     with pytest.raises(rundir.InUse, match=rf"\(pid {os.getpid()}\)"):
-        rundir.lock(data)
+        rundir.lock(tmp_path)
     os.close(fd)
-    os.close(rundir.lock(data))
+    os.close(rundir.lock(tmp_path))
 
 
 def test_a_data_directory_that_can_not_be_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -219,5 +218,5 @@ def test_a_port_that_a_killed_run_still_holds_is_waited_for(fake: MakeNode) -> N
         dying.bind(("127.0.0.1", int(node.url.rpartition(":")[2])))
         dying.listen()
         node.start(ready=False)
-        time.sleep(1)
+        eventually(lambda: not rundir.pids_path(node.data).exists(), "the moment before the next one binds it")
     node.wait_ready()
