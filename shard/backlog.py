@@ -216,10 +216,14 @@ class Backlog:
 
     def count_rate(self, passed_s: float, rested_s: float) -> None:
         """Look how many were stored in the ``passed_s`` since the last look. Mail that waits for company leaves the
-        postmen resting: that says nothing of what they can do."""
+        postmen resting: that says nothing of what they can do, but that what slowed them down before is over."""
         stored, self._counted = self.stored - self._counted, self.stored
-        if passed_s >= _LOOK_MIN_S and rested_s < passed_s / 2:
+        if passed_s < _LOOK_MIN_S:
+            return
+        if rested_s < passed_s / 2:
             self.stored_rate = max(_RATE_MIN, 0.7 * self.stored_rate + 0.3 * stored / (passed_s - rested_s))
+        else:
+            self.stored_rate = max(_RATE_FIRST, self.stored_rate)
 
     @property
     def due(self) -> int:

@@ -31,6 +31,18 @@ def test_it_follows_what_is_stored_while_there_is_work() -> None:
     assert backlog.stored_rate == 100.0
 
 
+def test_what_slowed_the_postmen_down_before_they_rested_says_nothing_of_what_comes() -> None:
+    """New boxes, say: otherwise the first moment of a new load would look like a wait of many minutes."""
+    backlog = Backlog()
+    hoped = backlog.stored_rate
+    for _ in range(100):
+        backlog.stored += 300
+        backlog.count_rate(0.5, 0.0)
+    assert backlog.stored_rate < hoped / 10
+    backlog.count_rate(0.5, 0.5)
+    assert backlog.stored_rate == hoped
+
+
 @played
 @pytest.mark.slow
 async def test_a_shard_with_nothing_to_do_goes_on_hoping() -> None:
