@@ -62,11 +62,15 @@ class _Format(msgspec.Struct):
     format: int = 1
 
 
+def _path(data: Path) -> Path:
+    return data / "placement.json"
+
+
 def load(data: Path) -> Placement | None:
     """The placement of ``data``, None for a directory that never held a node. Raises :class:`ConfigError` if it can't
     be read, or is of a later format than this program knows."""
     try:
-        content = (data / "placement.json").read_bytes()
+        content = _path(data).read_bytes()
         found = msgspec.json.decode(content, type=_Format).format
         if found > FORMAT:
             raise ConfigError(
@@ -76,9 +80,9 @@ def load(data: Path) -> Placement | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise ConfigError(refusal(data / "placement.json", error)) from error
+        raise ConfigError(refusal(_path(data), error)) from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError(f"{data}/placement.json: {error}") from error
+        raise ConfigError(f"{_path(data)}: {error}") from error
 
 
 def load_durable(data: Path) -> Placement | None:
@@ -99,7 +103,7 @@ class Watched:
     def news(self) -> Placement | None:
         """What the file says, if it is another than at the last time; None if not, or if it can't be read now."""
         try:
-            status = os.stat(self._data / "placement.json")
+            status = os.stat(_path(self._data))
             if (seen := (status.st_ino, status.st_mtime_ns)) == self._seen:
                 return None
             found = load(self._data)
@@ -127,7 +131,20 @@ def encode(placement: Placement) -> bytes:
 
 def save(data: Path, placement: Placement) -> None:
     """Make ``placement`` the one that counts, durably."""
-    write_durably(data / "placement.json", encode(placement))
+    prepare(data, placement)
+    put(data)
+    sync_directory(data)
+
+
+def prepare(data: Path, placement: Placement) -> None:
+    """Have ``placement`` on disk, beside the one that counts: :func:`put` needs no disk then."""
+    _write_fresh(_path(data), encode(placement), durably=True)
+
+
+def put(data: Path) -> None:
+    """What was prepared counts from now on. :func:`sync_directory` makes that durable, or whoever goes by it
+    (:func:`load_durable`)."""
+    _rename(_path(data))
 
 
 # -- what may become of it. Pure -----------------------------------------------------------------------
@@ -232,20 +249,36 @@ def write_durably(path: Path, content: bytes) -> None:
 def replace(path: Path, content: bytes, *, durably: bool) -> None:
     """Replace ``path`` by ``content`` in one step, or not at all; if not ``durably``, a power cut may leave neither old
     nor new."""
-    fresh = path.with_name(path.name + ".new")
+    _write_fresh(path, content, durably=durably)
+    _rename(path)
+    if durably:
+        sync_directory(path.parent)
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def _rename(path: Path) -> None:
+    try:
+        _fresh(path).rename(path)
+    except BaseException:
+        _fresh(path).unlink(missing_ok=True)
+        raise
+
+
+def _write_fresh(path: Path, content: bytes, *, durably: bool) -> None:
+    fresh = _fresh(path)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write_all(fd, content)
         if durably:
             os.fsync(fd)
-        fresh.rename(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     finally:
         os.close(fd)
-    if durably:
-        sync_directory(path.parent)
 
 
 def write_all(fd: int, content: bytes) -> None:

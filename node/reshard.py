@@ -147,11 +147,13 @@ class Reshard:
             began, shards = time.monotonic(), done.shards
             for shard in shards:
                 await self._ask(shard, ops.TakeOver(0, name), type(None))
+            placement.prepare(self._data, new)  # now: whoever holds the lock and hangs holds up the shards, too
             with placement.changing(self._data):
                 if placement.under_way(self._data) != name:
                     raise TimeoutError("it was called off")
-                placement.save(self._data, new)
+                placement.put(self._data)
                 placement.call_off(self._data)
+            placement.sync_directory(self._data)
         finally:
             with placement.changing(self._data):
                 if placement.under_way(self._data) == name:

@@ -19,6 +19,21 @@ def test_what_is_saved_is_loaded_and_an_empty_directory_has_none(tmp_path: Path)
     assert os.listdir(tmp_path) == ["placement.json"]
 
 
+def test_what_is_prepared_counts_when_it_is_put_which_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement.save(tmp_path, Placement(version=1, shards=1))
+    placement.prepare(tmp_path, Placement(version=1, shards=2))
+    assert placement.load(tmp_path) == Placement(version=1, shards=1)
+
+    def hangs(_fd: int) -> None:
+        raise AssertionError("whoever holds the lock waits for the disk")
+
+    monkeypatch.setattr(os, "fsync", hangs)
+    placement.put(tmp_path)
+    assert placement.load(tmp_path) == Placement(version=1, shards=2)
+
+
 def test_who_watches_it_hears_of_each_change_once(tmp_path: Path) -> None:
     file = Watched(tmp_path)
     assert file.news() is None
