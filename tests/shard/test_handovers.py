@@ -542,7 +542,11 @@ async def test_whatever_died_a_moment_before_goes_along_as_dead() -> None:
             old = node.running[0].shard
             old.mailboxes.discard(ADA)
 
+            async def all_put_off() -> None:  # none of them is on its next try
+                await until(lambda: len(old.put_off.waiting_for(ADA)) == 30, "letters that wait", node.running[0].life)
+
             async def die() -> None:
+                await all_put_off()
                 letters = old.put_off.take(ADA)
                 old.put_off.given_up.left_out(ADA, letters)
                 for letter in letters:
@@ -551,7 +555,7 @@ async def test_whatever_died_a_moment_before_goes_along_as_dead() -> None:
             with held_elsewhere(box_path(data, ADA), "write"):
                 for number in range(30):
                     await node.send(f"dies{number}", ADA)
-                await until(lambda: len(old.put_off.waiting_for(ADA)) == 30, "letters that wait", node.running[0].life)
+                await all_put_off()
                 node.as_it_lets_go(0, die)
                 await node.move(ADA, 1)
             assert (old.dead.count, node.running[1].shard.dead.count) == (0, 30)
