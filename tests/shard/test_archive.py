@@ -218,6 +218,7 @@ def test_the_archive_of_a_box_that_was_lost_is_kept_with_it() -> None:
         with laid_out() as data:
             path = box_path(data, "ada")
             async with Running(data, archive_after_days=1) as running:
+                await running.rounded()
                 for number in range(3):
                     await running.deliver(delivery(letter(f"m{number}", at=-400 * DAY_S), ["ada"]))
                 await running.settled()
@@ -256,6 +257,7 @@ def test_no_box_is_closed_while_the_archivist_is_in_it(monkeypatch: pytest.Monke
         monkeypatch.setattr(archive, "move", slow)
         with laid_out() as data:
             async with Running(data, archive_after_days=1) as running:
+                await running.rounded()
                 await running.deliver(delivery(letter("m"), ["ada"]))
                 await running.settled()
                 close = Mailbox.close

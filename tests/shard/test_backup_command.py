@@ -32,7 +32,7 @@ class _Shard(Framed):
         if isinstance(request, ops.Ping):
             type(self).pings += 1
             self._answer(self, request.rid, ops.State(1, 1, 2, 0, 0, 0, 0, 0))
-            if self.pings == 3:
+            if self.pings % 3 == 0:
                 self._answer(self.asked, self.rid, ops.BackupState(day="20261124", whole=True))
         else:
             type(self).asked, type(self).rid = self, request.rid

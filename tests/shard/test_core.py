@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from shard.disk import Disk
 from tests import encrypted
 
 from .elsewhere import held_elsewhere
-from .running import START_US, Running, box_path, delivery, laid_out, letter, stored, until
+from .running import PATIENCE_S, START_US, Running, box_path, delivery, laid_out, letter, stored, until
 
 USERS = ["ada", "bo", "cy"]
 
@@ -375,12 +375,12 @@ def test_channels_are_listed_as_they_are_on_disk(monkeypatch: pytest.MonkeyPatch
 
 
 class FailingDisk(Disk):
-    """A disk that can't say whether it took everything."""
+    """A disk that can't say whether it took everything, from when it ``fails``."""
 
-    fails = False
+    fails: Callable[[], bool] = staticmethod(lambda: False)
 
     def flush(self) -> None:
-        if self.fails:
+        if self.fails():
             raise Unsure("as if")
         super().flush()
 
@@ -390,7 +390,7 @@ def test_a_barrier_that_fails_ends_the_shard_and_keeps_the_letters() -> None:
         with laid_out() as data:
             disk = FailingDisk(data)
             running = await Running(data, disk=disk, barrier_s=0.01).__aenter__()
-            disk.fails = True
+            disk.fails = lambda: running.shard.backlog.stored > 0  # a flush before that would end it before its answer
             await running.deliver(delivery(letter("m"), ["ada"]))
             await running.ended_by(Unsure)
             await running.kill()
@@ -482,7 +482,9 @@ def test_a_journal_that_is_too_long_takes_nothing_new() -> None:
 # -- the end --------------------------------------------------------------------------------------
 
 
-def test_an_orderly_stop_stores_everything_and_leaves_an_empty_journal() -> None:
+def test_an_orderly_stop_stores_everything_and_leaves_an_empty_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "_DRAIN_S", PATIENCE_S)
+
     async def go() -> None:
         with laid_out() as data:
             async with Running(data) as running:

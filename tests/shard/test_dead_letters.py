@@ -25,7 +25,7 @@ from .playing import played
 from .running import PATIENCE_S, START_US, Running, box_path, delivery, laid_out, letter, stored, until
 
 FEW = Retry(base_s=0.01, cap_s=0.02, tries_max=5)
-MANY = Retry(base_s=0.01, cap_s=0.02)
+MANY = Retry(base_s=0.01, cap_s=0.02, tries_max=10_000)
 
 
 @contextlib.contextmanager
@@ -205,20 +205,19 @@ async def test_the_pause_goes_on_after_a_restart_and_a_read_tries_at_once() -> N
 @played
 async def test_tries_stay_counted_when_the_next_one_was_due_before_the_restart() -> None:
     with laid_out() as data:
-        many = Retry(base_s=0.01, cap_s=0.02, tries_max=10_000)
         async with Running(data) as running:
             await running.deliver(delivery(letter("first"), ["ada"]))
             await running.settled()
             await running.let_go()
         with held_elsewhere(box_path(data, "ada"), "write"):
-            async with Running(data, retry=many) as running:
+            async with Running(data, retry=MANY) as running:
                 await running.deliver(delivery(letter("m"), ["ada"]))
                 await until(lambda: attempts(running, "ada") >= 20, "some tries", running.life)
                 running.shard.office.nudge()
                 await scheduled(running, 1)
                 before = (await running.asked(lambda: [*running.shard.schedule.load()]))[0].attempts
             await asyncio.sleep(0.1)
-            async with Running(data, retry=many) as running:
+            async with Running(data, retry=MANY) as running:
                 await until(lambda: running.shard.put_off.has("ada"), "the letter", running.life)
                 waiting = running.shard.put_off._users["ada"]
                 assert waiting.attempts >= before
@@ -252,6 +251,7 @@ async def test_a_kill_after_a_death_neither_loses_nor_doubles_it(when: str, monk
             assert await names(running) == [("ada", "all", "io_error"), ("ada", "direct", "io_error")]
             assert await state(running, "direct") == (2, 0, 1)
             assert await state(running, "all") == (2, 0, 1)
+        async with Running(data, retry=MANY) as running:  # with few they would be dead again before they are asked for
             for name in ("direct", "all"):
                 await requeue(running, "ada", name)
             assert (await state(running, "all"))[1:] == (1, 0)

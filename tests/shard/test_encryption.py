@@ -67,8 +67,8 @@ def test_no_file_of_a_node_holds_a_word_in_plain(monkeypatch: pytest.MonkeyPatch
     async def test(running: Running, data: Path) -> None:
         for number in range(40):
             await running.deliver(delivery(letter(f"n{number}", content=f"{SECRET} {number}" * 30), ["ada", "bob"]))
+        await running.settled()  # no thread makes a file while all are read
         assert plain_files(data) == []
-        await running.settled()
         await change(running, "ada", said("n1", "read"))
         state = await back_up(running)
         assert (state.whole, state.failed, state.error) == (True, 0, "")
