@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
+SILENCE_S = 1.5
 _ROUNDING_S = 1e-6
 
 
@@ -41,7 +42,7 @@ class Breaker:
     """
 
     def __init__(
-        self, *, failures_max: int = 5, silence_s: float = 1.5, pause_s: float = 0.5, pause_max_s: float = 4.0
+        self, *, failures_max: int = 5, silence_s: float = SILENCE_S, pause_s: float = 0.5, pause_max_s: float = 4.0
     ) -> None:
         self._failures_max = failures_max
         self._silence_s = silence_s

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from node.breaker import SILENCE_S
 from node.errors import ConfigError
 
 Count = Annotated[int, Meta(ge=1)]
@@ -71,6 +72,8 @@ class Router(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     body_timeout_s: Seconds = 30
     idle_timeout_s: Seconds = 60
     shard_timeout_s: Seconds = 5
+    silence_s: Seconds = SILENCE_S
+    """a shard that is asked, pings too, and says nothing at all for so long is taken for hung: 503 until it speaks"""
     delta_bytes_max: Bytes = 8 * 1_048_576
     """the page hashes of one device's file: eight bytes for each four thousand of it"""
     user_rate: Annotated[float, Meta(ge=0)] = 0

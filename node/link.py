@@ -7,7 +7,8 @@ repeat.
 
 A process that hangs keeps its connections. So a link that has heard nothing for a moment pings, and
 when the silence lasts, its breaker opens (:mod:`node.breaker`): what waits fails, and nothing is sent but
-the probe, until that is answered.
+the probe, until that is answered. Time in which this process itself was held up is no silence: what was
+said meanwhile is still unread.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from node import ops
-from node.breaker import Breaker, State
+from node.breaker import SILENCE_S, Breaker, State
 from node.errors import Overloaded, Refused, Unavailable
 from node.paths import socket_address
 from node.wire import Framed
@@ -75,13 +76,14 @@ class _Wire(Framed):
 class Link:
     """A connection to one shard's socket, kept up until :meth:`close`."""
 
-    def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, path: Path, *, timeout_s: float = 5.0, silence_s: float = SILENCE_S) -> None:
         self.path = path
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
         self._wire: _Wire | None = None
         self._rid = 0
         self._keeper: asyncio.Task[None] | None = None
-        self.breaker = _breaker()
+        self.breaker = self._closed_breaker()
         self._ping: tuple[int, asyncio.Future[msgspec.Raw]] | None = None
         self._heard_at = 0.0
 
@@ -115,7 +117,7 @@ class Link:
         loop = asyncio.get_running_loop()
         address = socket_address(self.path)
         _transport, self._wire = await loop.create_unix_connection(_Wire, address)
-        self.breaker, self._ping, self._heard_at = _breaker(), None, loop.time()
+        self.breaker, self._ping, self._heard_at = self._closed_breaker(), None, loop.time()
 
     async def ask(self, request: ops.AnyRequest, answer: type[T], *, timeout_s: float | None = None) -> T:
         """Send ``request`` (its ``rid`` is set here) and wait for the body of the answer.
@@ -163,10 +165,17 @@ class Link:
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, _RECONNECT_MAX_S)
                     continue
+            due = loop.time() + _SWEEP_S
             await asyncio.sleep(_SWEEP_S)
+            if loop.time() - due >= _SWEEP_S:  # held up, and the loop runs timers before it reads
+                self._heard_at = loop.time()
             if self._wire is not None and self._wire.transport is not None:
                 self._sweep(self._wire.waiting, loop.time())
                 self._listen(self._wire, loop.time())
+
+    def _closed_breaker(self) -> Breaker:
+        """Its probe is a ping to a process next door: it may come soon and often."""
+        return Breaker(silence_s=self._silence_s, pause_s=_SWEEP_S, pause_max_s=1.0)
 
     def _listen(self, wire: _Wire, now: float) -> None:
         """See whether the other end is alive; ask it if it is quiet."""
@@ -207,11 +216,6 @@ async def ask_once(path: Path, request: ops.AnyRequest, answer: type[T], *, time
             return await link.ask(request, answer)
     finally:
         await link.close()
-
-
-def _breaker() -> Breaker:
-    """Its probe is a ping to a process next door: it may come soon and often."""
-    return Breaker(pause_s=_SWEEP_S, pause_max_s=1.0)
 
 
 def body_of(raw: msgspec.Raw, answer: type[T]) -> T:

@@ -68,7 +68,7 @@ def serve(settings: config.Config, fd: int | None, *, index: int, floor: bool) -
         from router.credentials import FileCredentials  # with libraries for tokens, which an open node does without
 
         credentials = FileCredentials(data, settings.auth, routers=settings.node.routers)
-    links = Links(data, placed, timeout_s=settings.router.shard_timeout_s)
+    links = Links(data, placed, timeout_s=settings.router.shard_timeout_s, silence_s=settings.router.silence_s)
     delivery: Deliverer = Floor() if floor else Room(Delivery(links), links)
     versions = FloorVersions(links) if floor else Versions(links)
     if settings.router.user_rate:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from node import ops
+from node.breaker import SILENCE_S
 from node.changes import Mark, News, Watch
 from node.errors import Moving, NotFound, PoboxError, Problem, Refused, Unavailable
 from node.link import Link, body_of
@@ -32,9 +33,10 @@ _PAUSE_S, _PAUSE_MAX_S = 0.005, 0.1
 class Links:
     """A link to each shard of ``placement``."""
 
-    def __init__(self, data: Path, placement: Placement, *, timeout_s: float) -> None:
+    def __init__(self, data: Path, placement: Placement, *, timeout_s: float, silence_s: float = SILENCE_S) -> None:
         self.data = data
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
         self._links: list[Link] = []
         self.watches: list[Watch] = []
         """what each shard counts of who got something"""
@@ -58,7 +60,9 @@ class Links:
     def _add(self, shards: int) -> list[Link]:
         """Links to the shards there are more."""
         more = range(len(self._links), shards)
-        new = [Link(socket_path(self.data, index), timeout_s=self._timeout_s) for index in more]
+        new = [
+            Link(socket_path(self.data, index), timeout_s=self._timeout_s, silence_s=self._silence_s) for index in more
+        ]
         self.watches += [Watch(changes_path(self.data, index)) for index in more]
         self.shedding += [Shedding() for _ in more]
         self._links += new

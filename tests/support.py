@@ -19,6 +19,8 @@ import msgspec
 from loadtest.children import kept_port
 
 PATIENCE_S = 120.0
+PATIENT = {"POBOX_ROUTER_SILENCE_S": "30", "POBOX_ROUTER_SHARD_TIMEOUT_S": "30"}
+"""no shard is taken for hung because the machine is busy"""
 _POLL_S = 0.02
 _READY = re.compile(r"pobox ready at (https?://\S+:(\d+)) ")
 
@@ -43,7 +45,8 @@ class Node:
     """``pobox serve`` on ``data``. The first start takes a free port, later ones the same.
 
     A context manager: entered, it is ready; left, it is stopped. ``command`` is what runs instead
-    of ``python -m node`` where a test needs children of its own.
+    of ``python -m node`` where a test needs children of its own, or an earlier program, which may not know
+    what :data:`PATIENT` says; ``env`` comes before that.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Node:
         self.log = data.parent / f"{data.name}.log"
         """everything the node printed, over all its starts"""
         self.url = ""
-        self._shards, self._routers, self._env = shards, routers, dict(env or {})
+        self._shards, self._routers, self._env = shards, routers, {**({} if command else PATIENT), **(env or {})}
         self._command = command or [sys.executable, "-m", "node"]
         self._port = 0
         self._kept: socket.socket | None = None

@@ -17,7 +17,7 @@ from tests.support import Node, eventually, is_alive
 pytestmark = pytest.mark.slow
 
 HERE, THERE = owned_by(0, 2, 3), owned_by(1, 2, 3)
-_QUICK = {"POBOX_ROUTER_SHARD_TIMEOUT_S": "5"}
+_QUICK = {"POBOX_ROUTER_SILENCE_S": "1.5", "POBOX_ROUTER_SHARD_TIMEOUT_S": "5"}
 _INSIDE = ("shard", "sock", "/", "router", "pid", "Traceback", "node.", "errno", "python")
 
 

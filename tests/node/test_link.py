@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 
 from node import link, ops
-from node.breaker import Breaker, State
+from node.breaker import SILENCE_S, State
 from node.errors import Overloaded, Problem, Refused, Unavailable
 from node.link import Link
 from node.wire import Framed, frame
@@ -24,6 +26,8 @@ class Shard:
         self.asked: list[int] = []
         self.hangs = False
         """it doesn't answer pings either"""
+        self.holds_up_s = 0.0
+        """it answers at once, and everybody is held up before they can hear it"""
         self.connections: list[Framed] = []
         self._server: asyncio.Server | None = None
 
@@ -39,6 +43,9 @@ class Shard:
                 request = ops.decode_request(payload)
                 if not isinstance(request, ops.Ping):
                     shard.asked.append(request.rid)
+                    if shard.holds_up_s:
+                        time.sleep(shard.holds_up_s)  # the loop, which is the asker's too
+                        shard.answer(request.rid, "at once")
                 elif not shard.hangs:
                     self.send(ops.encode(ops.Done(request.rid, msgspec.Raw(msgspec.msgpack.encode("here")))))
 
@@ -73,10 +80,15 @@ class Shard:
             connection.close()
 
 
-def play(tmp_path: Path, part: Callable[[Shard, Link], Awaitable[None]], timeout_s: float = PATIENCE_S) -> None:
+def play(
+    tmp_path: Path,
+    part: Callable[[Shard, Link], Awaitable[None]],
+    timeout_s: float = PATIENCE_S,
+    silence_s: float = SILENCE_S,
+) -> None:
     async def run() -> None:
         shard = await Shard(tmp_path / "shard.sock").start()
-        asker = Link(shard.path, timeout_s=timeout_s)
+        asker = Link(shard.path, timeout_s=timeout_s, silence_s=silence_s)
         asker.start()
         try:
             await until_up(asker)
@@ -88,7 +100,7 @@ def play(tmp_path: Path, part: Callable[[Shard, Link], Awaitable[None]], timeout
             await asker.close()
             await shard.stop()
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    uvloop.run(asyncio.wait_for(run(), PATIENCE_S))
 
 
 async def until_up(asker: Link) -> None:
@@ -246,7 +258,6 @@ def test_a_shard_that_takes_long_but_answers_pings_is_waited_for(
 ) -> None:
     monkeypatch.setattr(link, "_QUIET_S", 0.05)
     monkeypatch.setattr(link, "_SWEEP_S", 0.02)
-    monkeypatch.setattr(link, "_breaker", lambda: Breaker(silence_s=2.0))
 
     async def part(shard: Shard, asker: Link) -> None:
         task = ask(asker)
@@ -255,5 +266,17 @@ def test_a_shard_that_takes_long_but_answers_pings_is_waited_for(
         assert asker.breaker.state is State.CLOSED
         shard.answer(shard.asked[0], "at last")
         assert await task == "at last"
+
+    play(tmp_path, part, silence_s=2.0)
+
+
+@pytest.mark.slow
+def test_who_was_held_up_himself_takes_nobody_for_silent(tmp_path: Path) -> None:
+    async def part(shard: Shard, asker: Link) -> None:
+        while asker._wire is None or asker._wire.heard:
+            await asyncio.sleep(0.01)
+        shard.holds_up_s = 2.0
+        assert await ask(asker) == "at once"
+        assert asker.breaker.opened == 0
 
     play(tmp_path, part)

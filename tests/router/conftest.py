@@ -78,7 +78,7 @@ def running(
             peer.start()
     overrides: dict[str, dict[str, Any]] = {
         "node": {"data": str(data), "shards": shards, **(node or {})},
-        "router": settings or {},
+        "router": {"silence_s": 30, "shard_timeout_s": 30, **(settings or {})},
         "auth": auth or {},
         "audit": audit or {},
     }

@@ -90,7 +90,7 @@ def test_a_silent_shard_is_down_and_holds_up_nobody(router: Running) -> None:
 def test_a_shard_that_falls_silent_is_a_line_in_the_log_when_it_begins_and_when_it_ends_though_nobody_asks(
     tmp_path: Path,
 ) -> None:
-    with running(tmp_path, 2) as router:
+    with running(tmp_path, 2, settings={"silence_s": 1.5}) as router:
 
         def logged() -> list[tuple[str, str, int]]:
             lines = [json.loads(line) for line in router.log.read_text().splitlines()]
