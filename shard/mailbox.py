@@ -267,7 +267,7 @@ class Mailbox:
         try:
             # One read transaction reads the schema and recovers the log.
             try:
-                found = self._db.execute(_OPEN + _OPEN_VERSION).fetchone()
+                found = self._db.execute(_OPEN + _OPEN_VERSION, can_cache=False).fetchone()
             except apsw.SQLError:
                 if self._db.pragma("user_version") != 1:
                     raise
