@@ -252,6 +252,7 @@ async def test_a_kill_after_a_death_neither_loses_nor_doubles_it(when: str, monk
             assert await state(running, "direct") == (2, 0, 1)
             assert await state(running, "all") == (2, 0, 1)
         async with Running(data, retry=MANY) as running:  # with few they would be dead again before they are asked for
+            await until(lambda: running.shard.backlog.waiting == 1, "all but the join", running.life)
             for name in ("direct", "all"):
                 await requeue(running, "ada", name)
             assert (await state(running, "all"))[1:] == (1, 0)
