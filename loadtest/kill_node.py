@@ -75,17 +75,19 @@ class Victim:
         assert self._child is not None
         try:
             supervisor = psutil.Process(self._child.pid)
+            if kind == "all":  # or it would start again whom the next signal is for
+                _send(supervisor.pid, signal.SIGSTOP)
             children = supervisor.children()
         except psutil.NoSuchProcess:
             raise BenchError(f"the supervisor has ended; log: {self.log}") from None
         if kind == "all":
-            # The supervisor first, or it would start again whom the next signal is for.
-            for process in (supervisor, *children):
-                _kill(process.pid)
+            # The supervisor last, or the others would hear of its end, and stop in order.
+            for process in (*children, supervisor):
+                _send(process.pid, signal.SIGKILL)
             self._reap(children)
             return "all"
         if kind == "supervisor":
-            _kill(supervisor.pid)
+            _send(supervisor.pid, signal.SIGKILL)
             self._reap([])
             return "supervisor"
         mine = {process.pid for process in children}
@@ -93,7 +95,7 @@ class Victim:
         if not found:
             return ""
         name = rng.choice(sorted(found))
-        _kill(found[name])
+        _send(found[name], signal.SIGKILL)
         return name
 
     def _pids(self) -> dict[str, int]:
@@ -126,9 +128,9 @@ class Victim:
         return rundir.leftovers(self.data)
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 async def wait_drained(data: Path, shards: int, limit_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -22,6 +23,8 @@ PATIENCE_S = 120.0
 PATIENT = {"POBOX_ROUTER_SILENCE_S": "30", "POBOX_ROUTER_SHARD_TIMEOUT_S": "30"}
 """no shard is taken for hung because the machine is busy"""
 _POLL_S = 0.02
+_THREADS = 16
+"""the place of their number in /proc/PID/stat, counted from the process's parent"""
 _READY = re.compile(r"pobox ready at (https?://\S+:(\d+)) ")
 
 
@@ -34,11 +37,13 @@ def eventually(true: Callable[[], object], what: str, patience_s: float = PATIEN
 
 
 def is_alive(pid: int) -> bool:
-    """Whether ``pid`` runs (a zombie doesn't)."""
+    """Whether ``pid`` runs. A zombie doesn't, unless it is one thread of several: another may wait for a disk still,
+    with all files and locks."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False
+    return state != "Z" or int(others[_THREADS]) > 1
 
 
 class Node:
@@ -148,8 +153,16 @@ class Node:
         return msgspec.json.decode(content, type=dict[str, int])
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send ``number`` to the process ``name``; its pid. SIGKILL returns when it is gone."""
-        pid = self.pids[name]
+        """Send ``number`` to the process ``name``; its pid. One that is just being started again is waited for. SIGKILL
+        returns when it is gone."""
+        pid = 0
+
+        def lives() -> bool:
+            nonlocal pid
+            pid = self.pids.get(name, 0)
+            return is_alive(pid)
+
+        eventually(lives, f"a living {name}")
         os.kill(pid, number)
         if number == signal.SIGKILL:
             if name == "supervisor":
@@ -159,13 +172,18 @@ class Node:
         return pid
 
     def kill_all(self) -> None:
-        """SIGKILL for every process, as a crash of the machine would (the kernel lives on)."""
-        for pid in self.pids.values():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """SIGKILL for every process, as a crash of the machine would (the kernel lives on); then all are gone.
+
+        The supervisor is stopped first and killed last: else it would start the others again, or they would hear of its
+        end, and stop in order.
+        """
+        os.kill(self.pids["supervisor"], signal.SIGSTOP)
+        pids = self.pids
+        for name in sorted(pids, key="supervisor".__eq__):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[name], signal.SIGKILL)
         self.wait()
+        eventually(lambda: not any(map(is_alive, pids.values())), "the end of all processes")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Stop it in order; the exit code. A node that doesn't run stays stopped."""
