@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from node.paths import changes_path
 from tests.router.peer import TABLE, Peer
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = ("-m", "router")
 
 
 class Running:
@@ -31,7 +32,7 @@ class Running:
         self.url = url
         self.peers = peers
         self.log = log
-        self.http = httpx.Client(base_url=url, timeout=30)
+        self.http = httpx.Client(base_url=url, timeout=120)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -47,7 +48,7 @@ class Running:
         return sum(len(peer.writes()) for peer in self.peers)
 
     def await_ready(self) -> None:
-        until(lambda: self.http.get("/readyz").status_code == 200)
+        until(lambda: answers(self.http, "/readyz"))
 
 
 def until(condition: Callable[[], bool], bound_s: float = 60) -> None:
@@ -68,9 +69,10 @@ def running(
     auth: dict[str, str] | None = None,
     audit: dict[str, bool] | None = None,
     start: bool = True,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[Running]:
     """A router over ``shards`` peers in ``data``; ``settings`` are keys of ``[router]``, ``node`` of ``[node]``,
-    ``auth`` of ``[auth]``, ``audit`` of ``[audit]``."""
+    ``auth`` of ``[auth]``, ``audit`` of ``[audit]``. ``program``: what Python is to run as the router."""
     placement.save(data, placement.Placement(version=TABLE, shards=shards))
     peers = [Peer(data, index, shards) for index in range(shards)]
     if start:
@@ -83,7 +85,7 @@ def running(
         "audit": audit or {},
     }
     made = config.load(environ={}, overrides=overrides)
-    process, url, log = launch(data, made, *flags)
+    process, url, log = launch(data, made, *flags, program=program)
     router = Running(process, url, peers, log)
     try:
         until(lambda: answers(router.http))
@@ -103,14 +105,16 @@ def running(
                 peer.end()
 
 
-def launch(data: Path, made: Config, *flags: str) -> tuple[subprocess.Popen[bytes], str, Path]:
+def launch(
+    data: Path, made: Config, *flags: str, program: Sequence[str] = PROGRAM
+) -> tuple[subprocess.Popen[bytes], str, Path]:
     """Start a router process on a free port; its log goes to a file."""
     listener = listen.bind("127.0.0.1", 0, 1)[0]
     log = data / "router.log"
     environ = {k: v for k, v in os.environ.items() if not k.startswith("POBOX_")} | config.environment(made)
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "router", "--fd", str(listener.fileno()), *flags],
+            [sys.executable, *program, "--fd", str(listener.fileno()), *flags],
             cwd=ROOT,
             env=environ,
             pass_fds=[listener.fileno()],
@@ -121,9 +125,9 @@ def launch(data: Path, made: Config, *flags: str) -> tuple[subprocess.Popen[byte
     return process, url, log
 
 
-def answers(http: httpx.Client) -> bool:
+def answers(http: httpx.Client, path: str = "/healthz") -> bool:
     try:
-        return http.get("/healthz").status_code == 200
+        return http.get(path).status_code == 200
     except httpx.TransportError:
         return False
 
