@@ -54,6 +54,11 @@ def unsigned(content: dict[str, Any], *, kid: str, algorithm: str = "none") -> s
 
 
 def jwks(path: Path, entries: Sequence[dict[str, Any]]) -> None:
+    replace(path, json.dumps({"keys": list(entries)}).encode())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """At one go: whoever looks meanwhile sees all of it or nothing."""
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps({"keys": list(entries)}))
+    fresh.write_bytes(content)
     fresh.rename(path)

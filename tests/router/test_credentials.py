@@ -21,7 +21,7 @@ from router import jwts
 from router.credentials import FileCredentials
 from router.problems import Unauthorized
 from tests.router.conftest import Running, running, until
-from tests.router.credentials import AUTH, ISSUER, claims, jwks, key, own_claims, signed, token
+from tests.router.credentials import AUTH, ISSUER, claims, jwks, key, own_claims, replace, signed, token
 
 ANN = "/api/v3/users/ann/messages"
 MESSAGE = {"users": ["ann"], "title": "t", "content": "c"}
@@ -66,10 +66,10 @@ def test_a_damaged_file_changes_nothing_and_is_told_once(guarded: Running) -> No
     until(lambda: reads(guarded, shown) == 200)
     path = paths.keys_path(data_of(guarded))
     content = path.read_bytes()
-    path.write_bytes(b"{")
+    replace(path, b"{")
     until(lambda: b"what was read before stays" in guarded.log.read_bytes())
     assert reads(guarded, shown) == 200
-    path.write_bytes(content)
+    replace(path, content)
     keys.revoke(data_of(guarded), "stays")
     until(lambda: reads(guarded, shown) == 401)
     assert guarded.log.read_bytes().count(b"what was read before stays") == 1

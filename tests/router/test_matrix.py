@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from node import keys, tokens
-from node.audit_files import path_of
 from node.errors import Problem
 from node.keys import SCOPES, Scope
 from router.app import falcon_template
 from router.record import Record
 from router.routes import ROUTES
+from tests import audited
 from tests.router.conftest import Running, running, until
 from tests.router.credentials import AUTH, bearer, key, own_claims, signed, token, unsigned
 from tests.router.test_rules import routed
@@ -143,12 +143,10 @@ class Guarded(NamedTuple):
 
     def lines_of(self, request: str, count: int) -> list[dict[str, Any]]:
         """What the audit log has of a request, when it has ``count`` lines; a line that may come is waited for."""
-        path = path_of(self.data, "router-0", 1)
         found: list[dict[str, Any]] = []
 
         def is_there() -> bool:
-            lines = path.read_bytes().splitlines() if path.exists() else []
-            found[:] = [line for line in map(msgspec.json.decode, lines) if line.get("request") == request]
+            found[:] = [line for line in audited.lines_of(self.data) if line.get("request") == request]
             return len(found) >= count
 
         until(is_there)

@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node import ops
 from node.placement import Placement
 from node.scrape import Scrape
+from router import processes
 from router.links import Links
 from router.metrics import Metrics
 from router.processes import Processes
@@ -36,11 +38,26 @@ def scrape(router: Running, query: str = "") -> Scrape:
     return Scrape(answer.text, time.monotonic())
 
 
+def alerts(router: Running) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = router.http.get("/api/v3/alerts").json()["alerts"]
+    return found
+
+
+def silent(router: Running, shard: int) -> dict[str, Any]:
+    """The alert that says so; on a busy machine another may be silent too for a moment."""
+    [alert] = [alert for alert in alerts(router) if (alert["name"], alert["shard"]) == ("shard_silent", shard)]
+    return alert
+
+
 def test_all_processes_are_there_each_with_its_label(router: Running) -> None:
-    now = scrape(router)
-    assert now.values("shard") == ["0", "1", "2"]
-    assert now.values("process") == ["router-0"]
-    assert (now.sum("pobox_up"), now.sum("pobox_waiting"), now.sum("pobox_waiting", shard="1")) == (4, 21, 7)
+    def all_answer() -> bool:
+        """Each in its second; not on a busy machine."""
+        now = scrape(router)
+        assert now.values("shard") == ["0", "1", "2"]
+        assert now.values("process") == ["router-0"]
+        return (now.sum("pobox_up"), now.sum("pobox_waiting"), now.sum("pobox_waiting", shard="1")) == (4, 21, 7)
+
+    until(all_answer)
 
 
 @pytest.mark.parametrize(
@@ -74,17 +91,21 @@ def test_answers_are_counted_by_route_and_status(router: Running) -> None:
 def test_a_silent_shard_is_down_and_holds_up_nobody(router: Running) -> None:
     router.peers[1].silent = True
     try:
-        now = scrape(router)
-        assert (now.sum("pobox_up", shard="1"), now.sum("pobox_up")) == (0, 3)
-        assert now.sum("pobox_waiting") == 14
-        (alert,) = router.http.get("/api/v3/alerts").json()["alerts"]
-        assert (alert["name"], alert["shard"], alert["threshold"]) == ("shard_silent", 1, 1.0)
-        again = router.http.get("/api/v3/alerts").json()["alerts"][0]
+
+        def the_others_answer() -> bool:
+            now = scrape(router)
+            assert now.sum("pobox_up", shard="1") == 0
+            return (now.sum("pobox_up"), now.sum("pobox_waiting")) == (3, 14)
+
+        until(the_others_answer)
+        alert = silent(router, 1)
+        assert alert["threshold"] == 1.0
+        again = silent(router, 1)
         assert again["since"] == alert["since"]
         assert again["value"] > alert["value"]
     finally:
         router.peers[1].silent = False
-    until(lambda: router.http.get("/api/v3/alerts").json() == {"alerts": []})
+    until(lambda: alerts(router) == [])
 
 
 def test_a_shard_that_falls_silent_is_a_line_in_the_log_when_it_begins_and_when_it_ends_though_nobody_asks(
@@ -93,13 +114,13 @@ def test_a_shard_that_falls_silent_is_a_line_in_the_log_when_it_begins_and_when_
     with running(tmp_path, 2, settings={"silence_s": 1.5}) as router:
 
         def logged() -> list[tuple[str, str, int]]:
-            lines = [json.loads(line) for line in router.log.read_text().splitlines()]
+            whole = router.log.read_text().rpartition("\n")[0]  # the last line may be on its way
+            lines = [json.loads(line) for line in whole.splitlines()]
             return [(line["event"], line["alert"], line["shard"]) for line in lines if line.get("shard") == 1]
 
         router.peers[1].silent = True
         until(lambda: logged() == [("an alert has begun", "shard_silent", 1)])
-        (alert,) = router.http.get("/api/v3/alerts").json()["alerts"]
-        assert alert["value"] > 1
+        assert silent(router, 1)["value"] > 1
         router.peers[1].silent = False
         until(lambda: logged()[1:] == [("an alert has ended", "shard_silent", 1)])
         router.peers[1].stop()
@@ -109,23 +130,21 @@ def test_a_shard_that_falls_silent_is_a_line_in_the_log_when_it_begins_and_when_
 def test_alerts_of_shards_are_collected(router: Running) -> None:
     router.peers[2].alerts = [ALERT]
     try:
-        assert router.http.get("/api/v3/alerts").json() == {
-            "alerts": [
-                {
-                    "name": "memory",
-                    "shard": 2,
-                    "since": "2026-11-18T11:06:40.000000Z",
-                    "value": 0.93,
-                    "threshold": 0.9,
-                    "summary": "Memory is nearly used up",
-                }
-            ]
+        told = {
+            "name": "memory",
+            "shard": 2,
+            "since": "2026-11-18T11:06:40.000000Z",
+            "value": 0.93,
+            "threshold": 0.9,
+            "summary": "Memory is nearly used up",
         }
+        until(lambda: alerts(router) == [told])
     finally:
         router.peers[2].alerts = []
 
 
-def test_a_router_tells_for_the_others(tmp_path: Path) -> None:
+def test_a_router_tells_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "ANSWER_S", 60.0)
     (tmp_path / "run").mkdir()
 
     async def go() -> None:
@@ -146,7 +165,9 @@ def test_the_ops_channel_hears_of_an_alert_once(tmp_path: Path) -> None:
         router.http.put("/api/v3/channels/ops").raise_for_status()
 
         def posted() -> set[str]:
-            return {frame.id for peer in router.peers for frame in peer.deliveries()}
+            """Of this alert; on a busy machine a shard may be silent for a moment, and that is told too."""
+            ids = {frame.id for peer in router.peers for frame in peer.deliveries()}
+            return {id for id in ids if id.startswith("alert:memory:")}
 
         router.peers[1].alerts = [ALERT]
         until(lambda: len(posted()) == 1)
@@ -163,10 +184,14 @@ def test_the_ops_channel_hears_of_a_full_disk_when_there_is_room_again(tmp_path:
         full = ops.Alert("disk_full", ALERT.since_us, 1.2, 0.99, "The disk is full")
         router.peers[1].alerts = [full]
         until(lambda: "an alert can't be delivered" in router.log.read_text())
-        assert [alert["name"] for alert in router.http.get("/api/v3/alerts").json()["alerts"]] == ["disk_full"]
+        until(lambda: [alert["name"] for alert in alerts(router)] == ["disk_full"])
         router.peers[1].alerts = []
         for peer in router.peers:
             peer.frames.clear()
             peer.full_disk = False
-        until(lambda: any(peer.letters for peer in router.peers))
-        assert {id for peer in router.peers for id in peer.letters} == {f"alert:disk_full:1:{full.since_us}:began"}
+
+        def posted() -> set[str]:
+            return {id for peer in router.peers for id in peer.letters if id.startswith("alert:disk_full:")}
+
+        until(lambda: len(posted()) > 0)
+        assert posted() == {f"alert:disk_full:1:{full.since_us}:began"}

@@ -169,3 +169,4 @@ def test_a_shard_that_does_not_answer_keeps_no_device_from_what_is_known(
         assert answer.json()["needSync"] is False
     finally:
         home.start()
+        router.await_ready()
