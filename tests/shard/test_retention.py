@@ -34,6 +34,12 @@ NOW_US = START_US + 30 * DAY_US
 BEFORE = NOW
 
 
+@pytest.fixture(autouse=True)
+def _a_start_finds_nothing_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the day of today is: the round that a start begins with is as of the start of all things."""
+    monkeypatch.setattr("shard.rounds.now_us", lambda: START_US)
+
+
 class NoDisk(Disk):
     """Whose order is noted down."""
 
