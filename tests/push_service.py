@@ -71,7 +71,7 @@ class PushService:
         self._devices: dict[str, Device] = {}
         self._answers: dict[str, deque[tuple[int, dict[str, str]]]] = {}
         self.hangs: set[str] = set()
-        """devices for which nothing is ever answered"""
+        """devices for which nothing is answered as long as they are in it"""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -124,8 +124,8 @@ class PushService:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 name = unquote(lines[0].split(" ")[1]).removeprefix("/push/")
                 self.asked.append((name, time.monotonic()))
-                if name in self.hangs:
-                    await asyncio.sleep(3_600)
+                while name in self.hangs:
+                    await asyncio.sleep(0.01)
                 status, more = self._answer(name, headers, body)
                 said = "".join(f"{key}: {value}\r\n" for key, value in more.items())
                 writer.write(f"HTTP/1.1 {status} It is so\r\n{said}content-length: 0\r\n\r\n".encode())

@@ -188,10 +188,12 @@ async def test_a_parked_letter_that_its_sender_wants_no_more_dies_of_that_and_th
     with laid_out() as data, stuck({"ada"}) as users:
         async with Running(data, window_letters=16, retry=PATIENT) as running:
             for n in range(6):
-                body = letter(f"m{n}", timeout_s=6.0 if n % 2 else None)
+                body = letter(f"m{n}", timeout_s=3_600.0 if n % 2 else None)
                 body = msgspec.structs.replace(body, accepted_us=now_us())
                 await running.deliver(delivery(body, ["ada"]))
             await is_parked(running, 5)
+            for module in ("put_off", "backlog"):
+                monkeypatch.setattr(f"shard.{module}.now_us", lambda: now_us() + 3_600_000_000)
             await until(lambda: running.shard.put_off.given_up.by_reason["expired"] == 3, "three deaths", running.life)
             assert sorted({name for _user, name, _why in await dead_names(running)}) == ["m1", "m3", "m5"]
             users.clear()

@@ -97,12 +97,22 @@ def rows(data: Path) -> int:
         db.close()
 
 
+_PATIENT = """
+from shard import __main__ as program
+from shard import core
+
+core._DRAIN_S = 60.0
+program.main()
+"""
+"""a shard whose stop waits for a busy machine"""
+
+
 def test_an_orderly_stop_delivers_everything_and_leaves_an_empty_journal(data: Path) -> None:
     async def go() -> None:
         async with linked(data) as link:
             await asyncio.gather(*(send(link, f"m{n:03}", ["ada", f"u{n}"]) for n in range(200)))
 
-    with process(data) as running:
+    with process(data, how=("-c", _PATIENT)) as running:
         play(go())
         assert ended(running) == 0
     assert rows(data) == 0

@@ -348,12 +348,14 @@ def test_a_full_disk_is_told_and_what_was_accepted_stays(tmp_path: Path) -> None
         asyncio.run(scene(disk))
 
 
-def test_nothing_new_is_taken_while_the_shard_takes_nothing() -> None:
+def test_nothing_new_is_taken_while_the_shard_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard.house._FULL_S", 60.0)
+
     async def scene(data: Path) -> None:
         async with Running(data) as running:
             await with_letters(running, "ada", "a")
             await running.settled()
-            running.shard.office.closed = DiskFull()
+            running.shard.house.no_room()
             with pytest.raises(DiskFull):
                 await change(running, "ada", said("a", "read"))
             assert (await statuses(running, "ada")).statuses == []
