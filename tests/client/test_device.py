@@ -18,6 +18,7 @@ from client import BadCall, Busy, Device, DeviceError, NoBox, NoRoom, Synced, Un
 from client.folder import Folder, Version, checksum_of
 from tests.client.conftest import Person
 from tests.shard.disks import fill, small_disk
+from tests.support import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -330,8 +331,7 @@ def test_watching_goes_on_through_trouble_until_it_is_stopped(person: Person) ->
     watching = threading.Thread(target=device.watch, args=(0.05, stop), kwargs={"on_error": errors.append})
     watching.start()
     try:
-        while not errors:  # nobody has written to this person yet
-            assert watching.is_alive()
+        eventually(lambda: errors or not watching.is_alive(), "word that nobody has written to this person yet")
         assert isinstance(errors[0], NoBox)
         person.get_mail()
         assert seen.wait(60)
