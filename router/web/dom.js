@@ -76,3 +76,16 @@ export function iconButton(name, label, onclick, { key, ...more } = {}) {
 export function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
+
+/** The same with elements, but what is equal to what stands in its place stays: a click that has begun on it is not
+ * lost. So what `children` do when they are clicked must be the same for equal ones. */
+export function renew(element, ...children) {
+  const there = [...element.childNodes];
+  const wanted = children.flat().filter((child) => child !== null && child !== undefined);
+  for (const [place, child] of wanted.entries()) {
+    const old = there[place];
+    if (old === undefined) element.append(child);
+    else if (!old.isEqualNode(child)) old.replaceWith(child);
+  }
+  for (const old of there.slice(wanted.length)) old.remove();
+}

@@ -148,12 +148,35 @@ def test_what_is_deleted_can_be_taken_back_and_otherwise_goes_for_good(person: P
     page.get_by_role("button", name="Undo").click()
     expect(titles(page)).to_have_text(["Gone", "Kept"])
     row(page, "Gone").click()
+    expect(page.locator(".letter h2")).to_have_text("Gone")  # until then the button is for the one before
     page.get_by_role("button", name="Delete").click()
     expect(titles(page)).to_have_text(["Kept"])
     assert person.has(gone)
     soon(lambda: not person.has(gone), "the deletion at the node")
     assert person.has(kept)
     expect(titles(page)).to_have_text(["Kept"])
+
+
+def test_what_stays_as_it_is_can_be_clicked_while_the_box_changes(person: Person) -> None:
+    person.join("ops", "Operations")
+    person.deliver("Alarm", channelId="ops")
+    person.deliver("Letter")
+    page = person.open()
+    row(page, "Letter").click()
+    expect(page.get_by_role("toolbar").get_by_role("button", name="Mark unread")).to_be_visible()
+    page.keyboard.press("p")
+    dialog = page.get_by_role("dialog")
+    things = [
+        page.get_by_role("toolbar").locator("[data-does='#']"),
+        page.locator("[data-place=ops]"),
+        dialog.get_by_role("button", name="Leave Operations"),
+    ]
+    expect(dialog.get_by_text("this one · up to date")).to_be_visible()
+    before = [thing.element_handle() for thing in things]
+    person.deliver("Another")
+    expect(page).to_have_title(f"(2) Inbox — {person.name}")
+    expect(dialog.get_by_text("3 messages", exact=True)).to_be_visible()
+    assert [it.evaluate("(it) => it.isConnected") for it in before] == [True, True, True]
 
 
 def test_what_one_browser_does_shows_on_another(person: Person) -> None:

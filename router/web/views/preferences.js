@@ -1,6 +1,6 @@
 // The panel of channels and devices: what the person is in and hears, what there is to join, which devices there are.
 
-import { fill, h, icon, iconButton } from "../dom.js";
+import { h, icon, iconButton, renew } from "../dom.js";
 import { isMuted, SPANS } from "../mutes.js";
 import * as preferences from "../preferences.js";
 import { room } from "../room.js";
@@ -39,7 +39,7 @@ function draw(place, { side, news, preferences: { open, devices, usage, busy, le
   const offline = news?.online === false;
   const mine = side.channels.filter(({ joined }) => joined).toSorted(byName);
   const others = (open ?? []).filter(({ id }) => !mine.some((channel) => channel.id === id)).toSorted(byName);
-  fill(
+  renew(
     place,
     h("p", { class: "panel-note", role: "status" }, offline ? t("needsNetwork") : ""),
     section(

@@ -1,6 +1,6 @@
 // One message, with everything that can be done with it.
 
-import { fill, h, iconButton } from "../dom.js";
+import { fill, h, iconButton, renew } from "../dom.js";
 import * as actions from "../actions.js";
 import * as preferences from "../preferences.js";
 import { linkRow, link, offers } from "../links.js";
@@ -37,7 +37,7 @@ export function reader() {
 /** Only the buttons change while a message is open. */
 function refresh(pane, { opened }) {
   const had = document.activeElement?.closest(".reader-tools button")?.dataset.does;
-  pane.querySelector(".reader-tools").replaceWith(tools(opened));
+  renew(pane.querySelector(".reader-tools"), ...tools(opened).children);
   if (had) pane.querySelector(`[data-does="${had}"]`)?.focus();
 }
 
@@ -114,7 +114,8 @@ function onDevices({ holders }) {
 }
 
 function tools(message) {
-  const button = (name, label, act, key) => iconButton(name, label, () => act(message), { key, "data-does": key });
+  const now = (act) => () => act(store.get().opened); // a button may stay while the message becomes another state
+  const button = (name, label, act, key) => iconButton(name, label, now(act), { key, "data-does": key });
   return h(
     "div",
     { class: "reader-tools", role: "toolbar", "aria-label": t("message") },
@@ -126,7 +127,7 @@ function tools(message) {
       actions.toggleArchive,
       "e",
     ),
-    iconButton("star", t(message.starred ? "unstar" : "star"), () => actions.toggleStar(message), {
+    iconButton("star", t(message.starred ? "unstar" : "star"), now(actions.toggleStar), {
       key: "s",
       "data-does": "s",
       class: message.starred ? "icon-button is-on" : "icon-button",

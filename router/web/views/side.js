@@ -1,6 +1,6 @@
 // The side pane: mailboxes and channels, each with how much in it is unread; below, how the box fares.
 
-import { fill, h, icon, iconButton } from "../dom.js";
+import { fill, h, icon, iconButton, renew } from "../dom.js";
 import * as actions from "../actions.js";
 import { isMuted } from "../mutes.js";
 import * as preferences from "../preferences.js";
@@ -27,9 +27,9 @@ export function side() {
     state,
   );
   const show = (now) => {
-    fill(places, ...["inbox", "starred", "archived"].map((place) => entry(now, place)));
+    renew(places, ...["inbox", "starred", "archived"].map((place) => entry(now, place)));
     const sorted = now.side.channels.toSorted(byUnreadAndTime);
-    fill(channels, ...sorted.map((channel) => entry(now, "channel", channel)));
+    renew(channels, ...sorted.map((channel) => entry(now, "channel", channel)));
   };
   store.subscribe((now, before) => {
     if (now.side !== before.side || now.view !== before.view) keepFocus(pane, () => show(now));

@@ -12,6 +12,7 @@ import { button, complaint, confirm, field, found, heading, input, nothing, sear
 
 export function channel(id) {
   const about = h("div", {});
+  const count = h("p", { class: "state" });
   const membersPath = api.path("channels", id, "members");
   const renew = () => Promise.all([load(id), lists.renew()]);
   const page = h(
@@ -45,7 +46,8 @@ export function channel(id) {
     if (shown === before.shown && about.hasChildNodes()) return;
     if (shown === null) return fill(about, h("p", {}, t("loading")));
     if (shown.problem) return fill(about, complaint(shown.problem, () => load(id)));
-    fill(about, form(id, shown));
+    count.textContent = `${t("members")}: ${number(shown.members)}`;
+    if (!about.contains(count)) fill(about, form(id, shown, count)); // else somebody may be writing in it
   });
 }
 
@@ -58,7 +60,7 @@ async function load(id) {
   }
 }
 
-function form(id, { name, description, members }) {
+function form(id, { name, description }, count) {
   const called = input({ value: name, maxLength: 256 });
   const told = input({ value: description ?? "", maxLength: 4096 });
   const submit = (event) => {
@@ -72,7 +74,7 @@ function form(id, { name, description, members }) {
     field(t("name"), called),
     field(t("description"), told, { wide: true }),
     h("button", { class: "button" }, t("save")),
-    h("p", { class: "state" }, `${t("members")}: ${number(members)}`),
+    count,
   );
 }
 

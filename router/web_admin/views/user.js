@@ -31,7 +31,8 @@ export function user(id) {
     content,
   );
   void load(id);
-  return store.watch(page, ({ shown }) => {
+  return store.watch(page, ({ shown }, before) => {
+    if (shown === before.shown && content.hasChildNodes()) return;
     if (shown === null) return fill(content, h("p", { class: "nothing" }, t("loading")));
     if (shown.problem?.status === 404) return fill(content, h("p", { class: "nothing" }, t("noUser")));
     if (shown.problem) return fill(content, complaint(shown.problem, () => load(id)));
