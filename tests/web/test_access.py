@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -22,6 +23,9 @@ DENIED = "The node wants to know again who you are"
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with Node(tmp_path_factory.mktemp("guarded") / "data", env=ENV) as running:
+        shown = {"authorization": f"Bearer {tokens.issue(running.data, 'anybody', 3600)}"}
+        path = f"{running.url}/api/v3/users/anybody/messages"
+        soon(lambda: httpx.get(path, headers=shown, timeout=30).status_code != 401, "tokens count")
         yield running
 
 

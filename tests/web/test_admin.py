@@ -59,8 +59,8 @@ class Desk:
         return list(answer.json()["members"])
 
     def boxes(self) -> dict[str, int | None]:
-        """How many messages the node lists each user of this test with. Boxes are made, and filled, behind the answer to
-        whoever delivers or lets join; a page that asked before that isn't told of the rest."""
+        """How many messages the node lists each user of this test with. Boxes are made, and filled, behind the answer
+        to whoever delivers or lets join; a page that asked before that isn't told of the rest."""
         answer = self.http.get(f"/api/v3/users?prefix={self.name}-&limit=500")
         users = answer.json()["users"] if answer.status_code == 200 else []  # the list is being made
         return {user["id"]: user["messages"] for user in users}

@@ -11,7 +11,7 @@ import sqlite3InitModule from "../vendor/sqlite-wasm/index.mjs";
 
 const HANDLES = 12; // files that the pool holds at once: three databases, their journals, a box that comes
 const CHUNK = 1 << 20;
-const TRIES = 20; // a tab that closes lets go of its files a moment after its lock
+const TRIES = 100; // ten a second: a tab that closes lets go of its files a moment after its lock, or some seconds
 const EMPTY = `
 CREATE TABLE box.messages(id TEXT PRIMARY KEY, channel_id TEXT, title TEXT, content TEXT, message_type TEXT,
   priority INTEGER, sender TEXT, created_at TEXT, updated_at TEXT, metadata TEXT);
