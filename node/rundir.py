@@ -117,7 +117,7 @@ def await_leftovers(data: Path, bound_s: float = _LEFTOVER_MAX_S) -> bool:
         for pid in leftovers(data):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not _all_gone(data, bound_s):
+        if not _all_gone(data, _LEFTOVER_MAX_S):
             pids = ", ".join(map(str, leftovers(data)))
             raise InUse(f"processes of an earlier run on {data} don't end: {pids}")
     was_killed = pids_path(data).exists()

@@ -12,11 +12,17 @@ from node import paths, placement
 from node.audit_files import path_of
 from node.audit_verify import Found, verify
 from node.cli import main
-from tests.audited import lines_of
+from tests.audited import NOON_US, lines_of
 
 
 def pobox(data: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, [*arguments, "--data", str(data)])
+
+
+@pytest.fixture(autouse=True)
+def _noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new day would begin a new file."""
+    monkeypatch.setattr("node.audit_deed.now_us", lambda: NOON_US)
 
 
 @pytest.fixture

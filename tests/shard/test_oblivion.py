@@ -203,7 +203,10 @@ async def test_keys_that_are_made_while_a_push_is_under_way_are_there_before_a_s
 
 
 @played
-async def test_deleted_people_leave_the_copies_of_journals_and_what_is_off_site(store: Any, tmp_path: Path) -> None:
+async def test_deleted_people_leave_the_copies_of_journals_and_what_is_off_site(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard.backup._today", lambda: "20990101")  # both backups are of the same day
     with laid_out() as data:
         async with Running(data) as running:
             await running.put_channel("news")
