@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loadtest.children import Child, python
+from loadtest.children import Child, kept_port, python
 from loadtest.errors import BenchError
 from loadtest.scenarios import names, plan, rows
 from loadtest.scenarios.plan import Plan
@@ -64,21 +64,24 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     options = ["-f", str(_LOCUSTFILE), "--headless", "--only-summary", "--exit-code-on-error", "0"]
     options += ["-u", str(this.processes), "-r", str(max(100, this.processes))]
     options += ["--csv", str(prefix), "--csv-full-history", "--html", f"{prefix}.html"]
-    if this.processes > 1:
-        options += ["--processes", str(this.processes)]
-    command = python("locust", *options, cpus=cpus)
-    child = Child("locust", command, prefix.with_suffix(".log"), environ={plan.VARIABLE: str(plan_path)})
-    generators = Watcher(child.tree)
-    deadline = time.monotonic() + _START_S + this.seconds + plan.TIMEOUT_S + _END_S
-    try:
-        with node.watching(), generators.watching(), Screen(this, prefix, node, generators, console) as screen:
-            while (code := child.ended()) is None:
-                if time.monotonic() > deadline:
-                    raise BenchError(f"locust has not ended in time; its log: {child.log}")
-                time.sleep(_POLL_S)
-                screen.refresh()
-    finally:
-        child.stop()
+    with kept_port() as kept:
+        if this.processes > 1:
+            port = str(kept.getsockname()[1])  # locust's own is the same for all loads on the machine
+            options += ["--processes", str(this.processes), "--master-port", port]
+            options += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        command = python("locust", *options, cpus=cpus)
+        child = Child("locust", command, prefix.with_suffix(".log"), environ={plan.VARIABLE: str(plan_path)})
+        generators = Watcher(child.tree)
+        deadline = time.monotonic() + _START_S + this.seconds + plan.TIMEOUT_S + _END_S
+        try:
+            with node.watching(), generators.watching(), Screen(this, prefix, node, generators, console) as screen:
+                while (code := child.ended()) is None:
+                    if time.monotonic() > deadline:
+                        raise BenchError(f"locust has not ended in time; its log: {child.log}")
+                    time.sleep(_POLL_S)
+                    screen.refresh()
+        finally:
+            child.stop()
     if code:
         raise BenchError(f"locust ended with {code}:\n{child.text()[-4_000:]}")
     return Run(this, prefix, rows.read(prefix), rows.history(prefix), node.samples, generators.samples)
