@@ -26,8 +26,9 @@ from loadtest.errors import BenchError
 
 T = TypeVar("T")
 
-READY_S = 30.0
-STOP_S = 20.0
+READY_S = 120.0
+STOP_S = 30.0
+"""a node takes 20 s at most: ten for its routers, and ten for its shards"""
 _LOG_TAIL = 4_000
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,7 +113,7 @@ class Child:
                     process.resume()
 
     def stop(self) -> None:
-        """Ask it to stop, and kill what is left after 20 s; raises :class:`BenchError` then."""
+        """Ask it to stop, and kill what is left after 30 s; raises :class:`BenchError` then."""
         if self._process.poll() is not None:
             return
         processes = self.tree()
@@ -187,11 +188,3 @@ def kept_port(port: int = 0) -> socket.socket:
         kept.setsockopt(socket.SOL_SOCKET, option, 1)
     kept.bind(("127.0.0.1", port))
     return kept
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadtest.children import Child, answers, free_port, running
+from loadtest.children import Child, answers, kept_port, running
 from loadtest.errors import BenchError
 from loadtest.subjects import Floor
 
@@ -40,11 +40,12 @@ def nginx(base: Path, files: Path, *, workers: int) -> Iterator[Floor]:
     if program is None:
         raise BenchError("nginx is not installed (Debian: apt-get install nginx-light)")
     base.mkdir(parents=True, exist_ok=True)
-    port, config = free_port(), base / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(_CONFIG.format(base=base, files=files, port=port, workers=workers, user=user))
-    child = Child("nginx", [program, "-c", str(config), "-p", str(base)], base / "nginx.log")
-    url = f"http://127.0.0.1:{port}"
-    with running(child):
-        child.wait_ready(lambda: answers(url))
-        yield Floor("nginx", url, [child])
+    config, user = base / "nginx.conf", "user root;" if os.geteuid() == 0 else ""
+    with kept_port() as kept:
+        port = kept.getsockname()[1]
+        config.write_text(_CONFIG.format(base=base, files=files, port=port, workers=workers, user=user))
+        child = Child("nginx", [program, "-c", str(config), "-p", str(base)], base / "nginx.log")
+        url = f"http://127.0.0.1:{port}"
+        with running(child):
+            child.wait_ready(lambda: answers(url))
+            yield Floor("nginx", url, [child])

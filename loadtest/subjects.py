@@ -11,8 +11,6 @@ import re
 import shutil
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 import uvloop
 
 from loadtest import count
-from loadtest.children import Child, answers, free_port, python, running
+from loadtest.children import Child, answers, kept_port, python, running
 from loadtest.errors import BenchError
 from loadtest.peer_postgres import SCHEMA
 from loadtest.postgres import Cluster, cluster
@@ -32,7 +30,7 @@ from node.config import Config, Node, environment
 from node.paths import socket_address, socket_path
 from node.wire import Splitter, frame
 
-_READY = re.compile(r"ready at (https?://[^\s/]+)")
+_READY = re.compile(r"ready at (https?://[^\s/]+)\s")
 _POLL_S = 0.01
 _STILL_S = 10.0
 """so long may a count be wrong while nothing is waiting"""
@@ -187,29 +185,17 @@ def pobox(
 
     ``environ`` holds settings other than the defaults; ``cpus``: where it may run, everywhere if None.
     """
-    data, port = base / "node", free_port()
+    data = base / "node"
     data.mkdir(parents=True, exist_ok=True)
-    options = {"data": data, "shards": shards, "routers": routers, "host": "127.0.0.1", "port": port}
+    options = {"data": data, "shards": shards, "routers": routers, "host": "127.0.0.1", "port": 0}
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     command = python("node", "serve", *arguments, cpus=cpus)
     child = Child(name, command, base / "node.log", environ=environ)
-    url = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        return bool(_READY.search(child.text())) or _is_ready(f"{url}/readyz")
-
     with running(child):
-        child.wait_ready(ready)
+        child.wait_ready(lambda: _READY.search(child.text()) is not None)
         said = _READY.search(child.text())
-        yield PoboxNode(data, child, said[1] if said else url, shards, name)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
-        return False
+        assert said is not None
+        yield PoboxNode(data, child, said[1], shards, name)
 
 
 class Floor(Subject):
@@ -233,26 +219,30 @@ def floor(base: Path, *, shards: int, routers: int, fdatasync: bool) -> Iterator
     """The real router: with a handler that only decodes and answers, or (``fdatasync``) with shards
     that only put each delivery on disk."""
     name = "floor + fdatasync" if fdatasync else "floor"
-    data, port = base / "floor", free_port()
+    data = base / "floor"
     (data / "run").mkdir(parents=True)
     placement.save(data, placement.Placement(version=1, shards=shards))
-    environ = environment(Config(node=Node(data=str(data), shards=shards, routers=routers, port=port)))
-    children = []
-    for index in range(shards if fdatasync else 0):
-        command = python("loadtest.floor_shard", "--data", str(data), "--index", str(index), "--shards", str(shards))
-        children.append(Child(f"floor shard {index}", command, base / f"floor-shard-{index}.log"))
-    for index in range(routers):
-        command = python("router", "--index", str(index), *([] if fdatasync else ["--floor"]))
-        children.append(Child(f"router {index}", command, base / f"router-{index}.log", environ=environ))
-    url = f"http://127.0.0.1:{port}"
-    with running(*reversed(children)):
-        for index, child in enumerate(children):
-            if index < len(children) - routers:
-                path = socket_path(data, index)
-                child.wait_ready(lambda path=path: path.exists())  # type: ignore[misc]
-            else:
-                child.wait_ready(lambda: answers(f"{url}/healthz"))
-        yield Floor(name, url, children)
+    with kept_port() as kept:
+        port = kept.getsockname()[1]
+        environ = environment(Config(node=Node(data=str(data), shards=shards, routers=routers, port=port)))
+        children = []
+        for index in range(shards if fdatasync else 0):
+            command = python(
+                "loadtest.floor_shard", "--data", str(data), "--index", str(index), "--shards", str(shards)
+            )
+            children.append(Child(f"floor shard {index}", command, base / f"floor-shard-{index}.log"))
+        for index in range(routers):
+            command = python("router", "--index", str(index), *([] if fdatasync else ["--floor"]))
+            children.append(Child(f"router {index}", command, base / f"router-{index}.log", environ=environ))
+        url = f"http://127.0.0.1:{port}"
+        with running(*reversed(children)):
+            for index, child in enumerate(children):
+                if index < len(children) - routers:
+                    path = socket_path(data, index)
+                    child.wait_ready(lambda path=path: path.exists())  # type: ignore[misc]
+                else:
+                    child.wait_ready(lambda: answers(f"{url}/healthz"))
+            yield Floor(name, url, children)
 
 
 class Postgres(Subject):
@@ -292,8 +282,8 @@ class Postgres(Subject):
 @contextlib.contextmanager
 def postgresql(base: Path, *, processes: int) -> Iterator[Postgres]:
     """The peer with an empty inbox and ``processes`` HTTP processes."""
-    port = free_port()
-    with cluster(base) as server, contextlib.ExitStack() as stack:
+    with kept_port() as kept, cluster(base) as server, contextlib.ExitStack() as stack:
+        port = kept.getsockname()[1]
         peer = Postgres(f"http://127.0.0.1:{port}", [server.process], server)
         for statement in filter(str.strip, SCHEMA.split(";")):
             peer.run(statement)

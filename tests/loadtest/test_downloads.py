@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from loadtest import gets
-from loadtest.children import Child, answers, free_port, python, running
+from loadtest.children import Child, answers, kept_port, python, running
 from loadtest.downloaders import Downloaded
 from loadtest.errors import BenchError
 from loadtest.nginx import nginx
@@ -36,12 +36,14 @@ def _files(base: Path) -> Path:
 @contextlib.contextmanager
 def _served(base: Path) -> Iterator[str]:
     """The files of :func:`_files` under a URL."""
-    files, port = _files(base), free_port()
-    command = [sys.executable, "-m", "http.server", "--protocol", "HTTP/1.1", "--bind", "127.0.0.1", str(port)]
-    server = Child("files", [*command, "--directory", str(files)], base / "log")
-    with running(server):
-        server.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/"))
-        yield f"http://127.0.0.1:{port}"
+    files = _files(base)
+    with kept_port() as kept:
+        port = kept.getsockname()[1]
+        command = [sys.executable, "-m", "http.server", "--protocol", "HTTP/1.1", "--bind", "127.0.0.1", str(port)]
+        server = Child("files", [*command, "--directory", str(files)], base / "log")
+        with running(server):
+            server.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/"))
+            yield f"http://127.0.0.1:{port}"
 
 
 @_needs_wrk
@@ -68,7 +70,7 @@ def test_devices_download_again_and_again_and_not_faster_than_they_may(tmp_path:
         slow = run(url, "--seconds", "2", "--bytes-per-second", "100000")
         assert slow.bytes <= 4 * (100_000 * (time.monotonic() - began + 1) + 65_536)
         (tmp_path / "files" / "b.db").unlink()
-        assert run(url, "--seconds", "0.5").failed > 0
+        assert any(run(url, "--seconds", seconds).failed for seconds in ("0.5", "4", "8"))
 
 
 @_needs_nginx
