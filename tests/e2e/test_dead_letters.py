@@ -56,6 +56,7 @@ def test_what_could_not_be_stored_is_listed_requeued_once_and_deleted(served: No
             body = {"id": f"m{number}", "users": [ANN, BOB, CYD], "title": f"t{number}", "content": "c"}
             assert http.post("/api/v3/messages", json=body).status_code == 202
             eventually(lambda n=number: len(http.get(LIST).json()["deadLetters"]) == 2 * n + 2, "two deaths")
+        assert len(http.get(f"/api/v3/users/{CYD}/messages").json()["messages"]) == 3
         receipt = http.get("/api/v3/messages/m0/receipt").json()
         assert (receipt["targets"], receipt["stored"], receipt["pending"], receipt["failed"]) == (3, 1, 0, 2)
         whole = http.get(LIST).json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -49,11 +50,12 @@ def refused(settings: dict[str, str], data: Path, *arguments: str) -> str:
 
 def holding(place: Path, *words: str) -> list[Path]:
     """Files that have one of ``words`` in them, or in their name."""
-    return [
-        path
-        for path in place.rglob("*")
-        if path.is_file() and any(word.encode() in path.read_bytes() or word in path.name for word in words)
-    ]
+    found = []
+    for path in place.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # of a node that runs: they come and go
+            if path.is_file() and any(word.encode() in path.read_bytes() or word in path.name for word in words):
+                found.append(path)
+    return found
 
 
 @pytest.mark.long

@@ -123,6 +123,9 @@ def test_a_disk_that_is_full_now_and_then_loses_and_doubles_nothing(disk: Path, 
                 await asyncio.sleep(0.7)
                 await asyncio.to_thread(_fill, disk / "ballast")
                 await asyncio.sleep(1.5)
+                async with asyncio.timeout(loading.PATIENCE_S):
+                    while not load.counts["refused"]:
+                        await asyncio.sleep(0.02)
                 (disk / "ballast").unlink()
         await wait_drained(disk, 2, loading.PATIENCE_S)
         await load.ask_receipts(200)

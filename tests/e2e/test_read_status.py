@@ -16,7 +16,8 @@ from tests.support import Node, eventually
 
 pytestmark = pytest.mark.slow
 
-AT_US = now_us() - 3_600_000_000
+AT_US = now_us() - 86_400_000_000
+"""so long ago that no test sends more changes, a second apart, than there are seconds since"""
 _users = iter(owned_by(0, 2, 8))
 
 

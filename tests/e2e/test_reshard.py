@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import random
 import re
 import signal
@@ -17,7 +20,7 @@ from loadtest import kill_boxes
 from loadtest.kill_ledger import Ledger
 from loadtest.kill_load import Load
 from loadtest.kill_node import wait_drained
-from node import placement
+from node import paths, placement
 from node.paths import user_dir
 from node.placement import Placement
 from node.slots import table_for
@@ -40,6 +43,18 @@ def _done(node: Node, *arguments: str) -> str:
     said, _ = (running := _begun(node, *arguments)).communicate(timeout=240)
     assert running.returncode == 0, f"{said}\n{node.output()}"
     return said
+
+
+def _kill_one(node: Node, kind: str, rng: random.Random) -> None:
+    """Any of that kind, as soon as one is there."""
+    found: list[str] = []
+
+    def are_there() -> bool:
+        found[:] = [name for name in node.pids if name.startswith(kind)]
+        return bool(found)
+
+    eventually(are_there, f"a {kind}")
+    node.kill(rng.choice(found))
 
 
 def _placed(node: Node) -> Placement:
@@ -93,7 +108,7 @@ def test_whoever_is_killed_meanwhile_nothing_is_lost_and_the_same_again_goes_on(
                     elif victim == "coordinator":
                         running.kill()
                     else:
-                        node.kill(rng.choice([name for name in node.pids if name.startswith(victim)]))
+                        await asyncio.to_thread(_kill_one, node, victim, rng)
                         running.kill()
                     await asyncio.to_thread(running.communicate)
                 await asyncio.to_thread(_done, node, "reshard", "--shards", str(shards))
@@ -226,12 +241,26 @@ def test_mail_that_could_not_be_stored_and_dead_letters_go_along(tmp_path: Path)
     assert kill_boxes.doctor(node.data) is None
 
 
+def _stopped_in_a_handover(node: Node, running: subprocess.Popen[str]) -> bool:
+    """Whether it stands still in the middle of one now; else it goes on. Not where it has the lock, which it has for as
+    long as it takes to look at a file and to rename one: whoever waits for that waits until it goes on."""
+    handover = paths.handover_path(node.data)
+    if handover.exists():
+        running.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, running.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(BlockingIOError), paths.placement_lock(node.data).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if handover.exists():
+                return True
+        running.send_signal(signal.SIGCONT)
+    return False
+
+
 def test_a_command_that_is_stopped_in_the_middle_of_a_handover_holds_nobody_up_for_long(tmp_path: Path) -> None:
     """The shards call the handover off by themselves; a second command is refused while the first one lives."""
     with Node(tmp_path / "data") as node, httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
         running = _begun(node, "reshard", "--shards", "3", "--batch", "16")
-        eventually(lambda: (node.data / "run" / "handover").exists(), "a handover")
-        running.send_signal(signal.SIGSTOP)
+        eventually(lambda: _stopped_in_a_handover(node, running), "a handover")
         try:
             for number in range(40):
                 message = {"id": f"m{number}", "users": [f"user{number}"], "title": "t", "content": ""}

@@ -93,7 +93,8 @@ def test_no_more_exports_than_may_be_are_under_way(tmp_path: Path) -> None:
     ):
         for number in range(16):
             body = {"users": ["ada"], "title": "t", "content": "c" * 900_000, "id": f"m{number}"}
-            assert http.post("/api/v3/messages", json=body).status_code == 202
+            answer = http.post("/api/v3/messages", json=body)
+            assert answer.status_code == 202, answer.text
         with contextlib.ExitStack() as open_:
             under_way = [
                 open_.enter_context(

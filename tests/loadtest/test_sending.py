@@ -60,7 +60,7 @@ def test_the_node_is_told_what_the_device_has(device: Requests, node: Node) -> N
     _deliver(device, 0)
     device.sync(load.user(0))
     device.check()
-    [told] = httpx.get(f"{node.url}/api/v3/users/{load.user(0)}/devices").json()["devices"]
+    [told] = httpx.get(f"{node.url}/api/v3/users/{load.user(0)}/devices", timeout=30).json()["devices"]
     assert (told["name"], told["newest"]) == ("phone", True)
 
 
