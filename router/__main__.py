@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import click
-import structlog
 import uvicorn
 
 from node import config, listen, notify, placement, preflight, process
 from node.errors import ConfigError
+from node.lean import structlog
 from node.logs import configure_logging
 from router import app, protocol
 from router.allowance import Allowance

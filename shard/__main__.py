@@ -12,12 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-import structlog
 import uvloop
 
 from node import notify, paths, placement
 from node.config import Config, load
 from node.errors import ConfigError, Unsure
+from node.lean import structlog
 from node.logs import configure_logging
 from node.process import die_with_parent, raise_file_limit
 from shard import sqlite

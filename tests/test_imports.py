@@ -22,8 +22,8 @@ SPARED = {
     "node.commands_serve": {"cryptography", "httpx", "jwt"},
     "node.commands_auth": {"asyncio", "httpx", "jwt", "structlog"},
     "shard.layout": {"httpcore", "jwt", "structlog", "cryptography.hazmat.primitives.serialization"},
-    "shard.__main__": {"click", "httpcore", "httpx", "jwt"},
-    "router.__main__": {"apsw", "httpx", "jwt", "prometheus_client"},
+    "shard.__main__": {"attr", "click", "httpcore", "httpx", "jwt", "rich"},
+    "router.__main__": {"apsw", "attr", "httpx", "jwt", "prometheus_client", "rich"},
 }
 """what takes long to import, or much memory, by the module that a process begins with"""
 
