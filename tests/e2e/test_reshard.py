@@ -81,7 +81,7 @@ def test_more_and_fewer_shards_under_load_lose_and_double_nothing_and_fail_nobod
 
     with Node(tmp_path / "data", routers=2) as node:
         load, ledger = asyncio.run(moved_under_load(node))
-        assert "shard-2" not in node.pids
+        eventually(lambda: "shard-2" not in node.pids, "the end of the third shard")
         assert not (node.data / "journals-1" / "shard-2.db").exists()
     assert load.faults.words + loading.judge(ledger, node.data).words == []
     assert load.counts["refused"] == 0
