@@ -62,8 +62,8 @@ def pobox(node: Node, folder: Path, *arguments: str, key: str) -> str:
 
 def test_commands_and_devices_talk_to_it_with_keys_and_tokens(secure: Node, folder: Path) -> None:
     assert secure.url.startswith("https://")
-    key = keys.create(secure.data, "cli", ["deliver"])
     token = tokens.issue(secure.data, "ann", 600)
+    key = keys.create(secure.data, "cli", ["deliver"])  # last: when it counts, so does the token
     with httpx.Client(base_url=secure.url, verify=trusting(folder), trust_env=False, timeout=30) as http:
         shown = {"authorization": f"Bearer {key}"}
         eventually(lambda: http.post("/api/v3/messages", headers=shown).status_code == 415, "the key counts")

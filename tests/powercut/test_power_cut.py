@@ -150,8 +150,9 @@ def _breaks(
     holds."""
     for seed in _CONTROL_SEEDS:
         recording = record(scratch / f"data-{seed}", seed=seed, disk=disk, journal=journal)
-        first = next(number for number, event in enumerate(recording.events) if since(event))
-        cuts = range(first, len(recording.events) + 1, _CONTROL_STEP)
+        count = len(recording.events)
+        first = next((number for number, event in enumerate(recording.events) if since(event)), count)
+        cuts = range(first, count + 1, _CONTROL_STEP)
         if any(not verdict.is_good for verdict in verdicts(recording, scratch / f"disk-{seed}", seed=seed, cuts=cuts)):
             return True
     return False
