@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from obstore.store import from_url
 
 from node import ops
-from node.clock import DAY_US, now_us
+from node.clock import DAY_US, iso, now_us
 from node.errors import NotFound
 from node.slots import slot_of
 from shard import archive, mailbox, oblivion, offsite, offsite_restore
@@ -66,7 +66,8 @@ class Killed(BaseException):
 async def send(running: Running, *ids: str, year: int | None = None, user: str = "ada") -> None:
     """Messages of now, or that were made in another year, and accepted now."""
     for message_id in ids:
-        await running.deliver(delivery(made_in(year, now_letter(message_id)), [user]))
+        body = msgspec.structs.replace(now_letter(message_id), updated_at=iso(now_us()))
+        await running.deliver(delivery(made_in(year, body), [user]))
     await running.settled()
 
 
