@@ -373,6 +373,9 @@ def test_a_node_with_keys_asks_for_one_that_may_administer(browser: Browser, tmp
 
     deliverers, admins = key("deliver"), key("admin", "channels", "deliver", "read")
     with Node(data, env={"POBOX_AUTH_MODE": "keys"}) as node:
+        shown = {"authorization": f"Bearer {admins}"}
+        users = f"{node.url}/api/v3/users"
+        soon(lambda: httpx.get(users, headers=shown, timeout=30).status_code == 200, "the list of users")
         desk = Desk(node, browser)
         page = desk.open("#users")
         field = page.get_by_label("Key", exact=True)
