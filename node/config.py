@@ -103,7 +103,7 @@ class Shard(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gather_max_s: Seconds = 5.0
     """under load a letter of normal priority waits this long at most, so that more go at once"""
     mailboxes_open_max: Count = 8_192
-    """about 130 kB (encrypted 200) and three descriptors each; the limit of descriptors may lower it, and so does
+    """about 120 kB (encrypted 190) and three descriptors each; the limit of descriptors may lower it, and so does
     memory while it is short. Set it near the number of people who get mail at the same time"""
     mailbox_idle_s: Seconds = 900
     """a box that nobody has used for so long is checkpointed and closed"""
