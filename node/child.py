@@ -12,9 +12,8 @@ import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
-
 from node.backoff import after_death
+from node.lean import structlog
 from node.process import pin
 
 DEATHS_MAX = 5

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
-from rich.console import Console as RichConsole
-from rich.text import Text
 
 from node.clock import iso, now_us
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 _LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
@@ -27,7 +28,11 @@ class Console:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._rich = RichConsole(file=self._stream, soft_wrap=True) if self._stream.isatty() else None
+        self._rich = None
+        if self._stream.isatty():
+            from rich.console import Console as RichConsole  # 8 MB, and a fifth of the start
+
+            self._rich = RichConsole(file=self._stream, soft_wrap=True)
         self._colours: dict[str, str] = {}
 
     def line(self, name: str, line: str) -> None:
@@ -37,6 +42,8 @@ class Console:
                 self._stream.write(f"{as_json(name, line)}\n")
                 self._stream.flush()
             else:
+                from rich.text import Text
+
                 colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
                 self._rich.print(Text.assemble((f"[{name}] ", colour), readable(line)))
 
@@ -51,6 +58,8 @@ def as_json(name: str, line: str) -> str:
 
 def readable(line: str) -> Text:
     """A logged JSON object as ``event key=value …``, anything else as it is."""
+    from rich.text import Text
+
     event = _logged(line)
     if event is None:
         return Text(line)

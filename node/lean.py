@@ -1,7 +1,7 @@
 """structlog without what it takes along.
 
 Where rich is installed structlog imports it, to print tracebacks in colour: 8 MB and a fifth of the start in each
-process. Shards and routers write JSON lines. They take structlog from here, before any other module imports it; whoever
+process. A node's processes write JSON lines. They take structlog from here, before any other module imports it; whoever
 wants rich after that gets it.
 """
 

@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Any
 
-import structlog
+from node.lean import structlog
 
 
 class _Stderr:

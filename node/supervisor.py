@@ -17,14 +17,13 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
-import structlog
-
 from node import daily, listen, ops, paths, placement, preflight, process, rundir
 from node.child import Child, ending
 from node.clock import now_us
 from node.config import Config, handed_on
 from node.console import Console
 from node.errors import PoboxError
+from node.lean import structlog
 from node.link import ask_once
 from node.readiness import is_ready
 

@@ -19,7 +19,7 @@ MAY = {"node": {"node"}, "router": {"node", "router"}, "shard": {"node", "shard"
 
 SPARED = {
     "node.cli": {"asyncio", "httpx", "msgspec", "rich", "structlog"},
-    "node.commands_serve": {"cryptography", "httpx", "jwt"},
+    "node.commands_serve": {"attr", "cryptography", "httpx", "jwt", "rich"},
     "node.commands_auth": {"asyncio", "httpx", "jwt", "structlog"},
     "shard.layout": {"httpcore", "jwt", "structlog", "cryptography.hazmat.primitives.serialization"},
     "shard.__main__": {"attr", "click", "httpcore", "httpx", "jwt", "rich"},
