@@ -35,8 +35,8 @@ class Peer:
         self.frames: list[Any] = []
         self.refusal: errors.PoboxError | None = None
         self.silent = False
-        self.full_disk = False
-        """no letter is taken"""
+        self.no_room_for: str | None = None
+        """no letter is taken whose id begins with this"""
         self.cutting = False
         self.claims: dict[str, bytes] = {}
         self.letters: dict[str, tuple[ops.Letter, list[str]]] = {}
@@ -92,7 +92,7 @@ class Peer:
         return _ANSWERS[type(request)](self, request)
 
     def _deliver(self, request: ops.Deliver) -> ops.Taken:
-        if self.full_disk:
+        if self.no_room_for is not None and request.id.startswith(self.no_room_for):
             raise errors.DiskFull()
         table = table_for(self.shards)
         assert request.table == TABLE

@@ -180,7 +180,7 @@ def test_the_ops_channel_hears_of_a_full_disk_when_there_is_room_again(tmp_path:
     with running(tmp_path, 2, node={"ops_channel": "ops"}) as router:
         router.http.put("/api/v3/channels/ops").raise_for_status()
         for peer in router.peers:
-            peer.full_disk = True
+            peer.no_room_for = "alert:disk_full:"  # that it couldn't be delivered means that it was heard of
         full = ops.Alert("disk_full", ALERT.since_us, 1.2, 0.99, "The disk is full")
         router.peers[1].alerts = [full]
         until(lambda: "an alert can't be delivered" in router.log.read_text())
@@ -188,7 +188,7 @@ def test_the_ops_channel_hears_of_a_full_disk_when_there_is_room_again(tmp_path:
         router.peers[1].alerts = []
         for peer in router.peers:
             peer.frames.clear()
-            peer.full_disk = False
+            peer.no_room_for = None
 
         def posted() -> set[str]:
             return {id for peer in router.peers for id in peer.letters if id.startswith("alert:disk_full:")}
