@@ -25,8 +25,6 @@ from router.shedding import Shedding
 T = TypeVar("T")
 
 _LOOK_S = 0.25
-_MOVING_S = 5.0
-"""for as long the same is asked again"""
 _PAUSE_S, _PAUSE_MAX_S = 0.005, 0.1
 
 
@@ -141,9 +139,9 @@ class Links:
 
     async def steady(self, work: Callable[[], Awaitable[T]]) -> T:
         """The result of ``work``, which is harmless to repeat and is done again, by the table of then, while people
-        move. Raises what it raises."""
+        move: for as long as a shard may take for an answer. Raises what it raises."""
         loop = asyncio.get_running_loop()
-        until, pause_s = loop.time() + _MOVING_S, _PAUSE_S
+        until, pause_s = loop.time() + self._timeout_s, _PAUSE_S
         while True:
             try:
                 return await work()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from node import ops, paths, placement
+from node.errors import Moving, Unavailable
 from node.placement import Placement
 from node.slots import slot_of, table_for
 from router.links import Links, about
@@ -35,5 +38,30 @@ def test_a_request_to_a_shard_that_leaves_is_answered(tmp_path: Path) -> None:
         await links.close()
         for shard in shards:
             await shard.stop()
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+
+
+def test_while_people_move_the_same_is_asked_again_for_as_long_as_an_answer_may_take(tmp_path: Path) -> None:
+    tries = 0
+
+    async def moves(times: float) -> str:
+        nonlocal tries
+        tries += 1
+        if tries <= times:
+            raise Moving()
+        return "here"
+
+    async def go() -> None:
+        nonlocal tries
+        placement.save(tmp_path, Placement(version=1, shards=1))
+        patient = Links(tmp_path, Placement(version=1, shards=1), timeout_s=30)
+        assert await patient.steady(lambda: moves(3)) == "here"
+        assert tries == 4
+        hasty = Links(tmp_path, Placement(version=1, shards=1), timeout_s=0.1)
+        tries = 0
+        with pytest.raises(Unavailable):
+            await hasty.steady(lambda: moves(float("inf")))
+        assert tries > 1
 
     asyncio.run(asyncio.wait_for(go(), 60))
