@@ -180,7 +180,15 @@ def answers(url: str) -> bool:
     return True
 
 
-def kept_port(port: int = 0) -> socket.socket:
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A loopback port that nobody else gets meanwhile; see :func:`keep_port`."""
+    with keep_port() as kept:
+        port: int = kept.getsockname()[1]
+        yield port
+
+
+def keep_port(port: int = 0) -> socket.socket:
     """A socket on ``port`` of loopback, a free one if that is 0. Nobody else gets the port while it is open; a node of
     the same user does."""
     kept = socket.socket()

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import psutil  # type: ignore[import-untyped]
 
-from loadtest.children import Child, kept_port, python
+from loadtest.children import Child, keep_port, python
 from loadtest.errors import BenchError
 from node import ops, rundir
 from node.errors import PoboxError
@@ -42,7 +42,7 @@ class Victim:
         self.shards = shards
         self.log = data.parent / f"{data.name}.log"
         """what it printed, over all its starts"""
-        self._kept = kept_port()
+        self._kept = keep_port()
         port = self._kept.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         numbers = {"--shards": shards, "--routers": routers, "--port": port}

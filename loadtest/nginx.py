@@ -41,8 +41,7 @@ def nginx(base: Path, files: Path, *, workers: int) -> Iterator[Floor]:
         raise BenchError("nginx is not installed (Debian: apt-get install nginx-light)")
     base.mkdir(parents=True, exist_ok=True)
     config, user = base / "nginx.conf", "user root;" if os.geteuid() == 0 else ""
-    with kept_port() as kept:
-        port = kept.getsockname()[1]
+    with kept_port() as port:
         config.write_text(_CONFIG.format(base=base, files=files, port=port, workers=workers, user=user))
         child = Child("nginx", [program, "-c", str(config), "-p", str(base)], base / "nginx.log")
         url = f"http://127.0.0.1:{port}"

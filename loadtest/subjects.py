@@ -222,8 +222,7 @@ def floor(base: Path, *, shards: int, routers: int, fdatasync: bool) -> Iterator
     data = base / "floor"
     (data / "run").mkdir(parents=True)
     placement.save(data, placement.Placement(version=1, shards=shards))
-    with kept_port() as kept:
-        port = kept.getsockname()[1]
+    with kept_port() as port:
         environ = environment(Config(node=Node(data=str(data), shards=shards, routers=routers, port=port)))
         children = []
         for index in range(shards if fdatasync else 0):
@@ -282,8 +281,7 @@ class Postgres(Subject):
 @contextlib.contextmanager
 def postgresql(base: Path, *, processes: int) -> Iterator[Postgres]:
     """The peer with an empty inbox and ``processes`` HTTP processes."""
-    with kept_port() as kept, cluster(base) as server, contextlib.ExitStack() as stack:
-        port = kept.getsockname()[1]
+    with kept_port() as port, cluster(base) as server, contextlib.ExitStack() as stack:
         peer = Postgres(f"http://127.0.0.1:{port}", [server.process], server)
         for statement in filter(str.strip, SCHEMA.split(";")):
             peer.run(statement)

@@ -7,11 +7,11 @@ wants rich after that gets it.
 
 import sys
 
-if "rich" not in sys.modules:
+_HIDES = "rich" not in sys.modules
+if _HIDES:
     sys.modules["rich"] = None  # type: ignore[assignment]  # to structlog it is not installed
-    try:
-        import structlog as structlog
-    finally:
-        del sys.modules["rich"]
-else:
-    import structlog as structlog
+
+import structlog as structlog  # noqa: E402
+
+if _HIDES:
+    del sys.modules["rich"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from node import paths
 from node.config import Config
 from node.errors import ConfigError
 
@@ -82,7 +83,7 @@ def _other_owner(data: Path) -> os.stat_result | None:
         return None
     if me == 0:
         return found
-    if os.access(data, os.R_OK | os.X_OK) and not (data / "placement.json").exists():
+    if os.access(data, os.R_OK | os.X_OK) and not paths.placement_path(data).exists():
         return None  # a copy of the audit log, say
     owner = name_of(found.st_uid)
     command = ["sudo", "-u", f"#{owner}" if owner.isdecimal() else owner]

@@ -72,6 +72,10 @@ def changes_path(data: Path, shard: int) -> Path:
     return run_dir(data) / f"changes-{shard}"
 
 
+def placement_path(data: Path) -> Path:
+    return data / "placement.json"
+
+
 def placement_lock(data: Path) -> Path:
     return run_dir(data) / "placement.lock"
 

@@ -21,7 +21,7 @@ import msgspec
 
 from node.errors import ConfigError
 from node.owner import refusal
-from node.paths import handover_path, placement_lock
+from node.paths import handover_path, placement_lock, placement_path
 from node.slots import SLOTS, Table, slot_of, table_for
 
 FORMAT = 2
@@ -62,15 +62,11 @@ class _Format(msgspec.Struct):
     format: int = 1
 
 
-def _path(data: Path) -> Path:
-    return data / "placement.json"
-
-
 def load(data: Path) -> Placement | None:
     """The placement of ``data``, None for a directory that never held a node. Raises :class:`ConfigError` if it can't
     be read, or is of a later format than this program knows."""
     try:
-        content = _path(data).read_bytes()
+        content = placement_path(data).read_bytes()
         found = msgspec.json.decode(content, type=_Format).format
         if found > FORMAT:
             raise ConfigError(
@@ -80,9 +76,9 @@ def load(data: Path) -> Placement | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise ConfigError(refusal(_path(data), error)) from error
+        raise ConfigError(refusal(placement_path(data), error)) from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError(f"{_path(data)}: {error}") from error
+        raise ConfigError(f"{placement_path(data)}: {error}") from error
 
 
 def load_durable(data: Path) -> Placement | None:
@@ -103,7 +99,7 @@ class Watched:
     def news(self) -> Placement | None:
         """What the file says, if it is another than at the last time; None if not, or if it can't be read now."""
         try:
-            status = os.stat(_path(self._data))
+            status = os.stat(placement_path(self._data))
             if (seen := (status.st_ino, status.st_mtime_ns)) == self._seen:
                 return None
             found = load(self._data)
@@ -131,20 +127,18 @@ def encode(placement: Placement) -> bytes:
 
 def save(data: Path, placement: Placement) -> None:
     """Make ``placement`` the one that counts, durably."""
-    prepare(data, placement)
-    put(data)
-    sync_directory(data)
+    write_durably(placement_path(data), encode(placement))
 
 
 def prepare(data: Path, placement: Placement) -> None:
     """Have ``placement`` on disk, beside the one that counts: :func:`put` needs no disk then."""
-    _write_fresh(_path(data), encode(placement), durably=True)
+    _write_fresh(placement_path(data), encode(placement), durably=True)
 
 
 def put(data: Path) -> None:
     """What was prepared counts from now on. :func:`sync_directory` makes that durable, or whoever goes by it
     (:func:`load_durable`)."""
-    _rename(_path(data))
+    _rename(placement_path(data))
 
 
 # -- what may become of it. Pure -----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from types import TracebackType
 import httpx
 import msgspec
 
-from loadtest.children import kept_port
+from loadtest.children import keep_port
 
 PATIENCE_S = 120.0
 PATIENT = {"POBOX_ROUTER_SILENCE_S": "30", "POBOX_ROUTER_SHARD_TIMEOUT_S": "30", "POBOX_BACKUP_AT": ""}
@@ -133,7 +133,7 @@ class Node:
         """Nobody else gets it while the node is down: it is bound by us too, who never listen. A node of another user
         shares its port with nobody."""
         if self._kept is None and self.data.stat().st_uid == os.geteuid():
-            self._kept = kept_port(self._port)
+            self._kept = keep_port(self._port)
 
     def output(self) -> str:
         """What it printed since the last start."""

@@ -64,11 +64,10 @@ def run(this: Plan, prefix: Path, node: Watcher, console: Console, *, cpus: list
     options = ["-f", str(_LOCUSTFILE), "--headless", "--only-summary", "--exit-code-on-error", "0"]
     options += ["-u", str(this.processes), "-r", str(max(100, this.processes))]
     options += ["--csv", str(prefix), "--csv-full-history", "--html", f"{prefix}.html"]
-    with kept_port() as kept:
+    with kept_port() as port:  # locust's own is the same for all loads on the machine
         if this.processes > 1:
-            port = str(kept.getsockname()[1])  # locust's own is the same for all loads on the machine
-            options += ["--processes", str(this.processes), "--master-port", port]
-            options += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+            options += ["--processes", str(this.processes), "--master-port", str(port)]
+            options += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)]
         command = python("locust", *options, cpus=cpus)
         child = Child("locust", command, prefix.with_suffix(".log"), environ={plan.VARIABLE: str(plan_path)})
         generators = Watcher(child.tree)

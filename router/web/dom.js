@@ -12,8 +12,13 @@ export function h(tag, properties = {}, ...children) {
     else if (name.includes("-") || name === "role" || name === "for") element.setAttribute(name, value);
     else element[name] = value;
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...given(children));
   return element;
+}
+
+/** `children` without lists in them, and without what is missing. */
+function given(children) {
+  return children.flat().filter((child) => child !== null && child !== undefined);
 }
 
 const PATHS = {
@@ -74,14 +79,14 @@ export function iconButton(name, label, onclick, { key, ...more } = {}) {
 
 /** Put `children` in the place of what `element` holds. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.replaceChildren(...given(children));
 }
 
 /** The same with elements, but what is equal to what stands in its place stays: a click that has begun on it is not
  * lost. So what `children` do when they are clicked must be the same for equal ones. */
 export function renew(element, ...children) {
   const there = [...element.childNodes];
-  const wanted = children.flat().filter((child) => child !== null && child !== undefined);
+  const wanted = given(children);
   for (const [place, child] of wanted.entries()) {
     const old = there[place];
     if (old === undefined) element.append(child);

@@ -50,8 +50,8 @@ def drills() -> dict[str, str]:
 @pytest.mark.parametrize("title", [title for title in drills() if title != _BEFORE])
 @pytest.mark.long
 def test_a_drill_goes_as_it_is_written(title: str, tmp_path: Path) -> None:
-    with kept_port() as kept:  # its node may be down for a while: nobody else gets the port then
-        said = _pasted(title, tmp_path, kept.getsockname()[1])
+    with kept_port() as port:  # its node may be down for a while: nobody else gets the port then
+        said = _pasted(title, tmp_path, port)
     assert said.rstrip().endswith("the drill is over"), said
 
 

@@ -39,7 +39,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str
     rclone = Path(sys.executable).with_name("rclone")
     log, env = place.with_suffix(".log").open("wb"), {**os.environ, "RCLONE_CONFIG": os.devnull}
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(kept_port()).getsockname()[1]
+        port = stack.enter_context(kept_port())
         command = [rclone, "serve", "s3", place, "--addr", f"127.0.0.1:{port}", "--auth-key", f"key,{SECRET}"]
         server = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, env=env))
 

@@ -37,8 +37,7 @@ def _files(base: Path) -> Path:
 def _served(base: Path) -> Iterator[str]:
     """The files of :func:`_files` under a URL."""
     files = _files(base)
-    with kept_port() as kept:
-        port = kept.getsockname()[1]
+    with kept_port() as port:
         command = [sys.executable, "-m", "http.server", "--protocol", "HTTP/1.1", "--bind", "127.0.0.1", str(port)]
         server = Child("files", [*command, "--directory", str(files)], base / "log")
         with running(server):

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from node.console import Console, readable
+from node.console import Console
 from node.show import printable
+from node.terminal import readable
 
 
 def test_each_line_for_programs_is_a_json_object_that_names_the_process() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -111,12 +110,11 @@ def launch(
     """Start a router process on a free port; its log goes to a file."""
     listener = listen.bind("127.0.0.1", 0, 1)[0]
     log = data / "router.log"
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("POBOX_")} | config.environment(made)
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, *program, "--fd", str(listener.fileno()), *flags],
             cwd=ROOT,
-            env=environ,
+            env=config.handed_on(made),
             pass_fds=[listener.fileno()],
             stderr=out,
         )

@@ -115,7 +115,7 @@ def test_a_service_may_do_little_else(tree: Path, unit: str) -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with kept_port() as kept:
-        yield kept.getsockname()[1]
+        yield kept
 
 
 @pytest.fixture(scope="module")
